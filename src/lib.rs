@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod core;
 pub mod ids;
 pub mod limits;
 pub mod secret;

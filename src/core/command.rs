@@ -1,0 +1,261 @@
+//! Commands: what callers may ask of the core, and what it answers.
+//! Owns: the typed requests, decisions and refusals.
+//! Never: carries a reply channel; that is the commit loop's business.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use super::event::Failure;
+use super::run::RunStatus;
+use crate::ids::{RunId, Seq, SessionId};
+use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
+
+/// Hashes of an idempotency key and of the request that came with it.
+pub type IdempotencyKey = super::event::Idempotency;
+
+/// Records that belong to a run without changing its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoteKind {
+    /// Text for the caller.
+    Output,
+    /// A message of the transcript.
+    Message,
+    /// A call is about to leave the daemon.
+    ActionRequest,
+    /// The outcome of such a call.
+    ActionResponse,
+}
+
+impl NoteKind {
+    const ALL: [Self; 4] = [Self::Output, Self::Message, Self::ActionRequest, Self::ActionResponse];
+
+    /// The record kind.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Output => "run.output",
+            Self::Message => "message.appended",
+            Self::ActionRequest => "external_action.request",
+            Self::ActionResponse => "external_action.response",
+        }
+    }
+
+    /// Reads a record kind back.
+    pub fn parse(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|note| note.as_str() == kind)
+    }
+}
+
+/// One record for a run, written with the command that carries it.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// Which record.
+    pub kind: NoteKind,
+    /// Its body.
+    pub body: Box<RawValue>,
+}
+
+/// How a run ended, as its engine saw it.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// With a result.
+    Completed,
+    /// With an error.
+    Failed(Failure),
+}
+
+/// A request to change state.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Create a session, or return the one with this id.
+    CreateSession {
+        /// The caller's id; a generated one otherwise is the caller's business too.
+        id: SessionId,
+        /// Provider-side thread id.
+        thread_id: Option<String>,
+    },
+    /// Accept a run.
+    SubmitRun {
+        /// The session.
+        session: SessionId,
+        /// The normalised submission.
+        request: Box<RawValue>,
+        /// Route id, resolved by the caller.
+        route: String,
+        /// Model, resolved by the caller.
+        model: String,
+        /// For repeated submissions.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// Stop one run.
+    CancelRun {
+        /// The run.
+        run: RunId,
+        /// Operator's words.
+        reason: Option<String>,
+    },
+    /// Stop the active run of a session.
+    InterruptSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// Accept no further input; stop what is active and what is queued.
+    EndSession {
+        /// The session.
+        session: SessionId,
+        /// Operator's words.
+        reason: Option<String>,
+    },
+    /// Suspend or allow the starting of queued runs.
+    SetHold {
+        /// Whether to hold.
+        held: bool,
+        /// Operator's words.
+        reason: Option<String>,
+    },
+    /// Record something for an active run before going on.
+    Record {
+        /// The run.
+        run: RunId,
+        /// What to record, in order.
+        notes: Vec<Note>,
+    },
+    /// End an active run, with all that belongs to its end in one batch.
+    Finish {
+        /// The run.
+        run: RunId,
+        /// What to record before the end, in order.
+        notes: Vec<Note>,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
+    /// at most `limit` of them. Does nothing while held.
+    Pump {
+        /// Runs to start or resume at most.
+        limit: usize,
+    },
+}
+
+/// What was decided; true once the batch is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The session exists.
+    Session {
+        /// Its number.
+        number: u32,
+        /// Whether this command created it.
+        created: bool,
+    },
+    /// The run was accepted.
+    Accepted {
+        /// The run.
+        run: RunId,
+        /// Its session's number.
+        session_number: u32,
+        /// Place in the queue; 0 when it started.
+        position: u32,
+        /// When it was accepted.
+        submitted_at_ms: u64,
+    },
+    /// An earlier submission with the same key and request made this run.
+    Repeated {
+        /// The run.
+        run: RunId,
+    },
+    /// The run is in this state now.
+    Run {
+        /// The run.
+        run: RunId,
+        /// Its state.
+        status: RunStatus,
+        /// Whether this command changed it.
+        changed: bool,
+    },
+    /// The session was interrupted or ended.
+    Stopped {
+        /// The active run that was stopped.
+        run: Option<RunId>,
+        /// Queued runs that were cancelled.
+        cancelled: u32,
+        /// Whether this command changed anything.
+        changed: bool,
+    },
+    /// The hold is in this state now.
+    Hold {
+        /// Whether runs are held.
+        held: bool,
+    },
+    /// Recorded.
+    Recorded {
+        /// The last record written.
+        last_seq: Seq,
+    },
+    /// Runs started or resumed.
+    Pumped {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// Why a command was refused. The caller's mistake or a bound, never damage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such session.
+    SessionNotFound(SessionId),
+    /// The session was ended.
+    SessionEnded(SessionId),
+    /// [`SESSIONS_MAX`] reached.
+    SessionLimit,
+    /// [`SESSION_QUEUE_RUNS_MAX`] reached.
+    SessionQueueFull(SessionId),
+    /// [`QUEUED_RUNS_MAX`] reached, or run numbers are used up.
+    RunQueueFull,
+    /// Same key, other request.
+    IdempotencyConflict {
+        /// The run that the key made.
+        run: RunId,
+    },
+    /// No such run.
+    RunNotFound(RunId),
+    /// The run is not in a state for this.
+    RunStateConflict {
+        /// The run.
+        run: RunId,
+        /// Its state.
+        status: RunStatus,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SessionNotFound(id) => {
+                write!(f, "unknown session {id}; next: create it with POST /v1/sessions or list them")
+            }
+            Self::SessionEnded(id) => write!(f, "session {id} was ended; next: submit to another session"),
+            Self::SessionLimit => {
+                write!(f, "{SESSIONS_MAX} sessions exist, which is the limit; next: use a new state root")
+            }
+            Self::SessionQueueFull(id) => write!(
+                f,
+                "session {id} has {SESSION_QUEUE_RUNS_MAX} queued runs, which is the limit; next: wait, cancel some, \
+                 or use another session"
+            ),
+            Self::RunQueueFull => write!(
+                f,
+                "{QUEUED_RUNS_MAX} runs are queued, which is the limit; next: release the hold or cancel some"
+            ),
+            Self::IdempotencyConflict { run } => write!(
+                f,
+                "this idempotency key made {run} with another request; next: use a new key for a new request"
+            ),
+            Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
+            Self::RunStateConflict { run, status } => {
+                write!(f, "{run} is {}; next: read it again before acting on it", status.as_str())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

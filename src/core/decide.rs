@@ -1,0 +1,220 @@
+//! Decisions: from a command to events, or to a refusal that changed nothing.
+//! Owns: every rule about what is allowed.
+//! Never: emits before all of a command's checks have passed.
+
+use super::command::{Command, Decision, IdempotencyKey, Note, Outcome, Refusal};
+use super::event::{Body, HoldChanged, Reason, ResumeFinding, RunAccepted, RunFailed, RunResumed, SessionCreated};
+use super::run::{Run, RunStatus};
+use super::txn::{Txn, agent_id, times};
+use crate::ids::{RunId, SessionId};
+use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
+use serde_json::value::RawValue;
+
+impl Txn<'_> {
+    /// Decides one command on top of everything decided in this batch so far.
+    ///
+    /// # Errors
+    /// The refusal; nothing was emitted.
+    pub fn decide(&mut self, command: Command) -> Result<Decision, Refusal> {
+        match command {
+            Command::CreateSession { id, thread_id } => self.create_session(id, thread_id),
+            Command::SubmitRun { session, request, route, model, idempotency } => {
+                self.submit_run(session, request, route, model, idempotency)
+            }
+            Command::CancelRun { run, reason } => self.cancel_run(run, reason),
+            Command::InterruptSession { session } => self.interrupt_session(&session),
+            Command::EndSession { session, reason } => self.end_session(&session, reason),
+            Command::SetHold { held, reason } => Ok(self.set_hold(held, reason)),
+            Command::Record { run, notes } => {
+                let (number, run) = self.active_run(run)?;
+                self.emit_notes(run.session, number, notes);
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
+            Command::Finish { run, notes, outcome } => self.finish_run(run, notes, outcome),
+            Command::Pump { limit } => Ok(self.pump(limit)),
+        }
+    }
+
+    fn create_session(&mut self, id: SessionId, thread_id: Option<String>) -> Result<Decision, Refusal> {
+        if let Some(number) = self.session_number(&id) {
+            return Ok(Decision::Session { number, created: false });
+        }
+        if self.session_count() >= SESSIONS_MAX {
+            return Err(Refusal::SessionLimit);
+        }
+        let number = self.session_count() as u32 + 1;
+        self.emit_global(Some(id), Body::SessionCreated(SessionCreated { agent: agent_id(number), thread_id }));
+        Ok(Decision::Session { number, created: true })
+    }
+
+    fn submit_run(
+        &mut self,
+        session_id: SessionId,
+        request: Box<RawValue>,
+        route: String,
+        model: String,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Decision, Refusal> {
+        let Some(session_number) = self.session_number(&session_id) else {
+            return Err(Refusal::SessionNotFound(session_id));
+        };
+        if let Some(key) = &idempotency
+            && let Some(number) = self.repeated(&key.key)
+        {
+            let run = self.base().run_id(number);
+            let same = self.run(number).is_some_and(|run| run.fingerprint == key.fingerprint);
+            return if same { Ok(Decision::Repeated { run }) } else { Err(Refusal::IdempotencyConflict { run }) };
+        }
+        let session = self.session(session_number).expect("numbered sessions exist");
+        if session.ended {
+            return Err(Refusal::SessionEnded(session_id));
+        }
+        if session.queue_runs >= SESSION_QUEUE_RUNS_MAX {
+            return Err(Refusal::SessionQueueFull(session_id));
+        }
+        if self.queued_runs() >= QUEUED_RUNS_MAX || self.next_run() == u32::MAX {
+            return Err(Refusal::RunQueueFull);
+        }
+        let starts = !self.held() && session.active == 0 && session.queue_runs == 0;
+        let position = if starts { 0 } else { session.queue_runs + 1 };
+        let number = self.next_run();
+        let run = self.base().run_id(number);
+        let accepted = RunAccepted {
+            agent: agent_id(session_number),
+            kind: "input".to_string(),
+            position,
+            route,
+            model,
+            idempotency,
+            request,
+        };
+        self.emit_new_run(session_number, run, Body::RunAccepted(accepted));
+        if starts {
+            self.start(session_number, number);
+        }
+        Ok(Decision::Accepted { run, session_number, position, submitted_at_ms: self.now_ms() })
+    }
+
+    fn start(&mut self, session: u32, number: u32) {
+        let run = *self.run(number).expect("queued runs exist");
+        self.emit(session, number, Body::RunStarted(times(&run, None)));
+    }
+
+    /// Starts the next queued run of a session that has become free.
+    fn promote(&mut self, session_number: u32) {
+        let session = self.session(session_number).expect("numbered sessions exist");
+        if !self.held() && session.active == 0 && session.queue_head != 0 {
+            let head = session.queue_head;
+            self.start(session_number, head);
+        }
+    }
+
+    fn known_run(&self, id: RunId) -> Result<(u32, Run), Refusal> {
+        let number = self.run_number(id).ok_or(Refusal::RunNotFound(id))?;
+        Ok((number, *self.run(number).expect("numbered runs exist")))
+    }
+
+    fn active_run(&self, id: RunId) -> Result<(u32, Run), Refusal> {
+        let (number, run) = self.known_run(id)?;
+        if run.status == RunStatus::Running {
+            Ok((number, run))
+        } else {
+            Err(Refusal::RunStateConflict { run: id, status: run.status })
+        }
+    }
+
+    fn emit_notes(&mut self, session: u32, number: u32, notes: Vec<Note>) {
+        for note in notes {
+            self.emit(session, number, Body::RunNote(note.kind, note.body));
+        }
+    }
+
+    fn cancel_run(&mut self, id: RunId, reason: Option<String>) -> Result<Decision, Refusal> {
+        let (number, run) = self.known_run(id)?;
+        if run.status.is_terminal() {
+            return Ok(Decision::Run { run: id, status: run.status, changed: false });
+        }
+        self.emit(run.session, number, Body::RunCancelled(times(&run, reason)));
+        self.promote(run.session);
+        Ok(Decision::Run { run: id, status: RunStatus::Cancelled, changed: true })
+    }
+
+    fn known_session(&self, id: &SessionId) -> Result<u32, Refusal> {
+        self.session_number(id).ok_or_else(|| Refusal::SessionNotFound(id.clone()))
+    }
+
+    fn interrupt_session(&mut self, id: &SessionId) -> Result<Decision, Refusal> {
+        let session = self.known_session(id)?;
+        let active = self.session(session).expect("numbered sessions exist").active;
+        if active == 0 {
+            return Ok(Decision::Stopped { run: None, cancelled: 0, changed: false });
+        }
+        let run = *self.run(active).expect("active runs exist");
+        self.emit(session, 0, Body::SessionInterrupted);
+        self.emit(session, active, Body::RunInterrupted(times(&run, Some("session interrupted".to_string()))));
+        self.promote(session);
+        Ok(Decision::Stopped { run: Some(self.base().run_id(active)), cancelled: 0, changed: true })
+    }
+
+    fn end_session(&mut self, id: &SessionId, reason: Option<String>) -> Result<Decision, Refusal> {
+        let session_number = self.known_session(id)?;
+        let session = self.session(session_number).expect("numbered sessions exist").clone();
+        if session.ended {
+            return Ok(Decision::Stopped { run: None, cancelled: 0, changed: false });
+        }
+        self.emit(session_number, 0, Body::SessionEnded(Reason { reason }));
+        let why = || Some("session ended".to_string());
+        let mut next = session.queue_head;
+        let mut cancelled = 0;
+        while next != 0 {
+            let run = *self.run(next).expect("queued runs exist");
+            self.emit(session_number, next, Body::RunCancelled(times(&run, why())));
+            cancelled += 1;
+            next = run.queue_next;
+        }
+        if let Some(run) = self.run(session.active).copied() {
+            self.emit(session_number, session.active, Body::RunInterrupted(times(&run, why())));
+        }
+        let run = (session.active != 0).then(|| self.base().run_id(session.active));
+        Ok(Decision::Stopped { run, cancelled, changed: true })
+    }
+
+    fn set_hold(&mut self, held: bool, reason: Option<String>) -> Decision {
+        if held != self.held() {
+            self.emit_global(None, Body::HoldChanged(HoldChanged { held, reason }));
+        }
+        Decision::Hold { held }
+    }
+
+    fn finish_run(&mut self, id: RunId, notes: Vec<Note>, outcome: Outcome) -> Result<Decision, Refusal> {
+        let (number, run) = self.active_run(id)?;
+        self.emit_notes(run.session, number, notes);
+        let times = times(&run, None);
+        let (status, body) = match outcome {
+            Outcome::Completed => (RunStatus::Completed, Body::RunCompleted(times)),
+            Outcome::Failed(error) => (RunStatus::Failed, Body::RunFailed(RunFailed { times, error })),
+        };
+        self.emit(run.session, number, body);
+        self.promote(run.session);
+        Ok(Decision::Run { run: id, status, changed: true })
+    }
+
+    fn pump(&mut self, limit: usize) -> Decision {
+        if self.held() {
+            return Decision::Pumped { count: 0 };
+        }
+        let (resumable, promotable) = self.base().pump_candidates(limit);
+        let count = resumable.len() + promotable.len();
+        for number in resumable {
+            // A command earlier in this batch may have stopped it.
+            let Some(run) = self.run(number).copied().filter(|run| run.status == RunStatus::Running) else { continue };
+            let found =
+                if run.action_in_flight { ResumeFinding::ModelCallInFlight } else { ResumeFinding::NotStarted };
+            self.emit(run.session, number, Body::RunResumed(RunResumed { times: times(&run, None), found }));
+        }
+        for session in promotable {
+            self.promote(session);
+        }
+        Decision::Pumped { count }
+    }
+}

@@ -1,0 +1,177 @@
+//! The state as lines of text, and back.
+//! Owns: what a snapshot carries. The file around it (digest, signature, chain) is the journal's.
+//! Never: stores what can be derived; indexes and idempotency are rebuilt from sessions and runs.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::run::{Run, RunStatus, RunTable};
+use super::session::Session;
+use super::state::State;
+
+/// Version of the lines below; another one is refused.
+const VERSION: u32 = 1;
+/// Runs per line: long enough to amortise parsing, short enough to stay a small buffer.
+const RUNS_PER_LINE: usize = 256;
+
+/// A copy of the state that can be written by another thread while the original moves on. Runs are shared,
+/// sessions are copied.
+#[derive(Debug)]
+pub struct Frozen {
+    head: Head,
+    sessions: Vec<Session>,
+    runs: RunTable,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Head {
+    state_version: u32,
+    epoch: u32,
+    home_epoch: u32,
+    run_epochs: Vec<(u32, u32)>,
+    held: bool,
+    sessions: u32,
+    runs: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    State(Head),
+    Session(Session),
+    Runs(Vec<RunRow>),
+}
+
+/// A run as a row without field names: a million of them are read at start.
+#[derive(Serialize, Deserialize)]
+struct RunRow(u32, RunStatus, bool, [u32; 4], [u64; 5], Option<super::event::Idempotency>);
+
+impl From<&Run> for RunRow {
+    fn from(run: &Run) -> Self {
+        let idempotency = (run.key != [0; 16])
+            .then_some(super::event::Idempotency { key: run.key, fingerprint: run.fingerprint });
+        Self(
+            run.session,
+            run.status,
+            run.action_in_flight,
+            [run.queue_prev, run.queue_next, run.session_prev, run.session_next],
+            [run.submitted_at_ms, run.started_at_ms, run.updated_at_ms, run.first_seq, run.last_seq],
+            idempotency,
+        )
+    }
+}
+
+impl From<RunRow> for Run {
+    fn from(row: RunRow) -> Self {
+        let RunRow(session, status, action_in_flight, neighbours, times, idempotency) = row;
+        let [queue_prev, queue_next, session_prev, session_next] = neighbours;
+        let [submitted_at_ms, started_at_ms, updated_at_ms, first_seq, last_seq] = times;
+        Self {
+            session,
+            status,
+            action_in_flight,
+            queue_prev,
+            queue_next,
+            session_prev,
+            session_next,
+            submitted_at_ms,
+            started_at_ms,
+            updated_at_ms,
+            first_seq,
+            last_seq,
+            key: idempotency.map_or([0; 16], |idempotency| idempotency.key),
+            fingerprint: idempotency.map_or([0; 16], |idempotency| idempotency.fingerprint),
+        }
+    }
+}
+
+/// A snapshot line that does not fit.
+#[derive(Debug)]
+pub struct RestoreError(String);
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "snapshot content: {}; next: move the snapshot file aside to replay the journal instead", self.0)
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl Frozen {
+    /// The lines of the snapshot, without line ends.
+    pub fn into_lines(self) -> impl Iterator<Item = Vec<u8>> {
+        fn json(line: &Line) -> Vec<u8> {
+            serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
+        }
+        let Self { head, sessions, runs } = self;
+        let run_count = runs.len();
+        let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
+            let first = line * RUNS_PER_LINE as u32 + 1;
+            let last = run_count.min(first + RUNS_PER_LINE as u32 - 1);
+            let rows = (first..=last).map(|number| runs.get(number).expect("numbers have no holes").into());
+            json(&Line::Runs(rows.collect()))
+        });
+        std::iter::once(json(&Line::State(head)))
+            .chain(sessions.into_iter().map(|session| json(&Line::Session(session))))
+            .chain(run_lines)
+    }
+}
+
+impl State {
+    /// A consistent copy for the snapshot writer.
+    pub fn freeze(&self) -> Frozen {
+        let head = Head {
+            state_version: VERSION,
+            epoch: self.epoch,
+            home_epoch: self.home_epoch,
+            run_epochs: self.run_epochs.clone(),
+            held: self.held,
+            sessions: self.sessions.len() as u32,
+            runs: self.runs.len(),
+        };
+        Frozen { head, sessions: self.sessions.clone(), runs: self.runs.clone() }
+    }
+
+    /// Adds one line of a snapshot to a state that holds only earlier lines of the same snapshot.
+    ///
+    /// # Errors
+    /// The line does not parse, is of another version, or does not follow the lines before it.
+    pub fn restore_line(&mut self, line: &[u8]) -> Result<(), RestoreError> {
+        let line: Line = serde_json::from_slice(line).map_err(|error| RestoreError(error.to_string()))?;
+        match line {
+            Line::State(head) => {
+                if head.state_version != VERSION {
+                    return Err(RestoreError(format!("state version {} is not {VERSION}", head.state_version)));
+                }
+                self.epoch = head.epoch;
+                self.home_epoch = head.home_epoch;
+                self.run_epochs = head.run_epochs;
+                self.held = head.held;
+                self.sessions.reserve(head.sessions as usize);
+                self.idempotency.reserve(head.runs as usize);
+            }
+            Line::Session(session) => {
+                let next = self.sessions.len() as u32 + 1;
+                if session.number != next || self.session_number(&session.id).is_some() {
+                    return Err(RestoreError(format!("session {} does not follow {}", session.number, next - 1)));
+                }
+                self.put_session(next, session);
+            }
+            Line::Runs(rows) => {
+                for row in rows {
+                    let run = Run::from(row);
+                    if self.session(run.session).is_none() {
+                        return Err(RestoreError(format!("a run belongs to unknown session {}", run.session)));
+                    }
+                    let number = self.runs.len() + 1;
+                    if run.key != [0; 16] {
+                        self.idempotency.insert(run.key, number);
+                    }
+                    self.put_run(number, run);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,272 @@
+//! Committed state: the fold of all events.
+//! Owns: sessions, runs, idempotency, the hold, and the indexes derived from them.
+//! Never: changes except by absorbing the delta of a durable batch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use super::event::{Body, Event};
+use super::run::{Run, RunStatus, RunTable};
+use super::session::{Session, SessionStatus};
+use super::txn::{Delta, Txn};
+use crate::ids::{RunId, SessionId};
+
+/// Committed state. Cheap to read, changed only by [`State::absorb`].
+#[derive(Debug, Default)]
+pub struct State {
+    /// Epoch of the next accepted run.
+    pub(super) epoch: u32,
+    /// First epoch of this state root; its runs carry no epoch in their ids.
+    pub(super) home_epoch: u32,
+    /// First run number and epoch of each later epoch.
+    pub(super) run_epochs: Vec<(u32, u32)>,
+    pub(super) session_numbers: HashMap<SessionId, u32>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) runs: RunTable,
+    pub(super) idempotency: HashMap<[u8; 16], u32>,
+    pub(super) held: bool,
+    derived: Derived,
+}
+
+/// Indexes that can be rebuilt from sessions and runs at any time.
+#[derive(Debug, Default)]
+struct Derived {
+    by_status: [u64; 8],
+    queued: BTreeSet<u32>,
+    active: BTreeSet<u32>,
+    active_by_activity: BTreeSet<(u64, u32)>,
+    /// Sessions with queued runs and no active one.
+    promotable: BTreeSet<u32>,
+    /// Active runs that no engine has taken since the restart.
+    resumable: BTreeSet<u32>,
+    /// Active runs waiting for an engine, in order of becoming active.
+    ready: VecDeque<u32>,
+    queue_depths: BTreeMap<u32, u32>,
+}
+
+/// Figures of the whole state, with timestamps rather than ages so that a reader can tell ages later.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Runs by status, in the order of [`RunStatus::ALL`].
+    pub by_status: [u64; 8],
+    /// Runs ever accepted.
+    pub runs: u64,
+    /// Sessions ever created.
+    pub sessions: u64,
+    /// The longest queue of a session.
+    pub session_queue_runs_max: u32,
+    /// Oldest queued run and when it was submitted.
+    pub oldest_queued: Option<(RunId, u64)>,
+    /// Oldest run that has not ended and when it was submitted.
+    pub oldest_non_terminal: Option<(RunId, u64)>,
+    /// The run without a record for the longest time, and the time of that record.
+    pub oldest_idle: Option<(RunId, u64)>,
+    /// Runs waiting for an engine.
+    pub ready: u64,
+    /// Whether starting of queued runs is suspended.
+    pub held: bool,
+}
+
+impl Counts {
+    /// Runs in this status.
+    pub fn status(&self, status: RunStatus) -> u64 {
+        self.by_status[status as usize]
+    }
+}
+
+impl State {
+    /// Folds one event read back from the journal.
+    ///
+    /// # Errors
+    /// The event contradicts what came before it: the log was not written by this state machine.
+    pub fn replay(&mut self, event: &Event) -> Result<(), String> {
+        if let Body::JournalOpened { epoch } = event.body {
+            self.open_epoch(epoch);
+            return Ok(());
+        }
+        let mut txn = Txn::new(self, event.at_ms, event.seq);
+        txn.apply(event)?;
+        let delta = txn.into_delta();
+        self.absorb(delta);
+        Ok(())
+    }
+
+    /// Starts an epoch: runs accepted from here on carry it in their ids, unless it is the first one.
+    pub fn open_epoch(&mut self, epoch: u32) {
+        if self.home_epoch == 0 {
+            self.home_epoch = epoch;
+        } else if epoch != self.epoch {
+            self.run_epochs.push((self.runs.len() + 1, epoch));
+        }
+        self.epoch = epoch;
+    }
+
+    /// Ends a replay: runs found active wait to be resumed, nothing is ready.
+    pub fn finish_replay(&mut self) {
+        self.derived.ready.clear();
+        self.derived.resumable =
+            self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
+    }
+
+    fn is_running(&self, number: u32) -> bool {
+        self.runs.get(number).is_some_and(|run| run.status == RunStatus::Running)
+    }
+
+    /// Makes a durable batch the state.
+    pub fn absorb(&mut self, delta: Delta) {
+        let Delta { sessions, runs, idempotency, held, ready } = delta;
+        for (number, session) in sessions {
+            self.put_session(number, session);
+        }
+        for (number, run) in runs {
+            self.put_run(number, run);
+        }
+        self.idempotency.extend(idempotency);
+        if let Some(held) = held {
+            self.held = held;
+        }
+        for number in ready {
+            self.derived.resumable.remove(&number);
+            self.derived.ready.push_back(number);
+        }
+    }
+
+    pub(super) fn put_session(&mut self, number: u32, session: Session) {
+        let index = (number as usize).checked_sub(1).expect("session numbers start at 1");
+        let depth_before = self.sessions.get(index).map(|session| session.queue_runs);
+        if let Some(depth) = depth_before.filter(|depth| *depth > 0) {
+            let sessions = self.derived.queue_depths.get_mut(&depth).expect("each queue's depth is counted");
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.derived.queue_depths.remove(&depth);
+            }
+        }
+        if session.queue_runs > 0 {
+            *self.derived.queue_depths.entry(session.queue_runs).or_default() += 1;
+        }
+        if session.queue_runs > 0 && session.active == 0 {
+            self.derived.promotable.insert(number);
+        } else {
+            self.derived.promotable.remove(&number);
+        }
+        if depth_before.is_some() {
+            self.sessions[index] = session;
+        } else {
+            assert_eq!(index, self.sessions.len(), "session numbers have no holes");
+            self.session_numbers.insert(session.id.clone(), number);
+            self.sessions.push(session);
+        }
+    }
+
+    pub(super) fn put_run(&mut self, number: u32, run: Run) {
+        if let Some(before) = self.runs.get(number).copied() {
+            self.derived.by_status[before.status as usize] -= 1;
+            if before.status == RunStatus::Queued {
+                self.derived.queued.remove(&number);
+            } else if before.status.is_active() {
+                self.derived.active.remove(&number);
+                self.derived.active_by_activity.remove(&(before.updated_at_ms, number));
+            }
+        }
+        self.derived.by_status[run.status as usize] += 1;
+        if run.status == RunStatus::Queued {
+            self.derived.queued.insert(number);
+        } else if run.status.is_active() {
+            self.derived.active.insert(number);
+            self.derived.active_by_activity.insert((run.updated_at_ms, number));
+        } else {
+            self.derived.resumable.remove(&number);
+        }
+        self.runs.put(number, run);
+    }
+
+    /// The next active run without an engine, if any; it is not offered again.
+    pub fn take_ready(&mut self) -> Option<u32> {
+        while let Some(number) = self.derived.ready.pop_front() {
+            // A run that was stopped while it waited is skipped.
+            if self.is_running(number) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// Whether [`super::Command::Pump`] would do something.
+    pub fn wants_pump(&self) -> bool {
+        !self.held && !(self.derived.promotable.is_empty() && self.derived.resumable.is_empty())
+    }
+
+    pub(super) fn pump_candidates(&self, limit: usize) -> (Vec<u32>, Vec<u32>) {
+        let resumable: Vec<u32> = self.derived.resumable.iter().copied().take(limit).collect();
+        let promotable = self.derived.promotable.iter().copied().take(limit - resumable.len()).collect();
+        (resumable, promotable)
+    }
+
+    /// Whether starting of queued runs is suspended.
+    pub fn held(&self) -> bool {
+        self.held
+    }
+
+    /// Runs that wait in any queue.
+    pub(super) fn queued_runs(&self) -> u64 {
+        self.derived.by_status[RunStatus::Queued as usize]
+    }
+
+    /// The number of the session with this id.
+    pub fn session_number(&self, id: &SessionId) -> Option<u32> {
+        self.session_numbers.get(id).copied()
+    }
+
+    /// The session with this number.
+    pub fn session(&self, number: u32) -> Option<&Session> {
+        self.sessions.get((number as usize).checked_sub(1)?)
+    }
+
+    /// All runs.
+    pub fn runs(&self) -> &RunTable {
+        &self.runs
+    }
+
+    /// The number behind a run id, if this state root gave out exactly that id.
+    pub fn run_number(&self, id: RunId) -> Option<u32> {
+        (id.number <= self.runs.len() && self.run_id(id.number) == id).then_some(id.number)
+    }
+
+    /// The id of a run number, accepted or next.
+    pub fn run_id(&self, number: u32) -> RunId {
+        let later = self.run_epochs.iter().rev().find(|(first, _)| *first <= number);
+        RunId { number, epoch: later.map_or(0, |(_, epoch)| *epoch) }
+    }
+
+    /// What a session is doing.
+    pub fn session_status(&self, session: &Session) -> SessionStatus {
+        let active = self.runs.get(session.active).map(|run| run.status);
+        match active {
+            Some(RunStatus::WaitingForApproval) => SessionStatus::WaitingForApproval,
+            Some(RunStatus::WaitingForUserQuestion) => SessionStatus::WaitingForUserInput,
+            Some(_) => SessionStatus::Running,
+            None if session.ended => SessionStatus::Completed,
+            None if session.last_failed => SessionStatus::Failed,
+            None => SessionStatus::Idle,
+        }
+    }
+
+    /// Figures of the whole state.
+    pub fn counts(&self) -> Counts {
+        let run = |number: u32| self.runs.get(number).expect("indexed runs exist");
+        let submitted = |number: &u32| (self.run_id(*number), run(*number).submitted_at_ms);
+        let queued = self.derived.queued.first();
+        let queued_idle = queued.map(|number| (run(*number).updated_at_ms, *number));
+        let idle = [queued_idle, self.derived.active_by_activity.first().copied()].into_iter().flatten().min();
+        Counts {
+            by_status: self.derived.by_status,
+            runs: u64::from(self.runs.len()),
+            sessions: self.sessions.len() as u64,
+            session_queue_runs_max: self.derived.queue_depths.last_key_value().map_or(0, |(depth, _)| *depth),
+            oldest_queued: queued.map(submitted),
+            oldest_non_terminal: [queued, self.derived.active.first()].into_iter().flatten().min().map(submitted),
+            oldest_idle: idle.map(|(at_ms, number)| (self.run_id(number), at_ms)),
+            ready: self.derived.ready.len() as u64,
+            held: self.held,
+        }
+    }
+}

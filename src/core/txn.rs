@@ -1,0 +1,413 @@
+//! One batch being decided: events so far and what they changed, over the committed state.
+//! Owns: staging, and `apply`, the only way from an event to state.
+//! Never: touches the committed state; dropping a transaction undoes it completely.
+
+use std::collections::HashMap;
+
+use super::command::NoteKind;
+use super::event::{Body, Event, RunAccepted, RunTimes, SessionCreated};
+use super::run::{Run, RunStatus};
+use super::session::Session;
+use super::state::State;
+use crate::ids::{RunId, Seq, SessionId};
+
+/// What a batch changes. Opaque outside the core: made by a [`Txn`], taken by [`State::absorb`].
+///
+/// Sessions and runs are kept in order of first change, which for new ones is the order of their numbers, as
+/// [`State::absorb`] needs it.
+#[derive(Debug, Default)]
+pub struct Delta {
+    pub(super) sessions: Vec<(u32, Session)>,
+    pub(super) runs: Vec<(u32, Run)>,
+    pub(super) idempotency: HashMap<[u8; 16], u32>,
+    pub(super) held: Option<bool>,
+    pub(super) ready: Vec<u32>,
+}
+
+/// A batch in the making.
+pub struct Txn<'s> {
+    base: &'s State,
+    delta: Delta,
+    session_slots: HashMap<u32, usize>,
+    run_slots: HashMap<u32, usize>,
+    new_sessions: HashMap<SessionId, u32>,
+    next_run: u32,
+    queued_change: i64,
+    events: Vec<Event>,
+    now_ms: u64,
+    next_seq: Seq,
+}
+
+impl<'s> Txn<'s> {
+    /// A batch whose events get `now_ms` and the sequence numbers from `next_seq` on.
+    pub fn new(base: &'s State, now_ms: u64, next_seq: Seq) -> Self {
+        Self {
+            base,
+            delta: Delta::default(),
+            session_slots: HashMap::new(),
+            run_slots: HashMap::new(),
+            new_sessions: HashMap::new(),
+            next_run: base.runs.len() + 1,
+            queued_change: 0,
+            events: Vec::new(),
+            now_ms,
+            next_seq,
+        }
+    }
+
+    /// The events decided so far.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Ends the batch.
+    pub fn finish(self) -> (Delta, Vec<Event>) {
+        (self.delta, self.events)
+    }
+
+    pub(super) fn into_delta(self) -> Delta {
+        self.delta
+    }
+
+    pub(super) fn base(&self) -> &State {
+        self.base
+    }
+
+    pub(super) fn held(&self) -> bool {
+        self.delta.held.unwrap_or(self.base.held)
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    pub(super) fn last_seq(&self) -> Seq {
+        self.next_seq - 1
+    }
+
+    pub(super) fn session_count(&self) -> usize {
+        self.base.sessions.len() + self.new_sessions.len()
+    }
+
+    pub(super) fn queued_runs(&self) -> u64 {
+        self.base.queued_runs().saturating_add_signed(self.queued_change)
+    }
+
+    pub(super) fn next_run(&self) -> u32 {
+        self.next_run
+    }
+
+    pub(super) fn session_number(&self, id: &SessionId) -> Option<u32> {
+        self.base.session_number(id).or_else(|| self.new_sessions.get(id).copied())
+    }
+
+    pub(super) fn session(&self, number: u32) -> Option<&Session> {
+        match self.session_slots.get(&number) {
+            Some(slot) => Some(&self.delta.sessions[*slot].1),
+            None => self.base.session(number),
+        }
+    }
+
+    pub(super) fn run(&self, number: u32) -> Option<&Run> {
+        match self.run_slots.get(&number) {
+            Some(slot) => Some(&self.delta.runs[*slot].1),
+            None => self.base.runs.get(number),
+        }
+    }
+
+    pub(super) fn run_number(&self, id: RunId) -> Option<u32> {
+        (id.number < self.next_run && self.base.run_id(id.number) == id).then_some(id.number)
+    }
+
+    pub(super) fn repeated(&self, key: &[u8; 16]) -> Option<u32> {
+        self.base.idempotency.get(key).or_else(|| self.delta.idempotency.get(key)).copied()
+    }
+
+    fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
+        let slot = match self.session_slots.get(&number) {
+            Some(slot) => *slot,
+            None => {
+                let session = self.base.session(number).ok_or_else(|| format!("unknown session number {number}"))?;
+                self.delta.sessions.push((number, session.clone()));
+                let slot = self.delta.sessions.len() - 1;
+                self.session_slots.insert(number, slot);
+                slot
+            }
+        };
+        Ok(&mut self.delta.sessions[slot].1)
+    }
+
+    fn run_mut(&mut self, number: u32) -> Result<&mut Run, String> {
+        let slot = match self.run_slots.get(&number) {
+            Some(slot) => *slot,
+            None => {
+                let run = self.base.runs.get(number).ok_or_else(|| format!("unknown run number {number}"))?;
+                self.delta.runs.push((number, *run));
+                let slot = self.delta.runs.len() - 1;
+                self.run_slots.insert(number, slot);
+                slot
+            }
+        };
+        Ok(&mut self.delta.runs[slot].1)
+    }
+
+    /// Decides that something happened to a session, and to one of its runs unless `run` is 0.
+    pub(super) fn emit(&mut self, session: u32, run: u32, body: Body) {
+        let of_session = self.session(session).expect("decided for a known session");
+        let (session_id, session_prev) = (of_session.id.clone(), of_session.last_seq);
+        let of_run = self.run(run).copied();
+        self.record(Event {
+            seq: self.next_seq,
+            at_ms: self.now_ms,
+            session: Some(session_id),
+            run: (run != 0).then(|| self.base.run_id(run)),
+            session_prev,
+            run_prev: of_run.map_or(0, |run| run.last_seq),
+            run_first: of_run.map_or(0, |run| run.first_seq),
+            body,
+        });
+    }
+
+    /// Decides that a run was accepted.
+    pub(super) fn emit_new_run(&mut self, session: u32, run: RunId, body: Body) {
+        let of_session = self.session(session).expect("decided for a known session");
+        let (session_id, session_prev) = (of_session.id.clone(), of_session.last_seq);
+        self.record(Event {
+            seq: self.next_seq,
+            at_ms: self.now_ms,
+            session: Some(session_id),
+            run: Some(run),
+            session_prev,
+            run_prev: 0,
+            run_first: 0,
+            body,
+        });
+    }
+
+    /// Decides that something happened outside any known session: a new one, or the whole daemon.
+    pub(super) fn emit_global(&mut self, session: Option<SessionId>, body: Body) {
+        let (seq, at_ms) = (self.next_seq, self.now_ms);
+        self.record(Event { seq, at_ms, session, run: None, session_prev: 0, run_prev: 0, run_first: 0, body });
+    }
+
+    fn record(&mut self, event: Event) {
+        self.apply(&event).expect("a decision only emits events that apply");
+        self.next_seq += 1;
+        self.events.push(event);
+    }
+
+    /// Turns one event into state.
+    ///
+    /// # Errors
+    /// The event contradicts the state before it, which a log written by this state machine never does.
+    pub fn apply(&mut self, event: &Event) -> Result<(), String> {
+        match &event.body {
+            Body::JournalOpened { .. } | Body::JournalOther => return Ok(()),
+            Body::HoldChanged(change) => {
+                self.delta.held = Some(change.held);
+                return Ok(());
+            }
+            Body::SessionCreated(created) => return self.apply_session_created(event, created),
+            _ => {}
+        }
+        let id = event.session.as_ref().ok_or("a session or run record names no session")?;
+        let session = self.session_number(id).ok_or_else(|| format!("record of unknown session {id}"))?;
+        match &event.body {
+            Body::SessionInterrupted => {}
+            Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
+            Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,
+            body => {
+                let id = event.run.ok_or("a run record names no run")?;
+                let run = self.run_number(id).ok_or_else(|| format!("record of unknown run {id}"))?;
+                self.apply_to_run(event, session, run, body)?;
+            }
+        }
+        let session = self.session_mut(session)?;
+        session.last_seq = event.seq;
+        session.updated_at_ms = event.at_ms;
+        Ok(())
+    }
+
+    fn apply_session_created(&mut self, event: &Event, created: &SessionCreated) -> Result<(), String> {
+        let id = event.session.clone().ok_or("session.created names no session")?;
+        if self.session_number(&id).is_some() {
+            return Err(format!("session {id} is created twice"));
+        }
+        let number = self.session_count() as u32 + 1;
+        if created.agent != agent_id(number) {
+            return Err(format!("session {id} has number {number} but agent {}", created.agent));
+        }
+        let session = Session {
+            id: id.clone(),
+            number,
+            created_at_ms: event.at_ms,
+            updated_at_ms: event.at_ms,
+            first_seq: event.seq,
+            last_seq: event.seq,
+            ended: false,
+            active: 0,
+            queue_head: 0,
+            queue_tail: 0,
+            queue_runs: 0,
+            run_count: 0,
+            first_run: 0,
+            last_run: 0,
+            last_failed: false,
+        };
+        self.session_slots.insert(number, self.delta.sessions.len());
+        self.delta.sessions.push((number, session));
+        self.new_sessions.insert(id, number);
+        Ok(())
+    }
+
+    fn apply_run_accepted(&mut self, event: &Event, session: u32, accepted: &RunAccepted) -> Result<(), String> {
+        let number = self.next_run;
+        if event.run != Some(self.base.run_id(number)) {
+            return Err(format!("run.accepted names {:?} where run number {number} is next", event.run));
+        }
+        let none = [0; 16];
+        let of_session = self.session_mut(session)?;
+        let (tail, last_run) = (of_session.queue_tail, of_session.last_run);
+        of_session.queue_tail = number;
+        of_session.last_run = number;
+        of_session.queue_runs += 1;
+        of_session.run_count += 1;
+        if tail == 0 {
+            of_session.queue_head = number;
+        }
+        if last_run == 0 {
+            of_session.first_run = number;
+        }
+        if tail != 0 {
+            self.run_mut(tail)?.queue_next = number;
+        }
+        if last_run != 0 {
+            self.run_mut(last_run)?.session_next = number;
+        }
+        let run = Run {
+            session,
+            status: RunStatus::Queued,
+            action_in_flight: false,
+            queue_prev: tail,
+            queue_next: 0,
+            session_prev: last_run,
+            session_next: 0,
+            submitted_at_ms: event.at_ms,
+            started_at_ms: 0,
+            updated_at_ms: event.at_ms,
+            first_seq: event.seq,
+            last_seq: event.seq,
+            key: accepted.idempotency.map_or(none, |idempotency| idempotency.key),
+            fingerprint: accepted.idempotency.map_or(none, |idempotency| idempotency.fingerprint),
+        };
+        if run.key != none {
+            self.delta.idempotency.insert(run.key, number);
+        }
+        self.run_slots.insert(number, self.delta.runs.len());
+        self.delta.runs.push((number, run));
+        self.next_run += 1;
+        self.queued_change += 1;
+        Ok(())
+    }
+
+    fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
+        let next = match body {
+            Body::RunStarted(_) => Some(RunStatus::Running),
+            Body::RunCompleted(_) => Some(RunStatus::Completed),
+            Body::RunFailed(_) => Some(RunStatus::Failed),
+            Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
+            Body::RunCancelled(_) => Some(RunStatus::Cancelled),
+            _ => None,
+        };
+        let before = *self.run(number).ok_or_else(|| format!("unknown run number {number}"))?;
+        if before.session != session {
+            return Err(format!("{} belongs to another session", self.base.run_id(number)));
+        }
+        match next {
+            Some(next) => self.move_run(event, number, before, next)?,
+            None if before.status.is_terminal() => {
+                return Err(format!("{} has ended and is recorded again", self.base.run_id(number)));
+            }
+            None => {}
+        }
+        let run = self.run_mut(number)?;
+        match body {
+            Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = true,
+            Body::RunNote(NoteKind::ActionResponse, _) | Body::RunResumed(_) => run.action_in_flight = false,
+            _ => {}
+        }
+        run.last_seq = event.seq;
+        run.updated_at_ms = event.at_ms;
+        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_)) {
+            self.delta.ready.push(number);
+        }
+        Ok(())
+    }
+
+    fn move_run(&mut self, event: &Event, number: u32, before: Run, next: RunStatus) -> Result<(), String> {
+        if !before.status.may_become(next) {
+            let id = self.base.run_id(number);
+            return Err(format!("{id} is {} and cannot become {}", before.status.as_str(), next.as_str()));
+        }
+        if before.status == RunStatus::Queued {
+            self.leave_queue(number, before)?;
+        }
+        let session = self.session_mut(before.session)?;
+        if next == RunStatus::Running && before.status == RunStatus::Queued {
+            if session.active != 0 {
+                return Err(format!("run number {number} starts while {} is active", session.active));
+            }
+            session.active = number;
+        } else if next.is_terminal() {
+            if session.active == number {
+                session.active = 0;
+            }
+            session.last_failed = next == RunStatus::Failed;
+        }
+        let run = self.run_mut(number)?;
+        run.status = next;
+        if next == RunStatus::Running && run.started_at_ms == 0 {
+            run.started_at_ms = event.at_ms;
+        }
+        if next.is_terminal() {
+            run.action_in_flight = false;
+        }
+        Ok(())
+    }
+
+    fn leave_queue(&mut self, number: u32, run: Run) -> Result<(), String> {
+        if run.queue_prev != 0 {
+            self.run_mut(run.queue_prev)?.queue_next = run.queue_next;
+        }
+        if run.queue_next != 0 {
+            self.run_mut(run.queue_next)?.queue_prev = run.queue_prev;
+        }
+        let session = self.session_mut(run.session)?;
+        if session.queue_head == number {
+            session.queue_head = run.queue_next;
+        }
+        if session.queue_tail == number {
+            session.queue_tail = run.queue_prev;
+        }
+        session.queue_runs -= 1;
+        let left = self.run_mut(number)?;
+        left.queue_prev = 0;
+        left.queue_next = 0;
+        self.queued_change -= 1;
+        Ok(())
+    }
+}
+
+/// The id of a session's root agent.
+pub(super) fn agent_id(session_number: u32) -> String {
+    format!("agent-{session_number}")
+}
+
+/// The times that every state record of a run repeats.
+pub(super) fn times(run: &Run, reason: Option<String>) -> RunTimes {
+    RunTimes {
+        submitted_at_ms: run.submitted_at_ms,
+        started_at_ms: (run.started_at_ms != 0).then_some(run.started_at_ms),
+        reason,
+    }
+}

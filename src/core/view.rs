@@ -1,0 +1,186 @@
+//! Committed state as callers see it: positions, pages, session figures.
+//! Owns: the questions that can be answered from memory.
+//! Never: renders a wire type; texts are read from the journal by whoever holds a position.
+
+use super::run::RunStatus;
+use super::session::{Session, SessionStatus};
+use super::state::State;
+use crate::ids::{RunId, Seq, SessionId};
+
+/// Where a run stands, and where its records are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPosition {
+    /// The run.
+    pub id: RunId,
+    /// Its session.
+    pub session: SessionId,
+    /// Its state.
+    pub status: RunStatus,
+    /// When it was accepted.
+    pub submitted_at_ms: u64,
+    /// Its `run.accepted` record.
+    pub first_seq: Seq,
+    /// Its last record.
+    pub last_seq: Seq,
+    /// The session's record before `first_seq` is found from that record; this is its newest.
+    pub session_last_seq: Seq,
+    /// Place in the queue, from 1.
+    pub queued_position: Option<u32>,
+}
+
+/// A session's figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionView {
+    /// The session's record in the state.
+    pub session: Session,
+    /// What it is doing.
+    pub status: SessionStatus,
+    /// The active run.
+    pub active: Option<RunId>,
+}
+
+/// Direction of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Oldest first.
+    Ascending,
+    /// Newest first.
+    Descending,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone)]
+pub struct RunQuery {
+    /// Only those of this session.
+    pub session: Option<SessionId>,
+    /// Direction.
+    pub order: Order,
+    /// Begin behind this run.
+    pub after: Option<RunId>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// One page of runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPage {
+    /// The runs.
+    pub items: Vec<RunPosition>,
+    /// Runs in all pages.
+    pub total: u64,
+    /// Whether another page follows.
+    pub has_more: bool,
+}
+
+/// One page of sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionPage {
+    /// The sessions, in order of creation.
+    pub items: Vec<SessionView>,
+    /// Sessions in all pages.
+    pub total: u64,
+    /// Whether another page follows.
+    pub has_more: bool,
+}
+
+impl State {
+    /// A session's figures.
+    pub fn session_view(&self, id: &SessionId) -> Option<SessionView> {
+        self.session_number(id).and_then(|number| self.session(number)).map(|session| self.view_of(session))
+    }
+
+    fn view_of(&self, session: &Session) -> SessionView {
+        SessionView {
+            session: session.clone(),
+            status: self.session_status(session),
+            active: (session.active != 0).then(|| self.run_id(session.active)),
+        }
+    }
+
+    /// Sessions in order of creation, behind the one numbered `after` (0: from the start).
+    pub fn session_page(&self, after: u32, limit: usize) -> SessionPage {
+        let rest = self.sessions.get(after as usize..).unwrap_or_default();
+        SessionPage {
+            items: rest.iter().take(limit).map(|session| self.view_of(session)).collect(),
+            total: self.sessions.len() as u64,
+            has_more: rest.len() > limit,
+        }
+    }
+
+    /// Where a run stands.
+    pub fn run_position(&self, id: RunId) -> Option<RunPosition> {
+        self.run_number(id).map(|number| self.position_of(number))
+    }
+
+    /// Where the run with this number stands.
+    ///
+    /// # Panics
+    /// There is no such run.
+    pub fn position_of(&self, number: u32) -> RunPosition {
+        let run = self.runs.get(number).expect("asked for a known run");
+        let session = self.session(run.session).expect("runs belong to known sessions");
+        RunPosition {
+            id: self.run_id(number),
+            session: session.id.clone(),
+            status: run.status,
+            submitted_at_ms: run.submitted_at_ms,
+            first_seq: run.first_seq,
+            last_seq: run.last_seq,
+            session_last_seq: session.last_seq,
+            queued_position: (run.status == RunStatus::Queued).then(|| self.place_in_queue(number)),
+        }
+    }
+
+    /// Counted rather than stored, so that leaving a queue does not rewrite everybody behind; a queue's
+    /// bound bounds the walk.
+    fn place_in_queue(&self, number: u32) -> u32 {
+        let mut place = 1;
+        let mut run = self.runs.get(number).expect("queued runs exist");
+        while run.queue_prev != 0 {
+            place += 1;
+            run = self.runs.get(run.queue_prev).expect("queue neighbours exist");
+        }
+        place
+    }
+
+    /// One page of runs. An unknown session or `after` gives an empty page.
+    pub fn run_page(&self, query: &RunQuery) -> RunPage {
+        let session = match &query.session {
+            None => None,
+            Some(id) => match self.session_view(id) {
+                Some(view) => Some(view.session),
+                None => return RunPage { items: Vec::new(), total: 0, has_more: false },
+            },
+        };
+        let after = match query.after.map(|id| self.run_number(id)) {
+            None => None,
+            Some(Some(number)) => Some(number),
+            Some(None) => return RunPage { items: Vec::new(), total: 0, has_more: false },
+        };
+        let mut next = match (&session, after, query.order) {
+            (Some(session), None, Order::Ascending) => session.first_run,
+            (Some(session), None, Order::Descending) => session.last_run,
+            (None, None, Order::Ascending) => u32::from(!self.runs.is_empty()),
+            (None, None, Order::Descending) => self.runs.len(),
+            (scope, Some(number), order) => self.following(number, scope.is_some(), order),
+        };
+        let mut items = Vec::new();
+        while next != 0 && items.len() < query.limit {
+            items.push(self.position_of(next));
+            next = self.following(next, session.is_some(), query.order);
+        }
+        let total = session.map_or(u64::from(self.runs.len()), |session| u64::from(session.run_count));
+        RunPage { items, total, has_more: next != 0 }
+    }
+
+    fn following(&self, number: u32, within_session: bool, order: Order) -> u32 {
+        let run = self.runs.get(number).expect("listed runs exist");
+        match (within_session, order) {
+            (true, Order::Ascending) => run.session_next,
+            (true, Order::Descending) => run.session_prev,
+            (false, Order::Ascending) if number < self.runs.len() => number + 1,
+            (false, Order::Ascending) => 0,
+            (false, Order::Descending) => number - 1,
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The core against an independent, simpler model: random commands in random batches, some of which are
+//! dropped as a failed write would drop them. After each batch the two must agree, a fold of the committed
+//! events must give the same state, and a snapshot must restore it.
+
+#[path = "support/rng.rs"]
+mod rng;
+
+use std::collections::{HashMap, VecDeque};
+
+use kheish_daemon::core::{
+    Body, Command, Decision, Event, IdempotencyKey, Note, NoteKind, Order, Outcome, Refusal, RunQuery, RunStatus,
+    State, Txn,
+};
+use kheish_daemon::ids::{RunId, SessionId};
+use rng::{Rng, seeds};
+use serde_json::value::RawValue;
+
+/// What the core promises, said again with plain queues.
+#[derive(Clone, Default)]
+struct Model {
+    sessions: Vec<ModelSession>,
+    runs: HashMap<RunId, (usize, RunStatus)>,
+    keys: HashMap<u8, (RunId, u8)>,
+    held: bool,
+}
+
+#[derive(Clone, Default)]
+struct ModelSession {
+    active: Option<RunId>,
+    queue: VecDeque<RunId>,
+    ended: bool,
+}
+
+impl Model {
+    fn promote(&mut self, session: usize) {
+        let of = &mut self.sessions[session];
+        if !self.held
+            && of.active.is_none()
+            && let Some(next) = of.queue.pop_front()
+        {
+            of.active = Some(next);
+            self.runs.insert(next, (session, RunStatus::Running));
+        }
+    }
+
+    fn end_run(&mut self, run: RunId, status: RunStatus) {
+        let (session, _) = self.runs[&run];
+        self.runs.insert(run, (session, status));
+        let of = &mut self.sessions[session];
+        of.queue.retain(|queued| *queued != run);
+        if of.active == Some(run) {
+            of.active = None;
+        }
+    }
+}
+
+fn session_id(index: usize) -> SessionId {
+    SessionId::parse(&format!("s{index}")).expect("legal")
+}
+
+fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_string()).expect("JSON")
+}
+
+fn key(key: u8, fingerprint: u8) -> IdempotencyKey {
+    IdempotencyKey { key: [key + 1; 16], fingerprint: [fingerprint; 16] }
+}
+
+/// One random command, decided by both; the answers must agree.
+fn step(rng: &mut Rng, txn: &mut Txn<'_>, model: &mut Model) {
+    let sessions = model.sessions.len();
+    let any_session = (sessions > 0).then(|| rng.below(sessions as u64) as usize);
+    let mut known: Vec<RunId> = model.runs.keys().copied().collect();
+    known.sort();
+    let any_run = (!known.is_empty()).then(|| known[rng.below(known.len() as u64) as usize]);
+    match (rng.below(12), any_session, any_run) {
+        (0, ..) if sessions < 6 => {
+            let created = txn.decide(Command::CreateSession { id: session_id(sessions), thread_id: None });
+            assert_eq!(created, Ok(Decision::Session { number: sessions as u32 + 1, created: true }));
+            model.sessions.push(ModelSession::default());
+        }
+        (1..=4, Some(session), _) => {
+            // Few keys and few requests, so that repeats and conflicts come often.
+            let idempotency = rng.chance(2).then(|| (rng.below(40) as u8, rng.below(2) as u8));
+            let decided = txn.decide(Command::SubmitRun {
+                session: session_id(session),
+                request: raw("{\"content\":\"x\"}"),
+                route: "main".to_string(),
+                model: "m".to_string(),
+                idempotency: idempotency.map(|(k, f)| key(k, f)),
+            });
+            let of = &model.sessions[session];
+            if let Some((k, f)) = idempotency
+                && let Some((run, fingerprint)) = model.keys.get(&k).copied()
+            {
+                let same = fingerprint == f;
+                let expected = if same { Ok(Decision::Repeated { run }) } else { Err(Refusal::IdempotencyConflict { run }) };
+                assert_eq!(decided, expected);
+            } else if of.ended {
+                assert_eq!(decided, Err(Refusal::SessionEnded(session_id(session))));
+            } else {
+                let starts = !model.held && of.active.is_none() && of.queue.is_empty();
+                let expected_position = if starts { 0 } else { of.queue.len() as u32 + 1 };
+                let Ok(Decision::Accepted { run, position, .. }) = decided else { panic!("not accepted: {decided:?}") };
+                assert_eq!(position, expected_position);
+                assert_eq!(run.number as usize, model.runs.len() + 1, "run numbers are used once");
+                model.runs.insert(run, (session, RunStatus::Queued));
+                model.sessions[session].queue.push_back(run);
+                if starts {
+                    model.promote(session);
+                }
+                if let Some((k, f)) = idempotency {
+                    model.keys.insert(k, (run, f));
+                }
+            }
+        }
+        (5, _, Some(run)) => {
+            let decided = txn.decide(Command::CancelRun { run, reason: None });
+            let (session, status) = model.runs[&run];
+            if status.is_terminal() {
+                assert_eq!(decided, Ok(Decision::Run { run, status, changed: false }));
+            } else {
+                assert_eq!(decided, Ok(Decision::Run { run, status: RunStatus::Cancelled, changed: true }));
+                model.end_run(run, RunStatus::Cancelled);
+                model.promote(session);
+            }
+        }
+        (6, Some(session), _) if rng.chance(2) => {
+            let decided = txn.decide(Command::InterruptSession { session: session_id(session) });
+            let active = model.sessions[session].active;
+            assert_eq!(decided, Ok(Decision::Stopped { run: active, cancelled: 0, changed: active.is_some() }));
+            if let Some(run) = active {
+                model.end_run(run, RunStatus::Interrupted);
+                model.promote(session);
+            }
+        }
+        (7, Some(session), _) if rng.chance(12) => {
+            let decided = txn.decide(Command::EndSession { session: session_id(session), reason: None });
+            let of = model.sessions[session].clone();
+            let expected = if of.ended {
+                Decision::Stopped { run: None, cancelled: 0, changed: false }
+            } else {
+                Decision::Stopped { run: of.active, cancelled: of.queue.len() as u32, changed: true }
+            };
+            assert_eq!(decided, Ok(expected));
+            model.sessions[session].ended = true;
+            for queued in of.queue {
+                model.end_run(queued, RunStatus::Cancelled);
+            }
+            if let Some(run) = of.active.filter(|_| !of.ended) {
+                model.end_run(run, RunStatus::Interrupted);
+            }
+        }
+        (8, ..) if rng.chance(3) => {
+            let held = rng.chance(3);
+            assert_eq!(txn.decide(Command::SetHold { held, reason: None }), Ok(Decision::Hold { held }));
+            model.held = held;
+        }
+        (9..=11, _, Some(run)) => {
+            let fails = rng.chance(4);
+            let failure = kheish_daemon::core::Failure { code: "c".to_string(), message: "m".to_string() };
+            let outcome = if fails { Outcome::Failed(failure) } else { Outcome::Completed };
+            let notes = vec![Note { kind: NoteKind::Output, body: raw("{\"output\":{}}") }];
+            let decided = txn.decide(Command::Finish { run, notes, outcome });
+            let (session, status) = model.runs[&run];
+            if status == RunStatus::Running {
+                let status = if fails { RunStatus::Failed } else { RunStatus::Completed };
+                assert_eq!(decided, Ok(Decision::Run { run, status, changed: true }));
+                model.end_run(run, status);
+                model.promote(session);
+            } else {
+                assert_eq!(decided, Err(Refusal::RunStateConflict { run, status }));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_agreement(state: &State, model: &Model) {
+    let counts = state.counts();
+    for status in RunStatus::ALL {
+        let expected = model.runs.values().filter(|(_, of)| *of == status).count() as u64;
+        assert_eq!(counts.status(status), expected, "{status:?}");
+    }
+    assert_eq!(counts.session_queue_runs_max as usize, model.sessions.iter().map(|s| s.queue.len()).max().unwrap_or(0));
+    let oldest_queued = model.runs.iter().filter(|(_, (_, of))| *of == RunStatus::Queued).map(|(run, _)| *run).min();
+    assert_eq!(counts.oldest_queued.map(|(run, _)| run), oldest_queued);
+    for (index, of) in model.sessions.iter().enumerate() {
+        let view = state.session_view(&session_id(index)).expect("created");
+        assert_eq!((view.active, view.session.ended), (of.active, of.ended));
+        for (place, run) in of.queue.iter().enumerate() {
+            let position = state.run_position(*run).expect("queued");
+            assert_eq!(position.queued_position, Some(place as u32 + 1));
+        }
+        let mut expected: Vec<RunId> =
+            model.runs.iter().filter(|(_, (session, _))| *session == index).map(|(run, _)| *run).collect();
+        expected.sort();
+        for order in [Order::Ascending, Order::Descending] {
+            let mut listed = Vec::new();
+            let mut after = None;
+            loop {
+                let query = RunQuery { session: Some(session_id(index)), order, after, limit: 7 };
+                let page = state.run_page(&query);
+                assert_eq!(page.total as usize, expected.len());
+                listed.extend(page.items.iter().map(|item| item.id));
+                after = listed.last().copied();
+                if !page.has_more {
+                    break;
+                }
+            }
+            if order == Order::Descending {
+                listed.reverse();
+            }
+            assert_eq!(listed, expected);
+        }
+    }
+    for (run, (_, status)) in &model.runs {
+        assert_eq!(state.run_position(*run).map(|position| position.status), Some(*status));
+    }
+}
+
+/// A state folded from the events' written form.
+fn folded(log: &[Event]) -> State {
+    let mut state = State::default();
+    state.open_epoch(7);
+    for event in log {
+        let body = RawValue::from_string(String::from_utf8(event.body.encode()).expect("UTF-8")).expect("JSON");
+        let body = Body::decode(event.body.kind(), &body).expect("own kinds");
+        state.replay(&Event { body, ..event.clone() }).expect("own events apply");
+    }
+    state.finish_replay();
+    state
+}
+
+fn restored(state: &State) -> State {
+    let mut copy = State::default();
+    for line in state.freeze().into_lines() {
+        copy.restore_line(&line).expect("own lines restore");
+    }
+    copy.finish_replay();
+    copy
+}
+
+#[test]
+fn the_core_agrees_with_a_plain_model_over_batches_replay_and_snapshot() {
+    for seed in seeds(60) {
+        let mut rng = Rng::new(seed);
+        let mut state = State::default();
+        state.open_epoch(7);
+        let mut model = Model::default();
+        let mut log: Vec<Event> = Vec::new();
+        let (mut now_ms, mut seq) = (1_000, 1);
+        println!("replay with KHEISH_SIM_SEED={seed}");
+        for _ in 0..120 {
+            now_ms += rng.below(50);
+            let mut ahead = model.clone();
+            let mut txn = Txn::new(&state, now_ms, seq);
+            for _ in 0..=rng.below(6) {
+                step(&mut rng, &mut txn, &mut ahead);
+            }
+            let (delta, events) = txn.finish();
+            if rng.chance(5) {
+                // The write failed: nothing of the batch may remain.
+                check_agreement(&state, &model);
+                continue;
+            }
+            seq += events.len() as u64;
+            log.extend(events);
+            state.absorb(delta);
+            model = ahead;
+            if state.wants_pump() {
+                let mut txn = Txn::new(&state, now_ms, seq);
+                txn.decide(Command::Pump { limit: 3 }).expect("never refused");
+                let (delta, events) = txn.finish();
+                seq += events.len() as u64;
+                log.extend(events);
+                state.absorb(delta);
+                let started: Vec<usize> = (0..model.sessions.len())
+                    .filter(|index| model.sessions[*index].active.is_none() && !model.sessions[*index].queue.is_empty())
+                    .take(3)
+                    .collect();
+                started.into_iter().for_each(|index| model.promote(index));
+            }
+            check_agreement(&state, &model);
+        }
+        assert!(log.iter().map(|event| event.seq).eq(1..seq), "sequence numbers have no hole and no repeat");
+        for copy in [folded(&log), restored(&state)] {
+            check_agreement(&copy, &model);
+            assert_eq!(copy.runs().iter().collect::<Vec<_>>(), state.runs().iter().collect::<Vec<_>>());
+        }
+        check_terminal_states(&log);
+        check_chains(&log);
+    }
+}
+
+fn check_terminal_states(log: &[Event]) {
+    let mut ended: HashMap<RunId, &'static str> = HashMap::new();
+    for event in log {
+        let Some(run) = event.run else { continue };
+        let kind = event.body.kind();
+        if let Some(earlier) = ended.get(&run) {
+            panic!("{run} has {kind} after {earlier}");
+        }
+        if matches!(kind, "run.completed" | "run.failed" | "run.interrupted" | "run.cancelled") {
+            ended.insert(run, kind);
+        }
+    }
+}
+
+/// Following `session_prev` and `run_prev` backwards visits exactly the records of that session and run.
+fn check_chains(log: &[Event]) {
+    let mut last_of_session: HashMap<SessionId, u64> = HashMap::new();
+    let mut last_of_run: HashMap<RunId, u64> = HashMap::new();
+    let mut first_of_run: HashMap<RunId, u64> = HashMap::new();
+    for event in log {
+        if let Some(session) = &event.session {
+            let before = last_of_session.insert(session.clone(), event.seq).unwrap_or(0);
+            assert_eq!(event.session_prev, before, "session chain at {}", event.seq);
+        }
+        if let Some(run) = event.run {
+            let before = last_of_run.insert(run, event.seq).unwrap_or(0);
+            assert_eq!(event.run_prev, before, "run chain at {}", event.seq);
+            assert_eq!(event.run_first, first_of_run.get(&run).copied().unwrap_or(0));
+            first_of_run.entry(run).or_insert(event.seq);
+        }
+    }
+}
+
+#[test]
+fn a_restart_resumes_active_runs_once_and_says_what_it_found() {
+    let mut state = State::default();
+    state.open_epoch(7);
+    let session = session_id(0);
+    let submit = || Command::SubmitRun {
+        session: session.clone(),
+        request: raw("{}"),
+        route: "main".to_string(),
+        model: "m".to_string(),
+        idempotency: None,
+    };
+    let mut log = Vec::new();
+    let mut txn = Txn::new(&state, 10, 1);
+    txn.decide(Command::CreateSession { id: session.clone(), thread_id: None }).expect("created");
+    txn.decide(submit()).expect("accepted");
+    let run = RunId { number: 1, epoch: 0 };
+    let request = Note { kind: NoteKind::ActionRequest, body: raw("{}") };
+    txn.decide(Command::Record { run, notes: vec![request] }).expect("recorded");
+    let (delta, events) = txn.finish();
+    state.absorb(delta);
+    assert_eq!(state.take_ready(), Some(1));
+    log.extend(events);
+
+    let mut state = folded(&log);
+    assert_eq!(state.take_ready(), None, "nothing runs before its resumption is durable");
+    assert!(state.wants_pump());
+    let mut txn = Txn::new(&state, 20, 10);
+    txn.decide(Command::Pump { limit: 10 }).expect("never refused");
+    let (delta, events) = txn.finish();
+    let bodies: Vec<String> = events.iter().map(|e| String::from_utf8(e.body.encode()).expect("UTF-8")).collect();
+    assert_eq!(
+        bodies,
+        [r#"{"submitted_at_ms":10,"started_at_ms":10,"found":"model_call_in_flight"}"#],
+        "one resumption, with what was found"
+    );
+    state.absorb(delta);
+    assert!(!state.wants_pump());
+    assert_eq!((state.take_ready(), state.take_ready()), (Some(1), None));
+}
+
+#[test]
+fn runs_of_a_restored_copy_never_share_an_id_with_runs_of_the_original() {
+    let mut state = State::default();
+    state.open_epoch(100);
+    assert_eq!(state.run_id(1).to_string(), "run-1");
+    state.open_epoch(100);
+    assert_eq!(state.run_id(1).to_string(), "run-1", "a restart in place keeps the epoch");
+    state.open_epoch(200);
+    assert_eq!(state.run_id(1).to_string(), "run-1-200", "a copy's next run carries its epoch");
+    assert_eq!(state.run_number(RunId { number: 1, epoch: 0 }), None);
+}
