@@ -2,10 +2,27 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod api;
+pub mod audit;
+pub mod broker;
+pub mod cli;
 pub mod clock;
+pub mod commit;
+pub mod config;
 pub mod core;
+pub mod engine;
+pub mod http;
 pub mod ids;
+pub mod journal;
 pub mod limits;
+pub mod logging;
+pub mod net;
+pub mod providers;
+pub mod scripted;
 pub mod secret;
+pub mod serve;
+pub mod sse;
+pub mod state_root;
 pub mod sys;
+pub mod upkeep;
 pub mod worker;

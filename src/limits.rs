@@ -34,6 +34,10 @@ pub const SESSIONS_MAX: usize = 1_000_000;
 pub const SESSION_QUEUE_RUNS_MAX: u32 = 10_000;
 /// Runs waiting in all sessions together; the next one is refused with 503 `run_queue_full`.
 pub const QUEUED_RUNS_MAX: u64 = 4_000_000;
+/// Age of the oldest queued run at which status warns; A held daemon does not warn.
+pub const QUEUED_RUN_LAG_WARNING_MS: u64 = 30 * 60 * 1_000;
+/// Silence of a run that has not ended at which status warns.
+pub const STALE_RUN_WARNING_MS: u64 = 30 * 60 * 1_000;
 /// Age of a batch (write begun, sync not returned) at which `/readyz` fails.
 pub const CORE_BATCH_STALL_MS: u64 = 2_000;
 
@@ -45,6 +49,14 @@ pub const BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
 pub const BODY_SMALL_BYTES_MAX: usize = 64 * 1024;
 /// Text of one run input after parsing.
 pub const INPUT_TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Words of an operator that are kept with a stop or a hold.
+pub const REASON_BYTES_MAX: usize = 1_024;
+/// A provider-side thread id.
+pub const THREAD_ID_BYTES_MAX: usize = 256;
+/// Records read to show one run; a run writes at most a few for each attempt at a model call.
+pub const RUN_RECORDS_MAX: usize = 10_000;
+/// Newest runs whose events one reply of a session's event list covers.
+pub const SESSION_EVENT_RUNS_MAX: usize = 100;
 /// List page size when the caller names none.
 pub const PAGE_ITEMS_DEFAULT: usize = 50;
 /// List page size; a larger `limit` is clamped to it.
@@ -204,21 +216,25 @@ pub const AUTH_FAILURE_PEERS_MAX: usize = 4_096;
 /// cannot rotate the admin actions away; the rest is counted in one `refusals_suppressed` line.
 pub const AUDIT_REFUSALS_PER_WINDOW_MAX: u64 = 1_200;
 /// Lines waiting for the audit writer; when full, lines are dropped and counted.
-pub const AUDIT_QUEUE_MAX: usize = 8_192;
+pub const AUDIT_QUEUE_MAX: usize = 4_096;
 /// Lines written by one call of the audit writer.
 pub const AUDIT_BATCH_LINES_MAX: usize = 512;
 /// Longest time that an audit line waits for its fsync.
 pub const AUDIT_SYNC_INTERVAL_MS: u64 = 1_000;
+/// Pause between two attempts to write audit lines that could not be written.
+pub const AUDIT_RETRY_MS: u64 = 500;
+/// End of an audit file that is read at start to find the last line and its number.
+pub const AUDIT_TAIL_BYTES: u64 = 64 * 1024;
 /// Size at which `control-plane-auth/audit.jsonl` is rotated.
 pub const AUDIT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Rotated audit files kept beside the current one.
 pub const AUDIT_ROTATED_FILES_MAX: u32 = 7;
 /// Path or origin text in an audit or access line.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
-/// Longest wait for the audit writer's queue when it is told to stop.
+/// Longest wait for the audit writer or the access log to finish when told to stop.
 pub const AUDIT_STOP_WAIT_MS: u64 = 2_000;
 /// Access lines waiting for the log; when full, lines are dropped and counted.
-pub const ACCESS_LOG_QUEUE_MAX: usize = 8_192;
+pub const ACCESS_LOG_QUEUE_MAX: usize = 4_096;
 /// Entries of `--http-cors-allow-origin` and of `--http-allowed-host`, each.
 pub const ORIGINS_CONFIGURED_MAX: usize = 64;
 
@@ -241,8 +257,11 @@ pub const SSE_FRAME_DATA_BYTES_MAX: usize = 1024 * 1024 - 4 * 1024;
 pub const SSE_OUTPUT_CUT_BYTES: usize = 64 * 1024;
 /// Text kept of an error message in a frame; the whole one is read from the run's view.
 pub const SSE_ERROR_CUT_BYTES: usize = 16 * 1024;
-/// Journal bytes read for one client, or once for all clients at the tail, before the others get their turn.
-pub const SSE_SLICE_BYTES_MAX: usize = 256 * 1024;
+/// Journal bytes read once for all clients at the tail before sockets and replays get their turn.
+pub const SSE_TAIL_SLICE_BYTES_MAX: usize = 256 * 1024;
+/// Journal bytes read for one client that is behind before the others get their turn. About half of what its
+/// buffer holds, since a frame is larger than its record.
+pub const SSE_SLICE_BYTES_MAX: usize = 32 * 1024;
 /// Single records read along a session's or run's chain before the others get their turn.
 pub const SSE_SLICE_READS_MAX: usize = 64;
 /// Positions remembered of a session's or run's chain (16 KiB). What lies before them is found by reading the
@@ -264,28 +283,24 @@ pub const SSE_CREDENTIAL_CHECK_MS: u64 = 5_000;
 pub const SSE_SWEEP_MS_MIN: u64 = 20;
 /// Longest time between two looks at the deadlines; also the age of a healthy writer's last progress.
 pub const SSE_SWEEP_MS_MAX: u64 = 1_000;
-/// Runs whose acceptance is kept at hand for rendering (under 2 KiB each): those active at once, with room.
+/// Runs whose acceptance is kept at hand for rendering (under 8 KiB each): those active at once, with room.
 pub const SSE_ORIGINS_CACHED_MAX: usize = 128;
 const _: () = assert!(6 * SSE_OUTPUT_CUT_BYTES + 64 * 1024 < SSE_FRAME_DATA_BYTES_MAX, "a cut output fits in a frame");
 
 // --- run views -------------------------------------------------------------------------------
 
-/// Characters of a run's input shown in its summary.
-pub const RUN_TEXT_PREVIEW_CHARS_MAX: usize = 200;
+/// Characters kept of each text in a run's summary: one line of a list. Bounds every `run_updated` frame.
+pub const RUN_SUMMARY_TEXT_CHARS_MAX: usize = 200;
 /// Records that are stepped over to find the agent of a session event; a session stopped this often in a row
 /// without any run in between shows no agent.
 pub const SESSION_AGENT_STEPS_MAX: usize = 8;
 
 // --- cli ----------------------------------------------------------------------------------------
 
-/// Connecting to the daemon: long enough for a loaded host, short enough to be told about a wrong address.
-pub const CLI_CONNECT_TIMEOUT_MS: u64 = 10_000;
 /// One request of the command line, answer included; streams are bounded by their silence instead.
 pub const CLI_REQUEST_TIMEOUT_MS: u64 = 60_000;
 /// Silence on a stream before the command line reconnects: three missed heartbeats of 10 s.
 pub const CLI_STREAM_SILENCE_MS_MAX: u64 = 30_000;
-/// One event frame as read by the command line: a whole request body inside a view, with room.
-pub const CLI_SSE_FRAME_BYTES_MAX: usize = BODY_BYTES_MAX + BODY_BYTES_MAX / 3;
 /// Failed attempts in a row before a stream gives up; with the back-off below about 40 s.
 pub const CLI_RECONNECT_ATTEMPTS_MAX: u32 = 8;
 /// Pause before the first reconnection; it doubles with each further one in a row.
@@ -302,8 +317,8 @@ pub const CLI_TOKEN_FILE_BYTES_MAX: usize = 8 * 1024;
 pub const CLI_SECRET_BYTES_MAX: usize = 64 * 1024;
 /// A metadata document given on the command line or by file.
 pub const CLI_METADATA_BYTES_MAX: usize = 64 * 1024;
-/// A public key file: one PEM block.
-pub const CLI_PUBLIC_KEY_BYTES_MAX: usize = 8 * 1024;
+/// A public key file: as many PEM blocks as the audit key has had, with room for comments.
+pub const CLI_PUBLIC_KEY_BYTES_MAX: usize = 64 * 1024;
 /// A foreign error answer (a proxy's page) quoted in a message.
 pub const CLI_ERROR_QUOTE_CHARS_MAX: usize = 400;
 /// One cell of a table on a terminal; longer text is cut with a mark.
@@ -409,7 +424,7 @@ pub const SCRIPTED_REQUESTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Body kept of one request; a longer one is listed without it.
 pub const SCRIPTED_REQUEST_BODY_KEPT_MAX: usize = 256 * 1024;
 /// Pause of accepting when descriptors run out.
-pub const SCRIPTED_ACCEPT_PAUSE_MS: i32 = 50;
+pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
 // --- engine ----------------------------------------------------------------------------------
 
@@ -421,9 +436,80 @@ pub const CONTEXT_BYTES_MAX: usize = 1024 * 1024;
 pub const CONTEXT_RUNS_MAX: usize = 500;
 /// Records read to assemble them: a session with a long queue has many between two exchanges.
 pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
-/// Attempts at one model call, the first included.
-pub const MODEL_CALL_ATTEMPTS_MAX: u32 = 4;
 /// Pause before an engine offers a finished run again that the full disk refused.
 pub const ENGINE_STORAGE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.
 pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
+
+// --- upkeep ----------------------------------------------------------------------------------
+
+/// Pause between two write probes, and between two re-hashed segments.
+pub const PROBE_INTERVAL_MS: u64 = 10_000;
+/// Age of the newest probes at which storage counts as hanging.
+pub const PROBE_STALE_MS: u64 = 45_000;
+/// Use of a file system at which its probe warns.
+pub const SPACE_USED_WARNING_PERCENT: u64 = 80;
+/// Use of a file system at which its probe says that it is nearly full.
+pub const SPACE_USED_ERROR_PERCENT: u64 = 90;
+/// Use of inodes at which the probe warns.
+pub const INODES_USED_ERROR_PERCENT: u64 = 95;
+
+// --- serve -----------------------------------------------------------------------------------
+
+/// Proxies that may be named with `--trusted-proxy`.
+pub const TRUSTED_PROXIES_MAX: usize = 64;
+/// Time that requests and runs in hand get to end after SIGTERM.
+pub const DRAIN_MS: u64 = 10_000;
+/// Pause between two looks of the main thread at the others.
+pub const WATCH_INTERVAL_MS: i32 = 500;
+
+// --- journal ---------------------------------------------------------------------------------
+
+/// A segment's size where space is ample: a start rewrites at most this much, and retention works in such steps.
+pub const JOURNAL_SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// A segment's smallest size: room for containment commands on a nearly full disk.
+pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+/// A segment's largest size: with one batch more, every offset in it fits 32 bits.
+pub const JOURNAL_SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// A new segment takes at most one part in this many of the free space, so that tail and reserve leave room.
+pub const JOURNAL_SEGMENT_SPACE_SHARE: u64 = 16;
+/// One batch, and so one line: the largest request body, which a record repeats, besides a full core batch.
+pub const JOURNAL_BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+const _: () = assert!(JOURNAL_BATCH_BYTES_MAX >= BODY_BYTES_MAX + CORE_BATCH_BYTES_MAX, "a request must fit in a batch");
+const _: () = assert!(
+    JOURNAL_SEGMENT_BYTES_MAX + JOURNAL_BATCH_BYTES_MAX as u64 + JOURNAL_ROOM_BYTES < u32::MAX as u64,
+    "offsets in the sparse index have 32 bits"
+);
+/// Preallocated beyond a batch that outgrows its segment, and asked for at start: the next seal needs less.
+pub const JOURNAL_ROOM_BYTES: u64 = 16 * 1024;
+/// Encoding buffer kept between batches; a larger one is given back.
+pub const JOURNAL_BUFFER_BYTES_KEPT: usize = 256 * 1024;
+/// Read at once while replaying, verifying and scanning: larger reads gain nothing from the page cache.
+pub const JOURNAL_READ_BYTES: usize = 256 * 1024;
+/// Records between two entries of the sparse index: four bytes of memory for each 64 records, and one read of
+/// about 32 KiB to find a record.
+pub const JOURNAL_MARK_RECORDS: u64 = 64;
+/// Segments kept open for reading; the next one closes them all and begins anew.
+pub const JOURNAL_READ_HANDLES_MAX: usize = 256;
+/// Files looked at in the journal's directories: 64 TiB of default segments.
+pub const JOURNAL_DIRECTORY_ENTRIES_MAX: usize = 1_000_000;
+/// A record kind: ours have at most 24 bytes.
+pub const JOURNAL_KIND_BYTES_MAX: usize = 64;
+/// Time after which unsealed records are sealed: what an intruder with the file system but without the key could
+/// rewrite unnoticed.
+pub const JOURNAL_SEAL_INTERVAL_MS_DEFAULT: u64 = 60_000;
+/// Unsealed records after which a seal follows at once: one more sync in thousands of batches.
+pub const JOURNAL_SEAL_INTERVAL_RECORDS_DEFAULT: u64 = 10_000;
+/// Snapshots kept: the newest, and one to fall back on.
+pub const SNAPSHOTS_KEPT: usize = 2;
+/// One line of a snapshot: a segment's index or one object of the state.
+pub const SNAPSHOT_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Written at once while taking a snapshot or rewriting a tail.
+pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
+
+// --- audit key -------------------------------------------------------------------------------
+
+/// An audit key file: the JSON form has about 130 bytes, older ones a few fields more.
+pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
+/// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
+pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;

@@ -248,3 +248,23 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
 
 /// SIGTERM's number, for tests that stop a daemon politely.
 pub const SIGTERM: i32 = libc::SIGTERM;
+
+/// Reserves disk blocks for the first `bytes` of `file` and extends its size to them. fs2 offers the same call
+/// but loses the error number, which tells a full disk from a broken one.
+pub fn preallocate(file: &impl AsRawFd, bytes: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    loop {
+        // SAFETY: no pointers; the descriptor is open for as long as `file` is borrowed.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Changes how many connections may wait on a listening socket; the kernel cuts it to its own maximum.
+pub fn set_listen_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
+}

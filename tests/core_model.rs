@@ -93,9 +93,12 @@ fn step(rng: &mut Rng, txn: &mut Txn<'_>, model: &mut Model) {
             if let Some((k, f)) = idempotency
                 && let Some((run, fingerprint)) = model.keys.get(&k).copied()
             {
-                let same = fingerprint == f;
-                let expected = if same { Ok(Decision::Repeated { run }) } else { Err(Refusal::IdempotencyConflict { run }) };
-                assert_eq!(decided, expected);
+                if fingerprint == f {
+                    let Ok(Decision::Repeated { run: repeated, state, .. }) = decided else { panic!("{decided:?}") };
+                    assert_eq!((repeated, state.status), (run, model.runs[&run].1));
+                } else {
+                    assert_eq!(decided, Err(Refusal::IdempotencyConflict { run }));
+                }
             } else if of.ended {
                 assert_eq!(decided, Err(Refusal::SessionEnded(session_id(session))));
             } else {

@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 use super::event::Failure;
-use super::run::RunStatus;
+use super::run::{Run, RunStatus};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
 
@@ -162,6 +162,10 @@ pub enum Decision {
     Repeated {
         /// The run.
         run: RunId,
+        /// Its session's number.
+        session_number: u32,
+        /// The run as it stands.
+        state: Run,
     },
     /// The run is in this state now.
     Run {

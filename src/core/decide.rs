@@ -62,8 +62,11 @@ impl Txn<'_> {
             && let Some(number) = self.repeated(&key.key)
         {
             let run = self.base().run_id(number);
-            let same = self.run(number).is_some_and(|run| run.fingerprint == key.fingerprint);
-            return if same { Ok(Decision::Repeated { run }) } else { Err(Refusal::IdempotencyConflict { run }) };
+            let state = *self.run(number).expect("keys name known runs");
+            if state.fingerprint != key.fingerprint {
+                return Err(Refusal::IdempotencyConflict { run });
+            }
+            return Ok(Decision::Repeated { run, session_number, state });
         }
         let session = self.session(session_number).expect("numbered sessions exist");
         if session.ended {

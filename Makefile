@@ -1,0 +1,36 @@
+# Every command of the project; `make help` lists them. Nothing here needs root but test-root, and nothing needs a
+# network once `cargo fetch` has run.
+
+CARGO ?= cargo
+# The lock file is part of what was reviewed: no command may change it.
+CARGO_OPTIONS ?= --locked
+
+.PHONY: help demo test test-root bench build limits clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Build, run, kill -9 and recover the daemon before your eyes (about a minute, nothing is left behind)
+	./scripts/demo.sh
+
+test: ## Everything that CI runs and that needs no root: format, lints, all tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(CARGO_OPTIONS) --all-targets -- --deny warnings
+	for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
+	$(CARGO) test $(CARGO_OPTIONS)
+
+test-root: ## The tests that mount small file systems; run as root, skips are counted and printed
+	./scripts/test-root.sh
+
+bench: ## Measure accepts, streams, start-up and memory, beside Redis and PostgreSQL where installed
+	$(CARGO) build $(CARGO_OPTIONS) --release
+	$(CARGO) bench $(CARGO_OPTIONS) --bench bench
+
+build: ## The release binary: target/release/kheish-daemon
+	$(CARGO) build $(CARGO_OPTIONS) --release
+
+limits: ## Refresh the tables of docs/limits.md from src/limits.rs
+	KHEISH_TIDY_WRITE=1 $(CARGO) test $(CARGO_OPTIONS) --test tidy every_bound_is_in_the_docs
+
+clean: ## Remove everything that was built
+	$(CARGO) clean

@@ -1,0 +1,73 @@
+//! What the resource handlers work with.
+//! Owns: nothing; it bundles handles.
+//! Never: holds state of its own.
+
+use std::sync::Arc;
+
+use crate::broker::BrokerHandle;
+use crate::clock::Clock;
+use crate::commit::CoreHandle;
+use crate::config::Config;
+use crate::engine::Stops;
+use crate::journal::{Reader, Record};
+use crate::http::problem::Problem;
+use crate::ids::Seq;
+use crate::limits::RUN_RECORDS_MAX;
+use crate::providers::Routes;
+use crate::sse::Hub;
+
+use super::builtin::Builtin;
+use super::readiness::not_ready;
+use super::status::Facts;
+
+/// Handles of the running daemon.
+pub struct Api {
+    /// Durable state.
+    pub core: CoreHandle,
+    /// The log.
+    pub reader: Reader,
+    /// Secrets.
+    pub broker: BrokerHandle,
+    /// Event streams.
+    pub hub: Hub,
+    /// Runs in hand.
+    pub stops: Stops,
+    /// Model routes, if a routes file was given.
+    pub routes: Option<Arc<Routes>>,
+    /// The OpenAPI document, made once.
+    pub openapi: Vec<u8>,
+    /// What holds.
+    pub config: Config,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// What status shows of the rest of the daemon.
+    pub facts: Facts,
+}
+
+impl Api {
+    /// A run's records, oldest first, from its newest one backwards.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn run_records(&self, last: Seq) -> Result<Vec<Record>, Problem> {
+        let mut records = Vec::new();
+        let mut seq = last;
+        while seq != 0 && records.len() < RUN_RECORDS_MAX {
+            let record = self.reader.read(seq)?;
+            seq = record.run_prev;
+            records.push(record);
+        }
+        records.reverse();
+        Ok(records)
+    }
+}
+
+impl Builtin for Api {
+    fn readiness(&self) -> Result<(), Problem> {
+        not_ready(self).map_or(Ok(()), Err)
+    }
+
+    fn openapi(&self) -> &[u8] {
+        &self.openapi
+    }
+}

@@ -1,0 +1,46 @@
+//! From the core's answers to problem documents.
+//! Owns: which code each refusal has; exhaustive, so a new refusal does not compile without one.
+//! Never: reads a text back.
+
+use crate::commit::CommandError;
+use crate::core::Refusal;
+use crate::http::problem::{Problem, codes};
+use crate::journal::ReadError;
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        let code = match &error {
+            CommandError::Refused(refusal) => refusal_code(refusal),
+            CommandError::Busy => &codes::CORE_BUSY,
+            CommandError::StorageFull { .. } => &codes::STORAGE_FULL,
+            CommandError::Poisoned { .. } => &codes::JOURNAL_POISONED,
+            CommandError::TooLarge { .. } => &codes::PAYLOAD_TOO_LARGE,
+            CommandError::Stopping => &codes::CORE_UNAVAILABLE,
+        };
+        let problem = Self::new(code, error.to_string());
+        match code.status {
+            429 | 503 | 507 => problem.header("retry-after", "1"),
+            _ => problem,
+        }
+    }
+}
+
+fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
+    match refusal {
+        Refusal::SessionNotFound(_) => &codes::SESSION_NOT_FOUND,
+        Refusal::SessionEnded(_) => &codes::SESSION_ENDED,
+        Refusal::SessionLimit => &codes::SESSION_LIMIT,
+        Refusal::SessionQueueFull(_) => &codes::SESSION_QUEUE_FULL,
+        Refusal::RunQueueFull => &codes::RUN_QUEUE_FULL,
+        Refusal::IdempotencyConflict { .. } => &codes::IDEMPOTENCY_CONFLICT,
+        Refusal::RunNotFound(_) => &codes::RUN_NOT_FOUND,
+        Refusal::RunStateConflict { .. } => &codes::RUN_STATE_CONFLICT,
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        log::error!("a record could not be read: {error}");
+        Self::new(&codes::INTERNAL_ERROR, error.to_string())
+    }
+}

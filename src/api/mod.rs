@@ -1,0 +1,36 @@
+//! The control plane's API: one route table, and what stands before and behind its handlers.
+//! Owns: routing, access, strict parsing, paging, CORS, the access log and the OpenAPI document.
+//! May touch: the edge's types; the context that the route table is written for.
+//! Never: decides anything about sessions or runs; that is the core's.
+
+pub mod access_log;
+pub mod auth;
+pub mod builtin;
+pub mod call;
+pub mod context;
+pub mod cors;
+pub mod errors;
+pub mod events;
+pub mod front;
+pub mod json;
+pub mod limiter;
+pub mod openapi;
+pub mod paging;
+pub mod query;
+pub mod readiness;
+pub mod resource_schemas;
+pub mod route;
+pub mod routes;
+pub mod run_view;
+pub mod runs;
+pub mod runtime;
+pub mod schemas;
+pub mod secrets;
+pub mod sessions;
+pub mod status;
+pub mod streams;
+pub mod submit;
+pub mod text;
+
+#[cfg(test)]
+pub(crate) mod testing;

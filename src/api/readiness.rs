@@ -1,0 +1,138 @@
+//! Whether model routes can be used, and whether the daemon can.
+//! Owns: the per-route verdict shown in status and asked before a submission; the `/readyz` verdict.
+//! Never: contacts a provider; this is about credentials and the daemon's own parts.
+
+use serde::Serialize;
+
+use super::context::Api;
+use super::status::{HealthWarning, Severity};
+use crate::broker::{Provider, RouteAuth, RouteAuthState, SlotId};
+use crate::http::problem::{Problem, codes};
+use crate::limits::CORE_BATCH_STALL_MS;
+use crate::providers::{Capabilities, Route, RouteCredential};
+
+/// `provider_readiness` of the status.
+#[derive(Debug, Serialize)]
+pub struct ProviderReadiness {
+    route_count: usize,
+    ready_route_count: usize,
+    warning_route_count: usize,
+    error_route_count: usize,
+    active_route_ready: bool,
+    routes: Vec<RouteReadiness>,
+}
+
+#[derive(Debug, Serialize)]
+struct RouteReadiness {
+    route_id: String,
+    provider: &'static str,
+    model: String,
+    capabilities: Capabilities,
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_ref: Option<String>,
+    #[serde(flatten)]
+    auth: RouteAuth,
+}
+
+fn judge(api: &Api, route: &Route) -> RouteAuth {
+    match &route.credential {
+        RouteCredential::AuthRef(slot) => match SlotId::parse(slot) {
+            Ok(slot) => api.broker.route_auth(&slot, Provider::OpenAi),
+            // The routes file was accepted with it, so this is a bug worth showing rather than hiding.
+            Err(error) => RouteAuth::unreadable(error.to_string()),
+        },
+        RouteCredential::Inline(_) | RouteCredential::None => RouteAuth::inline(),
+    }
+}
+
+/// Refuses a submission to a route whose credential cannot be used.
+///
+/// # Errors
+/// 400 `route_not_ready`; nothing was recorded.
+pub fn require_ready(api: &Api, route: &Route) -> Result<(), Problem> {
+    let auth = judge(api, route);
+    if auth.state == RouteAuthState::Ok {
+        return Ok(());
+    }
+    let next = auth.action.map(|action| format!("; next: {action}")).unwrap_or_default();
+    Err(Problem::new(&codes::ROUTE_NOT_READY, format!("route {}: {}{next}", route.id, auth.message)))
+}
+
+/// The state of every route.
+pub fn provider_readiness(api: &Api) -> ProviderReadiness {
+    let active = api.routes.as_ref().map(|routes| routes.default_route().id.clone());
+    let routes: Vec<RouteReadiness> = api
+        .routes
+        .iter()
+        .flat_map(|routes| routes.iter())
+        .map(|route| RouteReadiness {
+            route_id: route.id.clone(),
+            provider: route.driver.as_str(),
+            model: route.default_model.clone(),
+            capabilities: route.capabilities,
+            active: Some(&route.id) == active.as_ref(),
+            auth_ref: match &route.credential {
+                RouteCredential::AuthRef(slot) => Some(slot.clone()),
+                RouteCredential::Inline(_) | RouteCredential::None => None,
+            },
+            auth: judge(api, route),
+        })
+        .collect();
+    let errors = routes.iter().filter(|route| route.auth.state == RouteAuthState::Error).count();
+    ProviderReadiness {
+        route_count: routes.len(),
+        ready_route_count: routes.len() - errors,
+        warning_route_count: 0,
+        error_route_count: errors,
+        active_route_ready: routes.iter().any(|route| route.active && route.auth.state == RouteAuthState::Ok),
+        routes,
+    }
+}
+
+impl ProviderReadiness {
+    /// What of it is worth a health warning.
+    pub fn warnings(&self) -> Vec<HealthWarning> {
+        let mut warnings = Vec::new();
+        for route in self.routes.iter().filter(|route| route.auth.state == RouteAuthState::Error) {
+            warnings.push(HealthWarning::new(
+                Severity::Error,
+                "provider_readiness_error",
+                format!("route {}: {}", route.route_id, route.auth.message),
+                Some(route.route_id.clone()),
+                route.auth.action.clone().unwrap_or_else(|| "see provider_readiness in this status".to_string()),
+            ));
+        }
+        if self.routes.is_empty() {
+            warnings.push(HealthWarning::new(
+                Severity::Info,
+                "routes_missing",
+                "no model route is configured, so no run can be submitted".to_string(),
+                None,
+                "restart with --routes-file".to_string(),
+            ));
+        }
+        warnings
+    }
+}
+
+/// Why the daemon should get no work now; `None` when it should.
+pub fn not_ready(api: &Api) -> Option<Problem> {
+    if api.facts.is_draining() {
+        let detail = "the daemon is shutting down; next: wait for its restart or use another instance";
+        return Some(Problem::new(&codes::DAEMON_DRAINING, detail));
+    }
+    let view = api.core.view();
+    if let Some(reason) = &view.poisoned {
+        return Some(Problem::new(&codes::JOURNAL_POISONED, reason.clone()));
+    }
+    if let Some(age_ms) = api.core.batch_age_ms().filter(|age_ms| *age_ms > CORE_BATCH_STALL_MS) {
+        let detail = format!("a sync of the journal has been running for {age_ms} ms; next: check the disk");
+        return Some(Problem::new(&codes::COMPONENT_FAILED, detail));
+    }
+    if let Some(part) = api.facts.failed_parts().first() {
+        let detail = format!("thread {part} has ended; next: restart the daemon and report its last log lines");
+        return Some(Problem::new(&codes::COMPONENT_FAILED, detail));
+    }
+    None
+}

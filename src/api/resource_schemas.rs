@@ -1,0 +1,253 @@
+//! JSON schemas of the resources' wire types, as OpenAPI components.
+//! Owns: the text of each component.
+//! Never: is consulted when a request is judged; serde's types do that.
+
+use super::schemas::Component;
+
+/// Components of sessions, runs, runtime and secrets.
+pub static RESOURCES: &[Component] = &[
+    Component {
+        name: "Session",
+        schema: r#"{
+            "type": "object",
+            "required": ["session_id", "agent_id", "status", "created_at_ms", "updated_at_ms", "ended",
+                "queued_run_count", "run_count"],
+            "properties": {
+                "session_id": {"type": "string", "minLength": 1, "maxLength": 100},
+                "agent_id": {"type": "string"},
+                "status": {"enum": ["idle", "running", "waiting_for_approval", "waiting_for_user_input", "failed",
+                    "completed"]},
+                "created_at_ms": {"type": "integer"},
+                "updated_at_ms": {"type": "integer"},
+                "ended": {"type": "boolean"},
+                "active_run_id": {"type": "string"},
+                "queued_run_count": {"type": "integer"},
+                "run_count": {"type": "integer"}
+            }
+        }"#,
+    },
+    Component {
+        name: "CreateSession",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "properties": {
+                "session_id": {"type": ["string", "null"], "minLength": 1, "maxLength": 100,
+                    "description": "Generated when absent; an existing session is reused"},
+                "thread_id": {"type": ["string", "null"], "maxLength": 256},
+                "persona_id": {"type": "null", "description": "Not supported yet"},
+                "capability_scope": {"type": "null", "description": "Not supported yet"},
+                "credential_scope": {"type": "null", "description": "Not supported yet"}
+            }
+        }"#,
+    },
+    Component {
+        name: "SessionEvents",
+        schema: r##"{
+            "type": "object",
+            "required": ["session", "daemon_outputs", "run_events", "truncated"],
+            "properties": {
+                "session": {"$ref": "#/components/schemas/Session"},
+                "daemon_outputs": {"type": "array", "items": {"type": "object"}},
+                "run_events": {"$ref": "#/components/schemas/RunEvents"},
+                "truncated": {"type": "boolean", "description": "Older runs exist whose events are not listed"}
+            }
+        }"##,
+    },
+    Component {
+        name: "Interrupted",
+        schema: r##"{
+            "type": "object",
+            "required": ["interrupted", "session"],
+            "properties": {
+                "interrupted": {"type": "boolean"},
+                "run_id": {"type": "string"},
+                "session": {"$ref": "#/components/schemas/Session"}
+            }
+        }"##,
+    },
+    Component {
+        name: "SubmitInput",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "description": "Absent, null and empty mean the same. A field whose feature is missing is refused when it asks for something.",
+            "properties": {
+                "content": {"type": ["string", "null"]},
+                "input_items": {"type": ["array", "null"], "items": {"type": "object",
+                    "required": ["type"], "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}},
+                "provider": {"type": ["string", "null"], "description": "Route id"},
+                "generation": {"type": ["object", "null"], "properties": {
+                    "model": {"type": ["string", "null"]},
+                    "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
+                    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2}}},
+                "source_plugin": {"type": ["string", "null"]},
+                "source_kind": {"type": ["string", "null"]},
+                "actor_id": {"type": ["string", "null"]},
+                "metadata": {},
+                "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+                "attachments": {"type": ["array", "null"], "maxItems": 0},
+                "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
+                "binding_keys": {"type": ["array", "null"], "maxItems": 0},
+                "reply_targets": {"type": ["array", "null"], "maxItems": 0},
+                "reply_plugin": {"type": "null"},
+                "reply_address": {"type": "null"}
+            }
+        }"#,
+    },
+    Component {
+        name: "Run",
+        schema: r#"{
+            "type": "object",
+            "required": ["run_id", "session_id", "agent_id", "kind", "status", "submitted_at_ms", "updated_at_ms",
+                "request"],
+            "properties": {
+                "run_id": {"type": "string", "examples": ["run-7"]},
+                "session_id": {"type": "string"},
+                "agent_id": {"type": "string"},
+                "kind": {"type": "string"},
+                "status": {"enum": ["queued", "running", "waiting_for_approval", "waiting_for_user_question",
+                    "completed", "failed", "interrupted", "cancelled"]},
+                "submitted_at_ms": {"type": "integer"},
+                "updated_at_ms": {"type": "integer"},
+                "started_at_ms": {"type": "integer"},
+                "finished_at_ms": {"type": "integer"},
+                "queued_position": {"type": "integer", "minimum": 1},
+                "request": {"type": "object", "properties": {
+                    "source_plugin": {"type": "string"},
+                    "source_kind": {"type": "string"},
+                    "actor_id": {"type": "string"},
+                    "text_preview": {"type": "string"},
+                    "provider": {"type": "string", "description": "Route id"},
+                    "model": {"type": "string"}}},
+                "input_metadata": {},
+                "outputs": {"type": "array", "items": {"type": "object", "properties": {
+                    "content": {"type": "string"}, "source_kind": {"type": "string"}}}},
+                "error": {"type": "object", "required": ["code", "message"], "properties": {
+                    "code": {"type": "string"}, "message": {"type": "string"}}}
+            }
+        }"#,
+    },
+    Component {
+        name: "RunEvents",
+        schema: r#"{
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["timestamp_ms", "run_id", "session_id", "agent_id", "event"],
+                "properties": {
+                    "timestamp_ms": {"type": "integer"},
+                    "run_id": {"type": "string"},
+                    "session_id": {"type": "string"},
+                    "agent_id": {"type": "string"},
+                    "event": {"type": "object", "required": ["type"], "properties": {"type": {"enum": ["accepted",
+                        "queued", "started", "resumed", "output", "completed", "failed", "interrupted",
+                        "cancelled"]}}}
+                }
+            }
+        }"#,
+    },
+    Component {
+        name: "Reason",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "properties": {"reason": {"type": ["string", "null"], "maxLength": 1024}}
+        }"#,
+    },
+    Component {
+        name: "Hold",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["held"],
+            "properties": {
+                "held": {"type": "boolean"},
+                "reason": {"type": ["string", "null"], "maxLength": 1024}
+            }
+        }"#,
+    },
+    Component {
+        name: "Slot",
+        schema: r#"{
+            "type": "object",
+            "description": "Metadata of a secret slot; no part of the value is ever shown.",
+            "required": ["slot_id", "provider", "mode", "summary", "updated_at_ms"],
+            "properties": {
+                "slot_id": {"type": "string"},
+                "provider": {"type": "string"},
+                "mode": {"type": "string"},
+                "summary": {"type": "string"},
+                "updated_at_ms": {"type": "integer"}
+            }
+        }"#,
+    },
+    Component {
+        name: "SlotRecord",
+        schema: r#"{
+            "type": "object",
+            "required": ["slot_id", "provider", "mode", "state"],
+            "properties": {
+                "slot_id": {"type": "string", "minLength": 1, "maxLength": 128},
+                "provider": {"enum": ["generic", "open_ai", "openai", "anthropic", "google", "open_router",
+                    "openrouter", "x_ai", "xai"]},
+                "mode": {"enum": ["opaque_secret", "api_key"]},
+                "state": {"type": "object"},
+                "updated_at_ms": {"type": "integer", "description": "Ignored; the daemon's clock counts"}
+            }
+        }"#,
+    },
+    Component {
+        name: "Accepted",
+        schema: r#"{
+            "type": "object",
+            "required": ["accepted"],
+            "properties": {"accepted": {"type": "boolean"}}
+        }"#,
+    },
+    Component {
+        name: "Status",
+        schema: r#"{
+            "type": "object",
+            "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
+                "provider_readiness", "runs", "sessions", "journal", "events", "http", "health"],
+            "properties": {
+                "snapshot_at_ms": {"type": "integer"},
+                "process_id": {"type": "integer"},
+                "status": {"enum": ["ready", "draining"]},
+                "ready": {"type": "boolean"},
+                "runtime": {"type": "object"},
+                "control_plane": {"type": "object"},
+                "storage": {"type": "object", "required": ["ok", "probes"]},
+                "provider_readiness": {"type": "object",
+                    "required": ["active_route_ready", "error_route_count", "routes"]},
+                "runs": {"type": "object", "required": ["queued", "running", "waiting_for_approval",
+                    "waiting_for_user_question"]},
+                "sessions": {"type": "object", "required": ["total"]},
+                "journal": {"type": "object"},
+                "events": {"type": "object"},
+                "http": {"type": "object"},
+                "health": {"type": "object", "required": ["ok"]}
+            }
+        }"#,
+    },
+    Component {
+        name: "Runtime",
+        schema: r#"{
+            "type": "object",
+            "required": ["workspace_root", "state_root", "provider", "model", "routes", "permission_mode",
+                "debug_level", "held"],
+            "properties": {
+                "workspace_root": {"type": "string"},
+                "state_root": {"type": "string"},
+                "route_id": {"type": "string"},
+                "provider": {"type": ["string", "null"]},
+                "model": {"type": ["string", "null"]},
+                "routes": {"type": "array", "items": {"type": "object"}},
+                "permission_mode": {"type": "string"},
+                "debug_level": {"type": "string"},
+                "held": {"type": "boolean"}
+            }
+        }"#,
+    },
+];

@@ -1,0 +1,238 @@
+//! Runs: submit, list, read, cancel.
+//! Owns: the routes below `/v1/runs` and the submission of a run.
+//! Never: waits for a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{Call, Reply};
+use super::context::Api;
+use super::json;
+use super::paging::{Order, Page, PageRequest};
+use super::run_view::{RunSummary, RunView, fold, run_events};
+use super::streams;
+use super::submit::{Submission, SubmitInput, idempotency_hashes};
+use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus};
+use crate::http::problem::{Problem, codes};
+use crate::http::Response;
+use crate::ids::{RunId, SessionId};
+use crate::sse::{Scope, StreamSpec};
+
+/// `POST /v1/sessions/{session_id}/runs`: answers 202 once the run is durable.
+pub fn submit(api: &Api, call: Call, reply: Reply) {
+    match prepare(api, &call) {
+        Err(problem) => reply.send(problem),
+        Ok(prepared) => send_to_core(api, prepared, reply),
+    }
+}
+
+struct Prepared {
+    session: SessionId,
+    command: Command,
+    summary: RunSummary,
+}
+
+fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
+    let session = call.session_id()?;
+    let input: SubmitInput = json::parse(&call.body)?;
+    let submission = input.check(call.idempotency_key()?)?;
+    let (route, model) = pin(api, &submission)?;
+    let idempotency = submission.idempotency_key.as_deref().map(|key| idempotency_hashes(&session, key, &submission));
+    let Submission { request, mut summary, .. } = submission;
+    summary.provider = Some(route.clone());
+    summary.model = Some(model.clone());
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    Ok(Prepared { session, command, summary })
+}
+
+/// Route and model in force: what the caller asks for, else the default.
+fn pin(api: &Api, submission: &Submission) -> Result<(String, String), Problem> {
+    let routes = api.routes.as_ref().ok_or_else(|| {
+        Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
+    })?;
+    let route = match &submission.provider {
+        None => routes.default_route(),
+        Some(id) => routes.get(id).ok_or_else(|| {
+            Problem::new(&codes::ROUTE_UNKNOWN, format!("route {id:?} is not in the routes file; next: see GET /v1/runtime"))
+        })?,
+    };
+    let model = submission.model.as_ref().unwrap_or(&route.default_model);
+    if !route.accepts_model(model) {
+        let detail = format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
+        return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));
+    }
+    super::readiness::require_ready(api, route)?;
+    Ok((route.id.clone(), model.clone()))
+}
+
+fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
+    let Prepared { session, command, summary } = prepared;
+    api.core.submit(
+        command,
+        Box::new(move |decided| match decided {
+            Ok(Decision::Accepted { run, session_number, position, submitted_at_ms }) => {
+                let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
+                let mut view = accepted_view(run, session, session_number, status, submitted_at_ms, summary);
+                view.started_at_ms = (position == 0).then_some(submitted_at_ms);
+                view.queued_position = (position != 0).then_some(position);
+                reply.send(Response::json(202, &view));
+            }
+            Ok(Decision::Repeated { run, session_number, state }) => {
+                // Equal fingerprints mean an equal request, but the route and model in force may have changed
+                // since, and the run's own are in the log, which this thread must not read.
+                let summary = RunSummary { provider: None, model: None, ..summary };
+                let submitted_at_ms = state.submitted_at_ms;
+                let mut view = accepted_view(run, session, session_number, state.status, submitted_at_ms, summary);
+                view.updated_at_ms = state.updated_at_ms;
+                view.started_at_ms = (state.started_at_ms != 0).then_some(state.started_at_ms);
+                view.finished_at_ms = state.status.is_terminal().then_some(state.updated_at_ms);
+                reply.send(Response::json(202, &view));
+            }
+            Ok(other) => {
+                reply.send(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}")));
+            }
+            Err(error) => reply.send(Problem::from(error)),
+        }),
+    );
+}
+
+/// A run right after its acceptance. Outputs and an error, which a repeated submission may already have, are
+/// shown by `GET /v1/runs/{run_id}`.
+fn accepted_view(
+    run_id: RunId,
+    session_id: SessionId,
+    session_number: u32,
+    status: RunStatus,
+    submitted_at_ms: u64,
+    request: RunSummary,
+) -> RunView {
+    RunView {
+        run_id,
+        session_id,
+        agent_id: format!("agent-{session_number}"),
+        kind: "input".to_string(),
+        status,
+        submitted_at_ms,
+        updated_at_ms: submitted_at_ms,
+        started_at_ms: None,
+        finished_at_ms: None,
+        queued_position: None,
+        request,
+        input_metadata: None,
+        outputs: Vec::new(),
+        error: None,
+    }
+}
+
+/// The view of a run that is known to exist.
+pub fn view_of(api: &Api, position: &RunPosition) -> Result<RunView, Problem> {
+    let records = api.run_records(position.last_seq)?;
+    let mut view = fold(&records).map_err(|error| Problem::new(&codes::INTERNAL_ERROR, error.to_string()))?;
+    view.queued_position = position.queued_position;
+    Ok(view)
+}
+
+fn position(api: &Api, id: RunId) -> Result<RunPosition, Problem> {
+    api.core.run(id)?.ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: RunId) -> Problem {
+    Problem::new(&codes::RUN_NOT_FOUND, format!("unknown run {id}; next: list runs"))
+}
+
+/// `GET /v1/runs/{run_id}`.
+pub fn get(api: &Api, call: &Call) -> Result<Response, Problem> {
+    let position = position(api, call.run_id()?)?;
+    Ok(Response::json(200, &view_of(api, &position)?))
+}
+
+/// `GET /v1/runs/{run_id}/events`.
+pub fn events(api: &Api, call: &Call) -> Result<Response, Problem> {
+    let position = position(api, call.run_id()?)?;
+    let records = api.run_records(position.last_seq)?;
+    let entries = run_events(&records).map_err(|error| Problem::new(&codes::INTERNAL_ERROR, error.to_string()))?;
+    Ok(Response::json(200, &entries))
+}
+
+/// `GET /v1/runs/{run_id}/stream`.
+pub fn stream(api: &Api, call: Call, reply: Reply) {
+    streams::open(api, reply, || {
+        let position = position(api, call.run_id()?)?;
+        let mut spec = StreamSpec::new(Scope::Run(position.id), call.event_cursor()?);
+        spec.last = Some(position.last_seq);
+        Ok(spec)
+    });
+}
+
+/// `GET /v1/runs`. Without a page, `limit` keeps the newest runs and shows them oldest first.
+pub fn list(api: &Api, call: &Call) -> Result<Response, Problem> {
+    let request = PageRequest::read(&call.query)?;
+    let after = match request.after.as_deref() {
+        None => None,
+        Some(key) => Some(run_of_sort_key(key)?),
+    };
+    let newest_first = !request.envelope || request.order == Order::Descending;
+    let query = RunQuery {
+        session: call.query.session("session_id"),
+        order: if newest_first { CoreOrder::Descending } else { CoreOrder::Ascending },
+        after,
+        limit: request.limit,
+    };
+    let page = api.core.runs(query)?;
+    let mut positions = page.items;
+    if !request.envelope {
+        positions.reverse();
+    }
+    let last_key = positions.last().map(sort_key);
+    let items = positions.iter().map(|position| view_of(api, position)).collect::<Result<Vec<_>, _>>()?;
+    let order = match request.order {
+        Order::Ascending => "submitted_at_ms_asc,run_id_asc",
+        Order::Descending => "submitted_at_ms_desc,run_id_desc",
+    };
+    Ok(Page { items, total_count: page.total, next: last_key.filter(|_| page.has_more), order }.answer(&request))
+}
+
+/// Zero-padded, so that keys sort as text; the run id alone finds the place again.
+fn sort_key(position: &RunPosition) -> String {
+    format!("{:020}:{}", position.submitted_at_ms, position.id)
+}
+
+fn run_of_sort_key(key: &str) -> Result<RunId, Problem> {
+    key.split_once(':').and_then(|(_, id)| RunId::parse(id)).ok_or_else(|| {
+        Problem::new(&codes::INVALID_CURSOR, "the cursor does not name a run; next: start again without a cursor")
+    })
+}
+
+/// Body of `POST /v1/runs/{run_id}/cancel`; may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelBody {
+    reason: Option<String>,
+}
+
+/// `POST /v1/runs/{run_id}/cancel`. A run that has ended is shown as it is.
+pub fn cancel(api: &Api, call: &Call) -> Result<Response, Problem> {
+    let run = call.run_id()?;
+    let body: CancelBody = json::parse_or_default(&call.body)?;
+    api.core.execute(Command::CancelRun { run, reason: super::sessions::reason(body.reason)? })?;
+    Ok(Response::json(200, &view_of(api, &position(api, run)?)?))
+}
+
+/// Body of `POST /v1/runtime/hold`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldBody {
+    held: bool,
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct HoldView {
+    held: bool,
+}
+
+/// `POST /v1/runtime/hold`: queued runs stay queued while held.
+pub fn hold(api: &Api, call: &Call) -> Result<Response, Problem> {
+    let body: HoldBody = json::parse(&call.body)?;
+    api.core.execute(Command::SetHold { held: body.held, reason: super::sessions::reason(body.reason)? })?;
+    Ok(Response::json(200, &HoldView { held: body.held }))
+}

@@ -1,0 +1,330 @@
+//! A submission: from the request body to what the journal keeps.
+//! Owns: `SubmitInput` (the wire type), its checks, its normal form and its idempotency hashes.
+//! Never: drops a field that it does not act on; a feature that is not there is refused by name.
+
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::run_view::RunSummary;
+use crate::core::IdempotencyKey;
+use crate::http::problem::{Problem, codes};
+use crate::ids::SessionId;
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, INPUT_TEXT_BYTES_MAX};
+
+/// Body of `POST /v1/sessions/{session_id}/runs`. Absent, null and empty mean the same.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitInput {
+    /// Route id; the default route otherwise.
+    pub provider: Option<String>,
+    /// Model and sampling.
+    pub generation: Option<Generation>,
+    /// The input as text; excludes `input_items`.
+    pub content: Option<String>,
+    /// The input as items; only text items in this version.
+    pub input_items: Option<Vec<InputItem>>,
+    /// Attached assets; not in this version.
+    pub attachments: Option<Vec<serde_json::Value>>,
+    /// Who sends it, for views: `daemon` if nobody says.
+    pub source_plugin: Option<String>,
+    /// See `source_plugin`; `api` if nobody says.
+    pub source_kind: Option<String>,
+    /// The person or system behind it.
+    pub actor_id: Option<String>,
+    /// Kept with the run, shown as `input_metadata`.
+    pub metadata: Option<serde_json::Value>,
+    /// Not in this version.
+    pub completion_requirements: Option<Vec<serde_json::Value>>,
+    /// Not in this version.
+    pub binding_keys: Option<Vec<String>>,
+    /// Not in this version.
+    pub reply_targets: Option<Vec<serde_json::Value>>,
+    /// Not in this version.
+    pub reply_plugin: Option<String>,
+    /// Not in this version.
+    pub reply_address: Option<String>,
+    /// Same as the header `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+}
+
+/// Generation settings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// The route's default model otherwise.
+    pub model: Option<String>,
+    /// Ceiling of the answer, reasoning included.
+    pub max_output_tokens: Option<u32>,
+    /// Sampling temperature, where the model has one.
+    pub temperature: Option<f64>,
+    /// Not in this version.
+    pub fallback_model: Option<String>,
+    /// Without tools only the absent form and `{"type":"auto"}` or `{"type":"none"}` make sense.
+    pub tool_choice: Option<ToolChoice>,
+    /// Without effect while there are no tools.
+    pub allow_parallel_tool_calls: Option<bool>,
+    /// Not in this version.
+    pub response_format: Option<serde_json::Value>,
+    /// Not in this version.
+    pub reasoning: Option<serde_json::Value>,
+}
+
+/// Whether the model may or must call tools.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolChoice {
+    /// `auto` or `none`.
+    #[serde(rename = "type")]
+    pub choice: String,
+}
+
+/// One input item.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputItem {
+    /// `text`; other kinds are not in this version.
+    #[serde(rename = "type")]
+    pub item_type: String,
+    /// The text.
+    pub text: Option<String>,
+}
+
+/// What the journal keeps of a submission, and what the fingerprint is taken over.
+#[derive(Debug, Serialize)]
+struct Normalised {
+    content: String,
+    source_plugin: String,
+    source_kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_output_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+}
+
+/// A submission that passed every check.
+#[derive(Debug)]
+pub struct Submission {
+    /// Route asked for.
+    pub provider: Option<String>,
+    /// Model asked for.
+    pub model: Option<String>,
+    /// The normal form.
+    pub request: Box<RawValue>,
+    /// The key, if one was given.
+    pub idempotency_key: Option<String>,
+    /// What views show of it, without route and model.
+    pub summary: RunSummary,
+}
+
+fn unsupported(field: &str) -> Problem {
+    Problem::new(
+        &codes::UNSUPPORTED_FEATURE,
+        format!("{field} is not supported by this daemon version; next: leave it out"),
+    )
+}
+
+fn given<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn text(value: Option<String>) -> Option<String> {
+    value.map(|text| text.trim().to_string()).filter(|text| !text.is_empty())
+}
+
+impl SubmitInput {
+    /// Checks the submission. `key_header` is the value of `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// The problem that answers the request.
+    pub fn check(self, key_header: Option<&str>) -> Result<Submission, Problem> {
+        let generation = self.generation.unwrap_or_default();
+        for (field, is_given) in [
+            ("attachments", given(&self.attachments)),
+            ("completion_requirements", given(&self.completion_requirements)),
+            ("binding_keys", given(&self.binding_keys)),
+            ("reply_targets", given(&self.reply_targets)),
+            ("reply_plugin", self.reply_plugin.is_some()),
+            ("reply_address", self.reply_address.is_some()),
+            ("generation.fallback_model", generation.fallback_model.is_some()),
+            ("generation.response_format", generation.response_format.is_some()),
+            ("generation.reasoning", generation.reasoning.is_some()),
+        ] {
+            if is_given {
+                return Err(unsupported(field));
+            }
+        }
+        if let Some(choice) = &generation.tool_choice
+            && !matches!(choice.choice.as_str(), "auto" | "none")
+        {
+            return Err(unsupported("generation.tool_choice other than auto and none"));
+        }
+        if let Some(temperature) = generation.temperature
+            && !(0.0..=2.0).contains(&temperature)
+        {
+            return Err(bad("generation.temperature is not between 0 and 2"));
+        }
+        if generation.max_output_tokens == Some(0) {
+            return Err(bad("generation.max_output_tokens is 0"));
+        }
+        let content = content(self.content, self.input_items)?;
+        let normalised = Normalised {
+            content,
+            source_plugin: text(self.source_plugin).unwrap_or_else(|| "daemon".to_string()),
+            source_kind: text(self.source_kind).unwrap_or_else(|| "api".to_string()),
+            actor_id: text(self.actor_id),
+            metadata: self.metadata.filter(|metadata| !metadata.is_null()),
+            max_output_tokens: generation.max_output_tokens,
+            temperature: generation.temperature,
+        };
+        let summary = RunSummary::new(
+            &normalised.content,
+            &normalised.source_plugin,
+            &normalised.source_kind,
+            normalised.actor_id.as_deref(),
+        );
+        Ok(Submission {
+            summary,
+            provider: text(self.provider),
+            model: text(generation.model),
+            request: to_raw_value(&normalised).expect("strings, numbers and JSON values serialise"),
+            idempotency_key: idempotency_key(key_header, self.idempotency_key.as_deref())?,
+        })
+    }
+}
+
+fn bad(detail: &str) -> Problem {
+    Problem::new(&codes::BAD_REQUEST, detail)
+}
+
+fn content(content: Option<String>, items: Option<Vec<InputItem>>) -> Result<String, Problem> {
+    let items = items.unwrap_or_default();
+    let content = content.unwrap_or_default();
+    if !content.is_empty() && !items.is_empty() {
+        return Err(bad("content and input_items exclude each other; next: send one of them"));
+    }
+    let mut parts = vec![content];
+    for item in items {
+        match (item.item_type.as_str(), item.text) {
+            ("text", Some(text)) => parts.push(text),
+            ("text", None) => return Err(bad("a text item has no text")),
+            _ => return Err(unsupported("an input item other than text")),
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    let content = parts.join("\n\n");
+    if content.trim().is_empty() {
+        return Err(bad("the submission carries no input; next: send content"));
+    }
+    if content.len() > INPUT_TEXT_BYTES_MAX {
+        let detail = format!("the input has {} bytes, at most {INPUT_TEXT_BYTES_MAX}", content.len());
+        return Err(Problem::new(&codes::PAYLOAD_TOO_LARGE, detail));
+    }
+    Ok(content)
+}
+
+fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Result<Option<String>, Problem> {
+    let refuse = |detail: String| Err(Problem::new(&codes::INVALID_IDEMPOTENCY_KEY, detail));
+    let (header, field) = (header.map(str::trim), field.map(str::trim));
+    if header.is_some() && field.is_some() && header != field {
+        return refuse("the Idempotency-Key header and the idempotency_key field differ".to_string());
+    }
+    let Some(key) = header.or(field) else { return Ok(None) };
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || key.chars().any(char::is_control) {
+        return refuse(format!(
+            "an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes without control characters"
+        ));
+    }
+    Ok(Some(key.to_string()))
+}
+
+/// The hashes that make a repeated submission return the first one's run: the key within its session, and
+/// the request with the route and model that were asked for (not those in force, which may change between).
+pub fn idempotency_hashes(session: &SessionId, key: &str, submission: &Submission) -> IdempotencyKey {
+    let provider = submission.provider.as_deref().unwrap_or_default();
+    let model = submission.model.as_deref().unwrap_or_default();
+    IdempotencyKey {
+        key: hash("key", &[session.as_str(), key]),
+        fingerprint: hash("request", &[provider, model, submission.request.get()]),
+    }
+}
+
+/// First 128 bits of SHA-256 over length-prefixed parts, so that no two lists of parts look alike.
+fn hash(purpose: &str, parts: &[&str]) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    for part in std::iter::once(&purpose).chain(parts) {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut truncated = [0; 16];
+    truncated.copy_from_slice(&context.finish().as_ref()[..16]);
+    truncated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str) -> Result<Submission, Problem> {
+        let input: SubmitInput = serde_json::from_str(body).expect("well-formed");
+        input.check(None)
+    }
+
+    #[test]
+    fn a_feature_that_is_not_there_is_refused_by_name_and_never_dropped() {
+        for (body, field) in [
+            (r#"{"content":"x","attachments":[{}]}"#, "attachments"),
+            (r#"{"content":"x","reply_plugin":"http"}"#, "reply_plugin"),
+            (r#"{"content":"x","binding_keys":["k"]}"#, "binding_keys"),
+            (r#"{"content":"x","generation":{"tool_choice":{"type":"required"}}}"#, "generation.tool_choice"),
+            (r#"{"input_items":[{"type":"asset_reference"}]}"#, "an input item other than text"),
+        ] {
+            let problem = check(body).expect_err(field);
+            assert_eq!(problem.code.code, "unsupported_feature");
+            assert!(problem.detail.starts_with(field), "{}", problem.detail);
+        }
+        let nothing_asked = r#"{"content":"x","attachments":[],"reply_targets":[],"generation":{"tool_choice":null}}"#;
+        assert!(check(nothing_asked).is_ok(), "empty lists and nulls ask for nothing");
+    }
+
+    #[test]
+    fn an_input_without_text_makes_no_run() {
+        for body in ["{}", r#"{"content":"  \n"}"#, r#"{"input_items":[]}"#, r#"{"input_items":[{"type":"text"}]}"#] {
+            assert_eq!(check(body).expect_err(body).code.code, "bad_request");
+        }
+    }
+
+    #[test]
+    fn equal_requests_have_equal_fingerprints_whatever_their_spelling() {
+        let session = SessionId::parse("s").expect("legal");
+        let hashes = |body: &str| idempotency_hashes(&session, "k", &check(body).expect("legal"));
+        let plain = hashes(r#"{"content":"x"}"#);
+        assert_eq!(plain, hashes(r#"{ "source_kind": null, "content": "x", "attachments": [] }"#));
+        assert_eq!(plain, hashes(r#"{"input_items":[{"type":"text","text":"x"}]}"#));
+        for other in [
+            r#"{"content":"y"}"#,
+            r#"{"content":"x","provider":"main"}"#,
+            r#"{"content":"x","generation":{"model":"m"}}"#,
+            r#"{"content":"x","metadata":{"a":1}}"#,
+        ] {
+            assert_ne!(plain.fingerprint, hashes(other).fingerprint, "{other}");
+        }
+        let elsewhere = SessionId::parse("t").expect("legal");
+        let submission = check(r#"{"content":"x"}"#).expect("legal");
+        assert_ne!(plain.key, idempotency_hashes(&elsewhere, "k", &submission).key, "keys are per session");
+    }
+
+    #[test]
+    fn a_key_in_header_and_body_must_agree() {
+        let key = |header: Option<&str>, field: Option<&str>| idempotency_key(header, field).map_err(|p| p.code.code);
+        assert_eq!(key(Some(" a "), Some("a")), Ok(Some("a".to_string())));
+        assert_eq!(key(None, None), Ok(None));
+        for (header, field) in [(Some("a"), Some("b")), (Some(""), None), (None, Some("  ")), (None, Some("a\nb"))] {
+            assert_eq!(key(header, field), Err("invalid_idempotency_key"));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Tests of the broker's thread that need its insides: a hanging disk, a full mailbox, a panic.
+//! Owns: nothing.
+//! Never: ships.
+
+use super::store::{key, record};
+use super::*;
+use crate::state_root::StateRoot;
+use crate::state_root::replace::Step;
+use crate::state_root::scratch::Scratch;
+
+fn store(scratch: &Scratch) -> (StateRoot, Store) {
+    let root = StateRoot::open(&scratch.path().join("root"), true).unwrap();
+    let store = Store::open(&root, Some(key())).unwrap();
+    (root, store)
+}
+
+#[test]
+fn a_full_mailbox_is_a_typed_refusal_and_readers_do_not_wait() {
+    let scratch = Scratch::new("broker-full");
+    let (_root, store) = store(&scratch);
+    let (entered, hangs) = bounded(1);
+    let (release, go_on) = bounded::<()>(1);
+    let broker = Broker::start(store.with_faults(move |step| {
+        if step == Step::Sync {
+            entered.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        Ok(())
+    }))
+    .unwrap();
+    let handle = broker.handle();
+
+    let (reply, answer) = bounded(1);
+    handle.inbox.send(Command::Put { record: record("a", "secret-one"), reply }).unwrap();
+    hangs.recv().unwrap();
+    let lease = Lease { id: "lease-x".to_string(), slot: SlotId::parse("a").unwrap(), version: 1, expires_at_ms: 1 };
+    while handle.stats().mailbox_depth < BROKER_MAILBOX_MAX {
+        handle.release(lease.clone());
+    }
+
+    assert!(matches!(handle.put(record("b", "secret-two")), Err(BrokerError::Busy)));
+    assert!(matches!(handle.redeem(&lease, 1), Err(BrokerError::Busy)));
+    // What is not on disk is not shown.
+    assert_eq!(handle.slots().unwrap(), []);
+    assert_eq!(handle.redact("a secret-one"), "a secret-one");
+
+    release.send(()).unwrap();
+    let status = answer.recv().unwrap().unwrap();
+    assert_eq!(handle.slots().unwrap(), [status]);
+    assert_eq!(handle.redact("a secret-one"), "a <redacted>");
+    broker.stop().unwrap();
+}
+
+#[test]
+fn a_broker_that_panicked_is_a_typed_error_and_still_redacts() {
+    let scratch = Scratch::new("broker-panic");
+    let (_root, mut store) = store(&scratch);
+    store.put(record("a", "secret-one")).unwrap();
+    let broker = Broker::start(store.with_faults(|_| panic!("disk driver"))).unwrap();
+    let handle = broker.handle();
+    let lease = handle
+        .lease(
+            LeaseRequest {
+                subject: "daemon".to_string(),
+                slot: SlotId::parse("a").unwrap(),
+                provider: Provider::OpenAi,
+                audience: "route:main".to_string(),
+                ttl_ms: 60_000,
+            },
+            1,
+        )
+        .unwrap();
+
+    assert!(matches!(handle.put(record("b", "secret-two")), Err(BrokerError::Gone)));
+
+    assert_eq!(broker.stop().unwrap_err().message, "disk driver");
+    assert!(!handle.stats().is_alive);
+    assert!(matches!(handle.slots(), Err(BrokerError::Gone)));
+    assert!(matches!(handle.redeem(&lease, 1), Err(BrokerError::Gone)));
+    let auth = handle.route_auth(&lease.slot, Provider::OpenAi);
+    assert_eq!((auth.state, auth.code), (RouteAuthState::Error, "route_auth_status_error"));
+    assert_eq!(handle.redact("a secret-one"), "a <redacted>");
+}

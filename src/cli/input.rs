@@ -1,0 +1,296 @@
+//! `sessions input`: submit, and if asked to, watch and wait.
+//! Owns: where the text comes from, the submission's body, and the order of submit, show and wait.
+//! May touch: the content and metadata files, standard input.
+//! Never: submits twice.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::client::{Client, Stop, decode};
+use super::context::Context;
+use super::exit::CliError;
+use super::json_text::Document;
+use super::path::Path;
+use super::run_view::RunView;
+use super::runs::report;
+use super::streaming::show_live;
+use super::verbs::Command;
+use super::wait::{self, Wait, Waited};
+use crate::limits::{CLI_LIVE_TAIL_MS_MAX, CLI_METADATA_BYTES_MAX, INPUT_TEXT_BYTES_MAX};
+use crate::worker::Worker;
+
+/// submit input to a session as a run
+#[derive(FromArgs, ArgsInfo)]
+pub struct Input {
+    /// the session
+    #[argh(positional)]
+    session_id: String,
+    /// the text; or use --content-file or --stdin
+    #[argh(positional)]
+    text: Option<String>,
+    /// read the text from this file
+    #[argh(option, arg_name = "path")]
+    content_file: Option<String>,
+    /// read the text from standard input
+    #[argh(switch)]
+    stdin: bool,
+    /// route to run on
+    #[argh(option, arg_name = "route")]
+    provider: Option<String>,
+    /// model, or route/model
+    #[argh(option, arg_name = "model")]
+    model: Option<String>,
+    /// ceiling of the answer in tokens
+    #[argh(option, arg_name = "n")]
+    max_output_tokens: Option<u32>,
+    /// sampling temperature
+    #[argh(option, arg_name = "number")]
+    temperature: Option<f64>,
+    /// the system that the input comes from
+    #[argh(option, arg_name = "name")]
+    source_plugin: Option<String>,
+    /// the kind of source within that system
+    #[argh(option, arg_name = "name")]
+    source_kind: Option<String>,
+    /// the person or program behind the input
+    #[argh(option, arg_name = "id")]
+    actor_id: Option<String>,
+    /// JSON to keep with the run
+    #[argh(option, arg_name = "json")]
+    metadata_json: Option<String>,
+    /// file with JSON to keep with the run
+    #[argh(option, arg_name = "path")]
+    metadata_file: Option<String>,
+    /// key under which the same submission is accepted only once
+    #[argh(option, arg_name = "key")]
+    idempotency_key: Option<String>,
+    /// wait for the end of the run and show it; exit code 9 unless it completed
+    #[argh(switch)]
+    wait: bool,
+    /// with --wait: show the text as it arrives on standard error
+    #[argh(switch)]
+    stream: bool,
+    /// with --wait: milliseconds between two looks, at least 50
+    #[argh(option, arg_name = "ms")]
+    poll_interval_ms: u64,
+    /// with --wait: give up after this many milliseconds, with exit code 7
+    #[argh(option, arg_name = "ms")]
+    timeout_ms: Option<u64>,
+    /// with --wait: forgive a daemon that does not answer, or answers 429, 502, 503 or 504, for this long
+    #[argh(option, arg_name = "ms")]
+    transient_grace_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<Generation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_plugin: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_kind: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct Generation<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_output_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+}
+
+impl Command for Input {
+    fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
+        if (self.timeout_ms.is_some() || self.stream) && !self.wait {
+            return Err(CliError::invalid("--timeout-ms and --stream", "they need --wait", "add --wait"));
+        }
+        let content = self.content(context.stdin)?;
+        let metadata = self.metadata()?;
+        let client = context.client()?;
+        let (provider, model) = self.route_and_model(&client)?;
+        let body = Document::of(&Body {
+            content: &content,
+            provider: provider.as_deref(),
+            generation: self.generation(model.as_deref()),
+            source_plugin: self.source_plugin.as_deref(),
+            source_kind: self.source_kind.as_deref(),
+            actor_id: self.actor_id.as_deref(),
+            metadata: metadata.as_deref(),
+        });
+        let document = self.submit(&client, &body)?;
+        let view: RunView = decode(&document, "the run's view")?;
+        if !self.wait {
+            return context.out.document(&document);
+        }
+        let how = Wait {
+            poll_interval_ms: self.poll_interval_ms,
+            timeout_ms: self.timeout_ms,
+            transient_grace_ms: self.transient_grace_ms,
+        };
+        let waited = if self.stream {
+            wait_with_text(&client, &view.run_id, how)
+        } else {
+            wait::for_run(&client, &view.run_id, how)
+        };
+        match waited {
+            Ok(waited) => report(context, &view.run_id, how, waited),
+            Err(error) => {
+                // The run exists and goes on; its id must not be lost with the connection.
+                context.out.document(&document)?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Input {
+    fn content(&self, stdin: &mut dyn Read) -> Result<String, CliError> {
+        let next = "give the text as an argument, or use one of --content-file and --stdin";
+        let given = [self.text.is_some(), self.content_file.is_some(), self.stdin];
+        match given.into_iter().filter(|given| *given).count() {
+            0 => return Err(CliError::invalid("the text", "there is none", next)),
+            1 => {}
+            _ => return Err(CliError::invalid("the text", "it was given more than once", next)),
+        }
+        if let Some(text) = &self.text {
+            return Ok(text.clone());
+        }
+        match &self.content_file {
+            Some(path) => read_file(path, INPUT_TEXT_BYTES_MAX),
+            None => read_text("standard input", stdin, INPUT_TEXT_BYTES_MAX),
+        }
+    }
+
+    fn metadata(&self) -> Result<Option<Box<RawValue>>, CliError> {
+        let (source, text) = match (&self.metadata_json, &self.metadata_file) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                let both = "--metadata-json and --metadata-file";
+                return Err(CliError::invalid(both, "both were given", "use one, not both"));
+            }
+            (Some(text), None) => ("--metadata-json", text.clone()),
+            (None, Some(path)) => (path.as_str(), read_file(path, CLI_METADATA_BYTES_MAX)?),
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| CliError::invalid(source, format!("not JSON: {error}"), "give one JSON document"))
+    }
+
+    fn generation<'a>(&self, model: Option<&'a str>) -> Option<Generation<'a>> {
+        let generation = Generation { model, max_output_tokens: self.max_output_tokens, temperature: self.temperature };
+        (model.is_some() || self.max_output_tokens.is_some() || self.temperature.is_some()).then_some(generation)
+    }
+
+    /// Splits `route/model` when the first part is one of the daemon's routes. Models have slashes too, so
+    /// the daemon is asked.
+    fn route_and_model(&self, client: &Client) -> Result<(Option<String>, Option<String>), CliError> {
+        #[derive(Deserialize)]
+        struct Runtime {
+            #[serde(default)]
+            routes: Vec<Route>,
+        }
+        #[derive(Deserialize)]
+        struct Route {
+            route_id: String,
+        }
+        let Some(model) = self.model.as_deref().filter(|model| model.contains('/')) else {
+            return Ok((self.provider.clone(), self.model.clone()));
+        };
+        let runtime: Runtime = decode(&client.get(&Path::new("/v1/runtime"))?, "the runtime view")?;
+        let split = runtime.routes.iter().filter_map(|route| {
+            let rest = model.strip_prefix(&route.route_id)?.strip_prefix('/')?;
+            (!rest.is_empty()).then_some((route.route_id.as_str(), rest))
+        });
+        match (split.max_by_key(|(route, _)| route.len()), &self.provider) {
+            (None, provider) => Ok((provider.clone(), Some(model.to_string()))),
+            (Some((route, rest)), provider) if provider.as_deref().is_none_or(|provider| provider == route) => {
+                Ok((Some(route.to_string()), Some(rest.to_string())))
+            }
+            // Another route was named, so the whole text is that route's model.
+            (Some(_), provider) => Ok((provider.clone(), Some(model.to_string()))),
+        }
+    }
+
+    fn submit(&self, client: &Client, body: &Document) -> Result<Document, CliError> {
+        let path = Path::new("/v1/sessions").segment(&self.session_id).then("/runs");
+        let body = Some(body.as_str().as_bytes());
+        let Some(key) = &self.idempotency_key else { return client.post(&path, body, &[]) };
+        // The key becomes a header line.
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+            let cause = "it is empty or has bytes that no header may carry";
+            return Err(CliError::invalid("--idempotency-key", cause, "use printable ASCII"));
+        }
+        require_idempotency(client)?;
+        client.post(&path, body, &[("idempotency-key", key)])
+    }
+}
+
+/// A daemon that ignored the key would run the same input twice.
+fn require_idempotency(client: &Client) -> Result<(), CliError> {
+    #[derive(Deserialize)]
+    struct Capabilities {
+        #[serde(default)]
+        session_run_idempotency: bool,
+    }
+    let capabilities: Capabilities = decode(&client.get(&Path::new("/v1/capabilities"))?, "the capabilities")?;
+    if capabilities.session_run_idempotency {
+        return Ok(());
+    }
+    Err(CliError::invalid(
+        "--idempotency-key",
+        "this daemon does not honour idempotency keys",
+        "update the daemon, or submit without the key",
+    ))
+}
+
+/// Waits by polling, as ever, while a second thread shows the text.
+fn wait_with_text(client: &Client, run_id: &str, how: Wait) -> Result<Waited, CliError> {
+    let stop = Stop::default();
+    let (done, is_done) = crossbeam_channel::bounded::<()>(1);
+    let (twin, shown_id, stopper) = (client.twin(), run_id.to_string(), stop.clone());
+    let viewer = Worker::spawn("cli-live", move || {
+        show_live(&twin, &shown_id, stopper, &mut std::io::stderr());
+        drop(done);
+    })
+    .map_err(|error| CliError::component("cannot start the thread that shows the text", error))?;
+    let waited = wait::for_run(client, run_id, how);
+    if matches!(waited, Ok(Waited::Ended(..))) {
+        // Its last frames are on their way; nothing is ever sent on the channel, it closes.
+        let _ = is_done.recv_timeout(Duration::from_millis(CLI_LIVE_TAIL_MS_MAX));
+    }
+    stop.stop();
+    viewer.join().map_err(|panicked| CliError::component("showing the text", panicked))?;
+    waited
+}
+
+fn read_file(path: &str, bytes_max: usize) -> Result<String, CliError> {
+    let refuse = |cause: String| CliError::File { path: PathBuf::from(path), cause, next: "name a readable text file" };
+    let mut file = File::open(path).map_err(|error| refuse(error.to_string()))?;
+    read_text(path, &mut file, bytes_max)
+}
+
+/// Reads UTF-8 text to its end.
+fn read_text(source: &str, reader: &mut dyn Read, bytes_max: usize) -> Result<String, CliError> {
+    let refuse = |cause: String| CliError::invalid(source, cause, "give at most that much UTF-8 text");
+    let mut bytes = Vec::new();
+    reader.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;
+    if bytes.len() > bytes_max {
+        return Err(refuse(format!("more than {bytes_max} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| refuse(format!("not UTF-8 text of at most {bytes_max} bytes")))
+}

@@ -1,0 +1,110 @@
+//! The command line: what was typed becomes one request, one document, one exit code.
+//! Owns: the commands of `kheish-daemon`; docs/cli.md describes them.
+//! May touch: the standard streams, the environment, the network through `net`, a state root when offline.
+//! Never: knows the core; the daemon's documents are printed as they came.
+
+use std::io::{BufWriter, IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use argh::FromArgs;
+
+mod argv;
+#[cfg(test)]
+mod argv_tests;
+mod client;
+mod context;
+#[cfg(test)]
+mod docs_tests;
+mod environment;
+mod events;
+mod exit;
+mod frame;
+mod globals;
+mod help;
+mod input;
+mod journal;
+mod json_text;
+mod live;
+mod options;
+mod output;
+mod overview;
+mod path;
+mod run_view;
+mod runs;
+mod runtime;
+mod scripted;
+mod secret_value;
+mod secrets;
+mod serve;
+mod sessions;
+mod stream;
+mod streaming;
+mod suggest;
+mod table;
+mod verbs;
+mod wait;
+
+use argv::Parsed;
+use context::Context;
+use environment::Environment;
+use exit::{CliError, Exit};
+use globals::OutputMode;
+use output::{Output, message_line, output_error};
+
+/// The name in messages and help texts.
+const PROGRAM: &str = "kheish-daemon";
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let words = std::env::args_os().skip(1).map(|word| word.into_string()).collect::<Result<Vec<_>, _>>();
+    let words = words
+        .map_err(|_| CliError::Usage { message: "an argument is not UTF-8".to_string(), command: PROGRAM.to_string() });
+    let stdout = std::io::stdout();
+    let stdout_is_terminal = stdout.is_terminal();
+    let mut stdout = BufWriter::new(stdout);
+    let mut stderr = std::io::stderr();
+    let result = words.and_then(|words| {
+        let out = Output { stdout: &mut stdout, stderr: &mut stderr, stdout_is_terminal, mode: OutputMode::Pretty };
+        run(&words, &Environment::of_process(), &mut std::io::stdin(), out)
+    });
+    let result = result.and_then(|()| stdout.flush().map_err(output_error));
+    match result {
+        Ok(()) => ExitCode::from(Exit::Success as u8),
+        Err(CliError::OutputClosed) => ExitCode::from(Exit::Success as u8),
+        Err(error) => {
+            message_line(&mut stderr, &format!("Error: {error}"));
+            ExitCode::from(error.exit() as u8)
+        }
+    }
+}
+
+/// Runs one command line.
+fn run<'a>(
+    words: &[String],
+    env: &'a Environment,
+    stdin: &'a mut dyn Read,
+    mut out: Output<'a>,
+) -> Result<(), CliError> {
+    match argv::parse(words)? {
+        Parsed::Help(topic) => out.text(&help::render(topic)),
+        Parsed::Version => out.text(&help::version()),
+        Parsed::Command { verb, mut given, globals } => {
+            let info = (verb.info)();
+            options::complete(&mut given, &info, Some(verb.path), env)?;
+            let shared = globals::shared(&globals, env)?;
+            out.mode = shared.output;
+            let mut context = Context { out, env, stdin, shared, globals };
+            (verb.run)(verb, &given.words_for(&info), &mut context)
+        }
+    }
+}
+
+/// Fills an options struct from words that [`argv`] has put in order.
+fn parse_words<C: FromArgs>(path: &str, words: &[&str]) -> Result<C, CliError> {
+    let name: Vec<&str> = std::iter::once(PROGRAM).chain(path.split(' ').filter(|word| *word != PROGRAM)).collect();
+    C::from_args(&name, words).map_err(|exit| {
+        let lines: Vec<&str> = exit.output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let message = lines.join(" ");
+        CliError::Usage { message: message.trim_start_matches("Error ").to_string(), command: name.join(" ") }
+    })
+}

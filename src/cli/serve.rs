@@ -1,0 +1,101 @@
+//! `serve`: hands the settings to the daemon and runs it.
+//! Owns: the option names of the daemon, and its log lines' form from the first one on.
+//! Never: judges another setting; `config` does.
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::context::Context;
+use super::exit::CliError;
+use super::verbs::Command;
+use crate::config::RawServe;
+use crate::logging::{self, Format, LoggingError};
+
+/// run the daemon until SIGTERM or SIGINT
+#[derive(FromArgs, ArgsInfo)]
+pub struct Serve {
+    /// address to listen on: host:port or unix:/path
+    #[argh(option, arg_name = "address")]
+    bind: Option<String>,
+    /// directory that holds everything durable
+    #[argh(option, arg_name = "dir")]
+    state_root: Option<String>,
+    /// directory that runs work in
+    #[argh(option, arg_name = "dir")]
+    workspace_root: Option<String>,
+    /// TOML file with the model routes
+    #[argh(option, arg_name = "path")]
+    routes_file: Option<String>,
+    /// route of runs that name none
+    #[argh(option, arg_name = "route")]
+    default_route: Option<String>,
+    /// auto (on when a token is set, required off loopback), bearer or none
+    #[argh(option, arg_name = "mode")]
+    http_auth_mode: Option<String>,
+    /// admin bearer token; visible in process lists, prefer the file
+    #[argh(option, arg_name = "token")]
+    http_admin_token: Option<String>,
+    /// file that holds the admin bearer token
+    #[argh(option, arg_name = "path")]
+    http_admin_token_file: Option<String>,
+    /// read-only bearer token; visible in process lists, prefer the file
+    #[argh(option, arg_name = "token")]
+    http_readonly_token: Option<String>,
+    /// file that holds the read-only bearer token
+    #[argh(option, arg_name = "path")]
+    http_readonly_token_file: Option<String>,
+    /// loopback origin that a browser may call from; any loopback origin otherwise
+    #[argh(option, arg_name = "origin")]
+    http_cors_allow_origin: Vec<String>,
+    /// further host name that requests may name while authentication is off
+    #[argh(option, arg_name = "host")]
+    http_allowed_host: Vec<String>,
+    /// address of a reverse proxy, whose clients share one peer address; no per-peer limits for it
+    #[argh(option, arg_name = "ip")]
+    trusted_proxy: Vec<String>,
+    /// accept runs, but start none until `runtime release`
+    #[argh(switch)]
+    hold: bool,
+    /// signing key of the journal's seals and of external actions
+    #[argh(option, arg_name = "path")]
+    audit_signing_key_file: Option<String>,
+    /// size of a journal segment in bytes
+    #[argh(option, arg_name = "bytes")]
+    segment_bytes: Option<String>,
+    /// auto (pretty on a terminal, else json), pretty or json
+    #[argh(option, arg_name = "format")]
+    log_format: Option<String>,
+    /// error, warn, info, debug or trace
+    #[argh(option, arg_name = "level")]
+    log_level: Option<String>,
+}
+
+impl Command for Serve {
+    fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
+        let refused = |error: LoggingError| CliError::component("settings", error);
+        let format = Format::parse(self.log_format.as_deref().unwrap_or("auto")).map_err(refused)?;
+        let level = logging::parse_level(self.log_level.as_deref().unwrap_or("info")).map_err(refused)?;
+        logging::init(format, level).map_err(refused)?;
+        let raw = RawServe {
+            bind: self.bind,
+            state_root: self.state_root,
+            workspace_root: self.workspace_root,
+            routes_file: self.routes_file,
+            default_route: self.default_route,
+            http_auth_mode: self.http_auth_mode,
+            http_admin_token: self.http_admin_token,
+            http_admin_token_file: self.http_admin_token_file,
+            http_readonly_token: self.http_readonly_token,
+            http_readonly_token_file: self.http_readonly_token_file,
+            http_cors_allow_origin: self.http_cors_allow_origin,
+            http_allowed_host: self.http_allowed_host,
+            trusted_proxy: self.trusted_proxy,
+            hold: self.hold,
+            audit_signing_key_file: self.audit_signing_key_file,
+            segment_bytes: self.segment_bytes,
+            log_format: self.log_format,
+            log_level: self.log_level,
+            ca_file: context.shared.ca_file.clone(),
+        };
+        crate::serve::run(raw).map_err(|error| CliError::component("serve", error))
+    }
+}

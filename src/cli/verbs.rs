@@ -1,0 +1,106 @@
+//! The verb table: it drives dispatch, help, suggestions and the check of docs/cli.md.
+//! Owns: names, aliases and groups of the commands.
+//! May touch: the verb structs of this room.
+//! Never: holds behaviour.
+
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
+
+use super::context::Context;
+use super::exit::CliError;
+use super::{events, input, journal, overview, runs, runtime, scripted, secrets, serve, sessions};
+
+/// A command: its options as a struct that `argh` fills, and what it does.
+pub trait Command: FromArgs + ArgsInfo {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Whatever the command cannot do; the error carries the exit code.
+    fn run(self, context: &mut Context<'_>) -> Result<(), CliError>;
+}
+
+/// Parses the words after the verb and runs the command.
+pub type Run = fn(&Verb, &[&str], &mut Context<'_>) -> Result<(), CliError>;
+
+/// One row of the table.
+pub struct Verb {
+    /// Group and name, separated by a blank, or only a name.
+    pub path: &'static str,
+    /// Other words for the name.
+    pub aliases: &'static [&'static str],
+    /// Options, arguments and description.
+    pub info: fn() -> CommandInfoWithArgs,
+    /// What it does.
+    pub run: Run,
+}
+
+impl std::fmt::Debug for Verb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Verb").field(&self.path).finish()
+    }
+}
+
+impl Verb {
+    /// The group, when it has one, and the name.
+    pub fn split(&self) -> (Option<&'static str>, &'static str) {
+        match self.path.split_once(' ') {
+            Some((group, name)) => (Some(group), name),
+            None => (None, self.path),
+        }
+    }
+}
+
+const fn verb<C: Command>(path: &'static str, aliases: &'static [&'static str]) -> Verb {
+    Verb { path, aliases, info: C::get_args_info, run: run::<C> }
+}
+
+fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Result<(), CliError> {
+    super::parse_words::<C>(verb.path, words)?.run(context)
+}
+
+/// Groups of verbs with their summaries, in the order of the help.
+pub const GROUPS: &[(&str, &str)] = &[
+    ("sessions", "create sessions, submit input, follow them"),
+    ("runs", "list, follow, wait for and cancel runs"),
+    ("events", "the daemon's event stream"),
+    ("runtime", "the daemon's configuration in force"),
+    ("secrets", "the encrypted auth store"),
+    ("journal", "verify and read the journal offline"),
+];
+
+/// Every command, in the order of the help.
+pub const VERBS: &[Verb] = &[
+    verb::<serve::Serve>("serve", &["start"]),
+    verb::<overview::Status>("status", &[]),
+    verb::<overview::Capabilities>("capabilities", &[]),
+    verb::<scripted::ScriptedProvider>("scripted-provider", &[]),
+    verb::<sessions::Create>("sessions create", &["open"]),
+    verb::<sessions::List>("sessions list", &[]),
+    verb::<sessions::Get>("sessions get", &["show"]),
+    verb::<input::Input>("sessions input", &["send"]),
+    verb::<sessions::Events>("sessions events", &[]),
+    verb::<sessions::Stream>("sessions stream", &[]),
+    verb::<sessions::Interrupt>("sessions interrupt", &[]),
+    verb::<sessions::End>("sessions end", &[]),
+    verb::<runs::List>("runs list", &[]),
+    verb::<runs::Get>("runs get", &["show"]),
+    verb::<runs::Events>("runs events", &[]),
+    verb::<runs::Stream>("runs stream", &[]),
+    verb::<runs::WaitFor>("runs wait", &[]),
+    verb::<runs::Cancel>("runs cancel", &[]),
+    verb::<events::Stream>("events stream", &[]),
+    verb::<runtime::Get>("runtime get", &["show"]),
+    verb::<runtime::Hold>("runtime hold", &[]),
+    verb::<runtime::Release>("runtime release", &[]),
+    verb::<secrets::Generate>("secrets generate", &[]),
+    verb::<secrets::Set>("secrets set", &[]),
+    verb::<secrets::Get>("secrets get", &["show"]),
+    verb::<secrets::List>("secrets list", &[]),
+    verb::<secrets::Delete>("secrets delete", &[]),
+    verb::<journal::Verify>("journal verify", &[]),
+    verb::<journal::Show>("journal show", &[]),
+];
+
+/// The row with this path.
+pub fn find(path: &str) -> Option<&'static Verb> {
+    VERBS.iter().find(|verb| verb.path == path)
+}

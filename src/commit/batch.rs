@@ -1,0 +1,313 @@
+//! The core thread's loop.
+//! Owns: gathering, deciding, committing and releasing a batch.
+//! Never: shows a reply, a read or an effect of a batch before its sync returned.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+
+use super::handle::{CommandError, CoreHandle, Job, Message, Query, Reply};
+use super::published::{CoreView, Published};
+use super::snapshotter::SnapshotJob;
+use crate::clock::Clock;
+use crate::core::{Body, Command, Decision, Event, Refusal, State, Txn};
+use crate::ids::RunId;
+use crate::journal::{Draft, Journal, JournalError};
+use crate::limits::{CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS};
+
+/// What the core tells others after a commit. None of these may block.
+pub struct Effects {
+    /// Records were committed.
+    pub committed: Box<dyn Fn() + Send>,
+    /// An active run was stopped by somebody else than its engine.
+    pub stopped: Box<dyn Fn(RunId) + Send>,
+}
+
+/// What the loop is made of.
+pub struct Parts {
+    /// State as restored.
+    pub state: State,
+    /// The open journal.
+    pub journal: Journal,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told.
+    pub effects: Effects,
+    /// Where snapshots are handed to.
+    pub snapshots: Sender<SnapshotJob>,
+    /// Records after which a snapshot is due.
+    pub snapshot_interval_records: u64,
+    /// Records replayed at start, which count as already due.
+    pub records_since_snapshot: u64,
+}
+
+/// The core thread's state.
+pub struct CommitLoop {
+    parts: Parts,
+    inbox: Receiver<Message>,
+    published: Arc<Published>,
+    view: CoreView,
+    /// Engines that wait for work, each at most once, so at most as many as there are engine workers.
+    idle_engines: VecDeque<Sender<Job>>,
+    records_since_snapshot: u64,
+    stopping: bool,
+}
+
+type Decided = (Reply, Result<Decision, Refusal>);
+
+impl CommitLoop {
+    /// The loop and the handle to reach it.
+    pub fn new(parts: Parts) -> (Self, CoreHandle) {
+        let published = Arc::new(Published::default());
+        let (handle, inbox) = CoreHandle::new(published.clone());
+        let records_since_snapshot = parts.records_since_snapshot;
+        let mut this = Self {
+            parts,
+            inbox,
+            published,
+            view: CoreView::default(),
+            idle_engines: VecDeque::new(),
+            records_since_snapshot,
+            stopping: false,
+        };
+        this.publish();
+        (this, handle)
+    }
+
+    /// Runs until told to stop; then seals the journal and leaves a snapshot, so that the next start reads
+    /// little.
+    ///
+    /// # Errors
+    /// The journal could not be closed; what was acknowledged is on disk all the same.
+    pub fn run(mut self) -> Result<(), JournalError> {
+        let mut commands = Vec::new();
+        let mut queries = Vec::new();
+        while !self.stopping {
+            self.gather(&mut commands, &mut queries);
+            self.commit(commands.drain(..));
+            for query in queries.drain(..) {
+                self.answer(query);
+            }
+            self.hand_out_runs();
+            self.maintain();
+        }
+        let now_ms = self.parts.clock.now_ms();
+        let frozen = self.parts.state.freeze();
+        // Dropping the waiting engines' channels tells them to end.
+        self.idle_engines.clear();
+        if self.parts.journal.poisoned().is_some() {
+            return Ok(());
+        }
+        let writer = self.parts.journal.snapshot_writer();
+        let head = self.parts.journal.close(now_ms)?;
+        let job = SnapshotJob { head, frozen, writer, at_ms: now_ms };
+        if self.parts.snapshots.try_send(job).is_err() {
+            log::error!("the snapshot writer has ended; the next start replays the journal");
+        }
+        Ok(())
+    }
+
+    /// Waits for the first message and takes what else is there, within the batch's bounds.
+    fn gather(&mut self, commands: &mut Vec<(Command, Reply)>, queries: &mut Vec<Query>) {
+        let poisoned = self.view.poisoned.is_some() || self.view.storage_full.is_some();
+        let wait_ms = if self.parts.state.wants_pump() && !poisoned { 0 } else { CORE_TICK_MS };
+        let mut next = match self.inbox.recv_timeout(Duration::from_millis(wait_ms)) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.stopping = true;
+                None
+            }
+        };
+        let mut bytes = 0;
+        while let Some(message) = next.take() {
+            match message {
+                Message::Decide { command, reply } => {
+                    bytes += weight(&command);
+                    commands.push((command, reply));
+                }
+                Message::Ask(query) => queries.push(query),
+                Message::TakeRun(engine) => self.idle_engines.push_back(engine),
+                Message::Stop => self.stopping = true,
+            }
+            let full = commands.len() + queries.len() >= CORE_BATCH_COMMANDS_MAX || bytes >= CORE_BATCH_BYTES_MAX;
+            if !full && !self.stopping {
+                next = self.inbox.try_recv().ok();
+            }
+        }
+    }
+
+    fn commit(&mut self, commands: impl Iterator<Item = (Command, Reply)>) {
+        if let Some(reason) = self.parts.journal.poisoned() {
+            for (_, reply) in commands {
+                reply(Err(CommandError::Poisoned { reason: reason.to_string() }));
+            }
+            return;
+        }
+        let now_ms = self.parts.clock.now_ms();
+        let mut txn = Txn::new(&self.parts.state, now_ms, self.parts.journal.next_seq());
+        let decided: Vec<Decided> = commands.map(|(command, reply)| (reply, txn.decide(command))).collect();
+        if self.parts.state.wants_pump() {
+            let pumped = txn.decide(Command::Pump { limit: CORE_PUMP_RUNS_MAX });
+            debug_assert!(pumped.is_ok(), "a pump is never refused");
+        }
+        let (delta, events) = txn.finish();
+        if events.is_empty() {
+            return release(decided);
+        }
+        let drafts: Vec<Draft> = events.iter().map(draft).collect();
+        self.published.begin_batch();
+        let began = Instant::now();
+        let written = self.parts.journal.append(&drafts);
+        self.published.end_batch();
+        match written {
+            Ok(()) => {
+                self.parts.state.absorb(delta);
+                self.count(events.len() as u64, began);
+                release(decided);
+                (self.parts.effects.committed)();
+                self.report_stops(&events);
+            }
+            Err(error) => self.refuse(decided, error),
+        }
+    }
+
+    fn count(&mut self, records: u64, began: Instant) {
+        self.view.batches += 1;
+        self.view.records += records;
+        self.view.storage_full = None;
+        self.view.last_commit_us = began.elapsed().as_micros() as u64;
+        self.view.slowest_commit_us = self.view.slowest_commit_us.max(self.view.last_commit_us);
+        self.records_since_snapshot += records;
+        self.publish();
+    }
+
+    fn refuse(&mut self, decided: Vec<Decided>, error: JournalError) {
+        let reason = error.to_string();
+        let error = match error {
+            JournalError::Full { .. } => {
+                self.view.storage_full = Some(reason.clone());
+                CommandError::StorageFull { reason }
+            }
+            JournalError::TooLarge { .. } => CommandError::TooLarge { reason },
+            _ => {
+                self.view.poisoned = Some(reason.clone());
+                CommandError::Poisoned { reason }
+            }
+        };
+        log::error!("a batch of {} commands was refused: {error}", decided.len());
+        self.publish();
+        for (reply, _) in decided {
+            reply(Err(error.clone()));
+        }
+    }
+
+    fn report_stops(&self, events: &[Event]) {
+        for event in events {
+            if let (Body::RunCancelled(_) | Body::RunInterrupted(_), Some(run)) = (&event.body, event.run) {
+                (self.parts.effects.stopped)(run);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.view.counts = self.parts.state.counts();
+        self.view.committed = self.parts.journal.head().seq;
+        self.view.last_progress_ms = self.parts.clock.now_ms();
+        self.published.publish(self.view.clone());
+    }
+
+    fn answer(&self, query: Query) {
+        let state = &self.parts.state;
+        // A caller that gave up needs no answer.
+        match query {
+            Query::Session(id, reply) => drop(reply.try_send(state.session_view(&id))),
+            Query::Sessions { after, limit, reply } => drop(reply.try_send(state.session_page(after, limit))),
+            Query::Run(id, reply) => drop(reply.try_send(state.run_position(id))),
+            Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
+        }
+    }
+
+    fn hand_out_runs(&mut self) {
+        while !self.idle_engines.is_empty() {
+            let Some(number) = self.parts.state.take_ready() else { return };
+            let engine = self.idle_engines.pop_front().expect("checked above");
+            // An engine gone while it waited leaves the run active; the next start resumes it.
+            drop(engine.try_send(self.parts.state.position_of(number)));
+        }
+    }
+
+    fn maintain(&mut self) {
+        if self.view.poisoned.is_some() {
+            return;
+        }
+        let now_ms = self.parts.clock.now_ms();
+        if let Err(error) = self.parts.journal.maintain(now_ms) {
+            log::error!("the journal's upkeep failed: {error}");
+            if !matches!(error, JournalError::Full { .. }) {
+                self.view.poisoned = Some(error.to_string());
+            }
+            self.publish();
+        }
+        if now_ms.saturating_sub(self.view.last_progress_ms) >= CORE_TICK_MS {
+            self.publish();
+        }
+        if self.records_since_snapshot >= self.parts.snapshot_interval_records {
+            self.offer_snapshot(now_ms);
+        }
+    }
+
+    fn offer_snapshot(&mut self, now_ms: u64) {
+        // The writer is still at the one before; freezing would be wasted. The second place in the channel is
+        // for the last snapshot, so that the core does not wait for the writer even then.
+        if !self.parts.snapshots.is_empty() {
+            return;
+        }
+        let job = SnapshotJob {
+            head: self.parts.journal.head(),
+            frozen: self.parts.state.freeze(),
+            writer: self.parts.journal.snapshot_writer(),
+            at_ms: now_ms,
+        };
+        match self.parts.snapshots.try_send(job) {
+            Ok(()) => self.records_since_snapshot = 0,
+            Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Disconnected(_)) => log::error!("the snapshot writer has ended; start-up will be slower"),
+        }
+    }
+}
+
+fn release(decided: Vec<Decided>) {
+    for (reply, outcome) in decided {
+        reply(outcome.map_err(CommandError::Refused));
+    }
+}
+
+fn draft(event: &Event) -> Draft {
+    Draft {
+        seq: event.seq,
+        at_ms: event.at_ms,
+        kind: event.body.kind(),
+        session: event.session.clone(),
+        run: event.run,
+        session_prev: event.session_prev,
+        run_prev: event.run_prev,
+        run_first: event.run_first,
+        body: event.body.encode(),
+    }
+}
+
+/// Bytes that a command brings into a batch, roughly.
+fn weight(command: &Command) -> usize {
+    match command {
+        Command::SubmitRun { request, .. } => request.get().len(),
+        Command::Record { notes, .. } | Command::Finish { notes, .. } => {
+            notes.iter().map(|note| note.body.get().len()).sum()
+        }
+        // Ending a session writes a record for each queued run.
+        Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
+        _ => 0,
+    }
+}

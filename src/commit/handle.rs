@@ -1,0 +1,180 @@
+//! How other threads talk to the core thread.
+//! Owns: the message type and the handle that hides the channel.
+//! Never: blocks on a full mailbox; fullness is an answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::published::{CoreView, Published};
+use crate::core::{Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionView};
+use crate::ids::{RunId, SessionId};
+use crate::limits::CORE_MAILBOX_MAX;
+
+/// Where a command's outcome goes, called on the core thread once the batch is durable. Must not block.
+pub type Reply = Box<dyn FnOnce(Result<Decision, CommandError>) + Send>;
+
+/// Work for an engine: an active run and where its records are.
+pub type Job = RunPosition;
+
+/// Why a command had no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandError {
+    /// The core refused it.
+    Refused(Refusal),
+    /// The mailbox is full.
+    Busy,
+    /// The disk is full; heals when space returns.
+    StorageFull {
+        /// What the journal said.
+        reason: String,
+    },
+    /// A sync failed earlier; nothing more is accepted until a restart.
+    Poisoned {
+        /// What the journal said.
+        reason: String,
+    },
+    /// The batch is larger than a segment can hold.
+    TooLarge {
+        /// What the journal said.
+        reason: String,
+    },
+    /// The daemon is stopping, or its core has ended.
+    Stopping,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Busy => {
+                write!(f, "{CORE_MAILBOX_MAX} commands are waiting already; next: retry after a second")
+            }
+            Self::StorageFull { reason } | Self::Poisoned { reason } | Self::TooLarge { reason } => f.write_str(reason),
+            Self::Stopping => f.write_str("the daemon is stopping; next: retry when it is back"),
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+/// A question about committed state. Answered after the batch it arrived with.
+pub(super) enum Query {
+    Session(SessionId, Sender<Option<SessionView>>),
+    Sessions { after: u32, limit: usize, reply: Sender<SessionPage> },
+    Run(RunId, Sender<Option<RunPosition>>),
+    Runs(RunQuery, Sender<RunPage>),
+}
+
+/// What arrives in the core's mailbox.
+pub(super) enum Message {
+    Decide { command: Command, reply: Reply },
+    Ask(Query),
+    TakeRun(Sender<Job>),
+    Stop,
+}
+
+/// Access to the core thread. Cheap to clone.
+#[derive(Clone)]
+pub struct CoreHandle {
+    sender: Sender<Message>,
+    published: Arc<Published>,
+}
+
+impl CoreHandle {
+    pub(super) fn new(published: Arc<Published>) -> (Self, Receiver<Message>) {
+        let (sender, inbox) = bounded(CORE_MAILBOX_MAX);
+        (Self { sender, published }, inbox)
+    }
+
+    fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
+        self.sender.try_send(message).map_err(|refused| match refused {
+            TrySendError::Full(message) => (CommandError::Busy, message),
+            TrySendError::Disconnected(message) => (CommandError::Stopping, message),
+        })
+    }
+
+    /// Hands over a command; `reply` is called exactly once, here if the command could not be handed over.
+    pub fn submit(&self, command: Command, reply: Reply) {
+        if let Err((error, Message::Decide { reply, .. })) = self.send(Message::Decide { command, reply }) {
+            reply(Err(error));
+        }
+    }
+
+    /// Hands over a command and waits for its outcome.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; no error means the outcome is durable.
+    pub fn execute(&self, command: Command) -> Result<Decision, CommandError> {
+        let (reply, outcome) = bounded(1);
+        self.submit(command, Box::new(move |result| drop(reply.send(result))));
+        outcome.recv().unwrap_or(Err(CommandError::Stopping))
+    }
+
+    fn ask<T>(&self, query: impl FnOnce(Sender<T>) -> Query) -> Result<T, CommandError> {
+        let (reply, answer) = bounded(1);
+        self.send(Message::Ask(query(reply))).map_err(|(error, _)| error)?;
+        answer.recv().map_err(|_| CommandError::Stopping)
+    }
+
+    /// A session's figures.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn session(&self, id: &SessionId) -> Result<Option<SessionView>, CommandError> {
+        self.ask(|reply| Query::Session(id.clone(), reply))
+    }
+
+    /// Sessions in order of creation behind number `after`.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn sessions(&self, after: u32, limit: usize) -> Result<SessionPage, CommandError> {
+        self.ask(|reply| Query::Sessions { after, limit, reply })
+    }
+
+    /// Where a run stands.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn run(&self, id: RunId) -> Result<Option<RunPosition>, CommandError> {
+        self.ask(|reply| Query::Run(id, reply))
+    }
+
+    /// One page of runs.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn runs(&self, query: RunQuery) -> Result<RunPage, CommandError> {
+        self.ask(|reply| Query::Runs(query, reply))
+    }
+
+    /// Waits for an active run that needs an engine. `None` when the daemon stops.
+    pub fn take_run(&self) -> Option<Job> {
+        let (reply, job) = bounded(1);
+        self.sender.send(Message::TakeRun(reply)).ok()?;
+        job.recv().ok()
+    }
+
+    /// Asks the core to end after what is in its mailbox.
+    pub fn stop(&self) {
+        // A core that has ended already is what is asked for.
+        drop(self.sender.send(Message::Stop));
+    }
+
+    /// The newest committed figures; never waits for the core.
+    pub fn view(&self) -> Arc<CoreView> {
+        self.published.view()
+    }
+
+    /// Age of the batch whose sync has not returned, in milliseconds.
+    pub fn batch_age_ms(&self) -> Option<u64> {
+        self.published.batch_age_ms()
+    }
+
+    /// Commands waiting.
+    pub fn queue_depth(&self) -> usize {
+        self.sender.len()
+    }
+}

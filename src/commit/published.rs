@@ -1,0 +1,82 @@
+//! What everybody may read without asking the core.
+//! Owns: the newest immutable view and the age of the batch in the making.
+//! Never: makes a reader wait for a sync; the lock is held for a pointer copy.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::core::Counts;
+use crate::ids::Seq;
+
+/// Figures as of the last committed batch.
+#[derive(Debug, Clone, Default)]
+pub struct CoreView {
+    /// Figures of the state.
+    pub counts: Counts,
+    /// Last committed record.
+    pub committed: Seq,
+    /// Batches committed since start.
+    pub batches: u64,
+    /// Records committed since start, without the journal's own.
+    pub records: u64,
+    /// Why the journal accepts nothing more, if it does not.
+    pub poisoned: Option<String>,
+    /// Why the last batch was refused for lack of space, if it was.
+    pub storage_full: Option<String>,
+    /// Duration of the last sync in microseconds.
+    pub last_commit_us: u64,
+    /// Longest sync since start in microseconds.
+    pub slowest_commit_us: u64,
+    /// Unix time of the last pass of the core's loop.
+    pub last_progress_ms: u64,
+}
+
+/// The swap place between the core thread and readers.
+#[derive(Debug)]
+pub struct Published {
+    view: Mutex<Arc<CoreView>>,
+    start: Instant,
+    /// Milliseconds after `start` at which the open batch began, plus one; 0 when there is none.
+    batch_began: AtomicU64,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { view: Mutex::default(), start: Instant::now(), batch_began: AtomicU64::new(0) }
+    }
+}
+
+impl Published {
+    /// The newest view.
+    pub fn view(&self) -> Arc<CoreView> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Swaps in a new view.
+    pub fn publish(&self, view: CoreView) {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    /// Marks the begin of a batch's write.
+    pub fn begin_batch(&self) {
+        self.batch_began.store(self.elapsed_ms() + 1, Ordering::Release);
+    }
+
+    /// Marks its end, whatever became of it.
+    pub fn end_batch(&self) {
+        self.batch_began.store(0, Ordering::Release);
+    }
+
+    /// Age of the open batch in milliseconds.
+    pub fn batch_age_ms(&self) -> Option<u64> {
+        match self.batch_began.load(Ordering::Acquire) {
+            0 => None,
+            began => Some((self.elapsed_ms() + 1).saturating_sub(began)),
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+}

@@ -1,0 +1,180 @@
+//! From what was written on the command line to what holds.
+//! Owns: defaults, ceilings and the combinations that are refused.
+//! May touch: nothing; files named here are opened by the rooms that own them.
+//! Never: is consulted again after start; later code takes `&Config` and re-checks nothing.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::http::Bind;
+use crate::limits::{JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, TRUSTED_PROXIES_MAX};
+
+/// What was written: flags with their environment defaults already applied, nothing judged.
+#[derive(Debug, Clone, Default)]
+pub struct RawServe {
+    /// `--bind`: `ip:port` or `unix:/path`.
+    pub bind: Option<String>,
+    /// `--state-root`.
+    pub state_root: Option<String>,
+    /// `--workspace-root`.
+    pub workspace_root: Option<String>,
+    /// `--routes-file`.
+    pub routes_file: Option<String>,
+    /// `--default-route`.
+    pub default_route: Option<String>,
+    /// `--http-auth-mode`.
+    pub http_auth_mode: Option<String>,
+    /// `--http-admin-token`.
+    pub http_admin_token: Option<String>,
+    /// `--http-admin-token-file`.
+    pub http_admin_token_file: Option<String>,
+    /// `--http-readonly-token`.
+    pub http_readonly_token: Option<String>,
+    /// `--http-readonly-token-file`.
+    pub http_readonly_token_file: Option<String>,
+    /// `--http-cors-allow-origin`, repeated.
+    pub http_cors_allow_origin: Vec<String>,
+    /// `--http-allowed-host`, repeated.
+    pub http_allowed_host: Vec<String>,
+    /// `--trusted-proxy`, repeated.
+    pub trusted_proxy: Vec<String>,
+    /// `--hold`.
+    pub hold: bool,
+    /// `--audit-signing-key-file`.
+    pub audit_signing_key_file: Option<String>,
+    /// `--segment-bytes`.
+    pub segment_bytes: Option<String>,
+    /// `--log-format`.
+    pub log_format: Option<String>,
+    /// `--log-level`.
+    pub log_level: Option<String>,
+    /// `--ca-file`.
+    pub ca_file: Option<String>,
+}
+
+/// What holds. Auth has its own resolution in `api::auth`, which needs the bind address from here.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub bind: Bind,
+    /// The state root.
+    pub state_root: PathBuf,
+    /// The workspace root.
+    pub workspace_root: PathBuf,
+    /// The routes file; without one no run can be submitted.
+    pub routes_file: Option<PathBuf>,
+    /// Overrides the file's default route.
+    pub default_route: Option<String>,
+    /// Peers behind which many clients share one address.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Accept runs but start none until released.
+    pub hold: bool,
+    /// Where the audit signing key lives, if not in the state root.
+    pub audit_signing_key_file: Option<PathBuf>,
+    /// Size of a journal segment; smaller where the disk is small.
+    pub segment_bytes: u64,
+    /// Private CA for outbound TLS.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A setting that cannot hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    flag: &'static str,
+    cause: String,
+    next: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; next: {}", self.flag, self.cause, self.next)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+const BIND_NEXT: &str = "give an address like 127.0.0.1:4000, [::1]:4000 or unix:/run/kheish/daemon.sock";
+/// Where the control plane listens when nothing is said.
+pub const BIND_DEFAULT: &str = "127.0.0.1:4000";
+/// The state root when nothing is said.
+pub const STATE_ROOT_DEFAULT: &str = ".kheish-daemon";
+
+impl Config {
+    /// Judges what was written.
+    ///
+    /// # Errors
+    /// Names the flag, what is wrong with it and what to do.
+    pub fn resolve(raw: &RawServe) -> Result<Self, ConfigError> {
+        let path = |value: &Option<String>| value.as_ref().map(PathBuf::from);
+        Ok(Self {
+            bind: Bind::parse(raw.bind.as_deref().unwrap_or(BIND_DEFAULT)).map_err(|error| ConfigError {
+                flag: "--bind",
+                cause: error.to_string(),
+                next: BIND_NEXT,
+            })?,
+            state_root: path(&raw.state_root).unwrap_or_else(|| PathBuf::from(STATE_ROOT_DEFAULT)),
+            workspace_root: path(&raw.workspace_root).unwrap_or_else(|| PathBuf::from(".")),
+            routes_file: path(&raw.routes_file),
+            default_route: raw.default_route.clone(),
+            trusted_proxies: parse_proxies(&raw.trusted_proxy)?,
+            hold: raw.hold,
+            audit_signing_key_file: path(&raw.audit_signing_key_file),
+            segment_bytes: parse_segment_bytes(raw.segment_bytes.as_deref())?,
+            ca_file: path(&raw.ca_file),
+        })
+    }
+}
+
+fn parse_proxies(raw: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
+    let error = |cause: String| ConfigError {
+        flag: "--trusted-proxy",
+        cause,
+        next: "name each proxy by its IP address, e.g. --trusted-proxy 10.0.0.7",
+    };
+    if raw.len() > TRUSTED_PROXIES_MAX {
+        return Err(error(format!("{} addresses, at most {TRUSTED_PROXIES_MAX}", raw.len())));
+    }
+    raw.iter().map(|text| text.trim().parse().map_err(|_| error(format!("{text:?} is no IP address")))).collect()
+}
+
+fn parse_segment_bytes(raw: Option<&str>) -> Result<u64, ConfigError> {
+    let Some(raw) = raw else { return Ok(JOURNAL_SEGMENT_BYTES_DEFAULT) };
+    raw.parse().ok().filter(|bytes| (JOURNAL_SEGMENT_BYTES_MIN..=JOURNAL_SEGMENT_BYTES_MAX).contains(bytes)).ok_or(ConfigError {
+        flag: "--segment-bytes",
+        cause: format!("{raw:?} is not a number of bytes from {JOURNAL_SEGMENT_BYTES_MIN} to {JOURNAL_SEGMENT_BYTES_MAX}"),
+        next: "leave it out to take the default, which shrinks with the free space",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut RawServe)) -> Result<Config, ConfigError> {
+        let mut raw = RawServe::default();
+        change(&mut raw);
+        Config::resolve(&raw)
+    }
+
+    #[test]
+    fn nothing_written_listens_on_loopback_only() {
+        let config = Config::resolve(&RawServe::default()).expect("defaults hold");
+        assert_eq!(config.bind, Bind::Tcp("127.0.0.1:4000".parse().expect("address")));
+    }
+
+    #[test]
+    fn a_value_that_cannot_hold_names_its_flag_and_a_next_step() {
+        let cases = [
+            ("--bind", with(|raw| raw.bind = Some("4000".into()))),
+            ("--bind", with(|raw| raw.bind = Some("unix:relative.sock".into()))),
+            ("--trusted-proxy", with(|raw| raw.trusted_proxy = vec!["proxy.example".into()])),
+            ("--segment-bytes", with(|raw| raw.segment_bytes = Some("1".into()))),
+            ("--segment-bytes", with(|raw| raw.segment_bytes = Some("-1".into()))),
+        ];
+        for (flag, resolved) in cases {
+            let error = resolved.expect_err(flag).to_string();
+            assert!(error.starts_with(flag) && error.contains("; next: "), "{error}");
+        }
+    }
+}

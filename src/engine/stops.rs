@@ -1,0 +1,64 @@
+//! Runs in the hands of engines, and how to stop them.
+//! Owns: one cancel handle for each run in hand; at most one for each engine worker.
+//! Never: decides that a run stops; the core has decided and committed it before.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::ids::RunId;
+use crate::net::Cancel;
+
+/// Cancel handles of the runs in hand. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Stops(Arc<Mutex<HashMap<RunId, Cancel>>>);
+
+/// Takes the run out of hand when dropped.
+pub(super) struct InHand {
+    stops: Stops,
+    run: RunId,
+    pub(super) cancel: Cancel,
+}
+
+impl Stops {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Cancel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a run before anything is recorded for it, so that a stop committed later finds it.
+    pub(super) fn take_in_hand(&self, run: RunId) -> InHand {
+        let cancel = Cancel::new();
+        self.lock().insert(run, cancel.clone());
+        InHand { stops: self.clone(), run, cancel }
+    }
+
+    /// Stops the run if an engine has it in hand.
+    pub fn stop(&self, run: RunId) {
+        let cancel = self.lock().get(&run).cloned();
+        if let Some(cancel) = cancel {
+            cancel.cancel();
+        }
+    }
+
+    /// Stops every run in hand, for a drain that has run out of time. The runs stay active in the journal
+    /// and the next start resumes them.
+    pub fn stop_all(&self) {
+        let all: Vec<Cancel> = self.lock().values().cloned().collect();
+        all.iter().for_each(Cancel::cancel);
+    }
+
+    /// Runs in hand.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether no run is in hand.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.stops.lock().remove(&self.run);
+    }
+}

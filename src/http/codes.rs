@@ -1,0 +1,272 @@
+//! The one table of problem codes.
+//! Owns: every `code` a machine may read from an error answer, its status, meaning and remedy.
+//! May touch: nothing; it is data.
+//! Never: changes a published code; a code that is no longer used keeps its row.
+
+/// One row: what a `code` in a problem document means. Codes are stable; details are for people.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// The stable machine code, unique over all domains.
+    pub code: &'static str,
+    /// The area that the code belongs to; none for the generic ones.
+    pub domain: Option<&'static str>,
+    /// HTTP status of every answer with this code.
+    pub status: u16,
+    /// One sentence: what happened.
+    pub meaning: &'static str,
+    /// What the caller or the operator does next.
+    pub next: &'static str,
+}
+
+const fn domain(name: &'static str) -> Option<&'static str> {
+    if name.is_empty() { None } else { Some(name) }
+}
+
+macro_rules! codes {
+    ($($name:ident: $status:literal $domain:literal $code:literal, $meaning:literal, $next:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub static $name: Code =
+                Code { code: $code, domain: domain($domain), status: $status, meaning: $meaning, next: $next };
+        )*
+        /// Every row, in the order of the table.
+        pub static ALL: &[&Code] = &[$(&$name),*];
+    };
+}
+
+codes! {
+    // Generic: used where no domain has a better word.
+    BAD_REQUEST: 400 "" "bad_request",
+        "The request is not one this route understands.",
+        "read the detail and correct the request";
+    FORBIDDEN: 403 "" "forbidden",
+        "The caller may not do this.",
+        "use a token with the needed access";
+    NOT_FOUND: 404 "" "not_found",
+        "The resource does not exist.",
+        "check the id in the path";
+    METHOD_NOT_ALLOWED: 405 "" "method_not_allowed",
+        "The path exists, but not with this method.",
+        "use a method of the Allow header";
+    CONFLICT: 409 "" "conflict",
+        "The request contradicts the current state.",
+        "read the resource again and decide anew";
+    PAYLOAD_TOO_LARGE: 413 "" "payload_too_large",
+        "The body is larger than this route accepts.",
+        "send less, or refer to an asset";
+    UNSUPPORTED_MEDIA_TYPE: 415 "" "unsupported_media_type",
+        "The body has a content type this route does not read.",
+        "send Content-Type: application/json";
+    UNPROCESSABLE_BODY: 422 "" "unprocessable_body",
+        "The body is well-formed JSON of the wrong shape.",
+        "compare the body with GET /v1/openapi.json";
+    UNSUPPORTED_FEATURE: 400 "" "unsupported_feature",
+        "The request asks for a feature that this version does not have.",
+        "leave the named field out, or use a version that has it";
+    INTERNAL_ERROR: 500 "" "internal_error",
+        "The daemon failed in a way it did not foresee.",
+        "find the log lines with this request_id and report them";
+    SERVICE_UNAVAILABLE: 503 "" "service_unavailable",
+        "The daemon cannot serve this now.",
+        "retry after the Retry-After time";
+
+    // http: the listener itself, before any route.
+    MALFORMED_REQUEST: 400 "http" "malformed_request",
+        "The request head or chunked body breaks the HTTP/1.1 grammar.",
+        "fix the client, or whatever rewrites its requests on the way";
+    AMBIGUOUS_FRAMING: 400 "http" "ambiguous_framing",
+        "The request's length can be read in two ways, as in request smuggling.",
+        "find which client or proxy sent it; nothing of it was executed";
+    REQUEST_TIMEOUT: 408 "http" "request_timeout",
+        "The request did not arrive in time.",
+        "look for a slow network or a client that stalls";
+    TARGET_TOO_LONG: 414 "http" "target_too_long",
+        "The request target is longer than the listener reads.",
+        "move parameters into the body";
+    EXPECTATION_FAILED: 417 "http" "expectation_failed",
+        "The Expect header asks for something other than 100-continue.",
+        "remove the Expect header";
+    HEAD_TOO_LARGE: 431 "http" "head_too_large",
+        "The request head has too many bytes or header lines.",
+        "remove cookies and proxy headers that the daemon does not need";
+    METHOD_UNSUPPORTED: 501 "http" "method_unsupported",
+        "The method is CONNECT or has an over-long name.",
+        "use an ordinary method; the daemon is no proxy";
+    TRANSFER_ENCODING_UNSUPPORTED: 501 "http" "transfer_encoding_unsupported",
+        "The Transfer-Encoding is not exactly `chunked`.",
+        "send Content-Length, or chunked alone";
+    SERVER_BUSY: 503 "http" "server_busy",
+        "All workers are busy and their queue is full, or too many body bytes are held.",
+        "retry after the Retry-After time; if it lasts, see queue depths in GET /v1/status";
+    CONNECTION_LIMIT: 503 "http" "connection_limit",
+        "The listener holds as many connections as it may.",
+        "close idle clients and streams, or put a proxy in front";
+    PEER_CONNECTION_LIMIT: 503 "http" "peer_connection_limit",
+        "This client address holds as many connections as it may.",
+        "reuse connections; name a proxy that serves many clients in --trusted-proxies";
+    VERSION_UNSUPPORTED: 505 "http" "version_unsupported",
+        "The request is neither HTTP/1.1 nor HTTP/1.0.",
+        "speak HTTP/1.1; TLS and HTTP/2 end at the proxy in front";
+
+    ROUTE_NOT_FOUND: 404 "api" "route_not_found",
+        "No route has this path.",
+        "compare the path with GET /v1/openapi.json";
+    DAEMON_DRAINING: 503 "readiness" "daemon_draining",
+        "The daemon is shutting down or has not finished recovery.",
+        "wait for the restart, or use another instance";
+    COMPONENT_FAILED: 503 "readiness" "component_failed",
+        "A fixed thread of the daemon has died or makes no progress.",
+        "see components in GET /v1/status, then restart the daemon";
+
+    MISSING_TOKEN: 401 "auth" "missing_token",
+        "The request carries no Authorization header.",
+        "send Authorization: Bearer <token>";
+    MALFORMED_TOKEN: 401 "auth" "malformed_token",
+        "The Authorization header is not a bearer token.",
+        "send Authorization: Bearer <token>";
+    INVALID_TOKEN: 401 "auth" "invalid_token",
+        "The token is not one of the configured ones.",
+        "check the token file; equal admin and read-only tokens are both refused";
+    INSUFFICIENT_ACCESS: 403 "auth" "insufficient_access",
+        "The token is read-only and the route needs admin.",
+        "use the admin token";
+    RATE_LIMITED: 429 "auth" "rate_limited",
+        "Too many failed attempts from this address.",
+        "stop retrying with a bad token; wait for Retry-After";
+    ORIGIN_NOT_ALLOWED: 403 "cors" "origin_not_allowed",
+        "A browser page of this origin may not call the daemon.",
+        "allow a loopback origin with --http-cors-allow-origin";
+
+    INVALID_LIMIT: 400 "pagination" "invalid_limit",
+        "The limit is not a positive number.",
+        "use limit=1 to 100";
+    INVALID_CURSOR: 400 "pagination" "invalid_cursor",
+        "The cursor was not issued by this list.",
+        "start again without a cursor";
+    INVALID_ORDER: 400 "pagination" "invalid_order",
+        "The order is neither asc nor desc.",
+        "use order=asc or order=desc";
+    INVALID_EVENT_CURSOR: 400 "events" "invalid_event_cursor",
+        "The event cursor is not a decimal number.",
+        "use an id received from a stream, or 0 for everything";
+    STREAM_LIMIT: 503 "events" "stream_limit",
+        "As many event streams are open as may be.",
+        "close streams that nobody reads";
+
+    INVALID_IDEMPOTENCY_KEY: 400 "idempotency" "invalid_idempotency_key",
+        "The idempotency key is empty, too long, or differs between header and body.",
+        "send one key of 1 to 255 visible characters";
+    IDEMPOTENCY_CONFLICT: 409 "idempotency" "idempotency_conflict",
+        "The idempotency key was used with another request.",
+        "use a new key for a new request";
+
+    SESSION_NOT_FOUND: 404 "sessions" "session_not_found",
+        "No session has this id.",
+        "list sessions with GET /v1/sessions";
+    INVALID_SESSION_ID: 400 "sessions" "invalid_session_id",
+        "The text is not a legal session id.",
+        "use 1 to 100 bytes without control characters and slashes";
+    SESSION_ALREADY_EXISTS: 409 "sessions" "session_already_exists",
+        "A session has this id already.",
+        "use it, or choose another id";
+    SESSION_ENDED: 409 "sessions" "session_ended",
+        "The session has ended and accepts nothing more.",
+        "create another session";
+    SESSION_BUSY: 409 "sessions" "session_busy",
+        "The session is doing something that excludes this.",
+        "wait for its run, or interrupt it";
+    SESSION_NOT_IDLE: 409 "sessions" "session_not_idle",
+        "The session still has runs.",
+        "wait for them, or cancel them";
+    SESSION_QUEUE_FULL: 429 "sessions" "session_queue_full",
+        "As many runs wait in this session as may.",
+        "wait until some have finished";
+    SESSION_LIMIT: 503 "sessions" "session_limit",
+        "The daemon holds as many sessions as it may.",
+        "end sessions that are no longer used";
+    INPUT_CONTRACT_SCHEMA_UNSUPPORTED: 400 "sessions" "input_contract_schema_unsupported",
+        "The input contract uses a schema feature that is not supported.",
+        "simplify the schema";
+    OUTPUT_CONTRACT_SCHEMA_UNSUPPORTED: 400 "sessions" "output_contract_schema_unsupported",
+        "The output contract uses a schema feature that is not supported.",
+        "simplify the schema";
+
+    RUN_NOT_FOUND: 404 "runs" "run_not_found",
+        "No run has this id.",
+        "list runs with GET /v1/runs";
+    RUN_STATE_CONFLICT: 409 "runs" "run_state_conflict",
+        "The run is in a state that does not allow this.",
+        "read the run again";
+    RUN_ALREADY_ACTIVE: 409 "runs" "run_already_active",
+        "Another run of the session is active.",
+        "wait for it, or let this one queue";
+    RUN_QUEUE_FULL: 503 "runs" "run_queue_full",
+        "As many runs wait in the daemon as may.",
+        "retry later; see runs in GET /v1/status";
+    EXECUTION_HELD: 409 "runs" "execution_held",
+        "An operator holds execution; inputs are accepted and wait.",
+        "release the hold";
+    RUN_DEBUG_NOT_FOUND: 404 "runs" "run_debug_not_found",
+        "The run has no debug capture.",
+        "enable debug capture before the run";
+    RUN_DEBUG_ARTIFACT_NOT_FOUND: 404 "runs" "run_debug_artifact_not_found",
+        "The run has no such debug artifact.",
+        "list the run's debug artifacts";
+    RUN_DEBUG_ARTIFACT_UNREADABLE: 409 "runs" "run_debug_artifact_unreadable",
+        "The debug artifact cannot be read.",
+        "check the capture key and the state root";
+    RUN_RETENTION_INVALID_REQUEST: 400 "runs" "run_retention_invalid_request",
+        "The retention request makes no sense.",
+        "read the detail and correct the request";
+
+    ROUTE_NOT_READY: 400 "routes" "route_not_ready",
+        "The model route is in error state.",
+        "see provider_readiness in GET /v1/status";
+    ROUTE_UNKNOWN: 400 "routes" "route_unknown",
+        "No model route has this id.",
+        "use an id of the routes file";
+
+    SECRET_NOT_FOUND: 404 "secrets" "secret_not_found",
+        "No slot has this name.",
+        "list slots with GET /v1/runtime/secrets";
+    SECRET_INVALID: 400 "secrets" "secret_invalid",
+        "The slot's name, provider or value is not acceptable.",
+        "read the detail and correct the request";
+    SECRET_CONFLICT: 409 "secrets" "secret_conflict",
+        "The slot has changed, exists already, or is still in use.",
+        "list the slots again and decide anew";
+    AUTH_STORE_UNAVAILABLE: 503 "secrets" "auth_store_unavailable",
+        "The encrypted store cannot be opened or written.",
+        "check the master key and the state root, see GET /v1/status";
+
+    CORE_BUSY: 503 "core" "core_busy",
+        "The core's mailbox is full.",
+        "retry after the Retry-After time";
+    CORE_UNAVAILABLE: 503 "core" "core_unavailable",
+        "The core is stopping or did not answer in time.",
+        "retry; a change may or may not have been accepted, so reuse the idempotency key";
+    JOURNAL_POISONED: 503 "core" "journal_poisoned",
+        "A sync of the journal failed; no change is accepted until a restart.",
+        "check the disk, then restart the daemon";
+    STORAGE_FULL: 507 "core" "storage_full",
+        "The disk is full; reads go on, changes are refused.",
+        "free space under the state root; service resumes by itself";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_unique_and_complete() {
+        let mut seen = std::collections::HashSet::new();
+        for row in ALL {
+            assert!(seen.insert(row.code), "{} appears twice", row.code);
+            assert!((400..=599).contains(&row.status), "{} has status {}", row.code, row.status);
+            let spelled = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            assert!(spelled(row.code) && row.domain.is_none_or(spelled), "{} is misspelled", row.code);
+            assert!(row.meaning.ends_with('.') && row.meaning.len() > 12, "{} has no meaning sentence", row.code);
+            assert!(!row.next.is_empty() && !row.next.ends_with('.'), "{} has no next step", row.code);
+        }
+    }
+}

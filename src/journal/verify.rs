@@ -1,0 +1,283 @@
+//! Verification of a journal offline: read-only, on the original or a copy, with public keys alone.
+//! Owns: the report.
+//! May touch: segments and snapshots, for reading.
+//! Never: takes the state-root lock, needs a private key, or changes a file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Restore;
+use super::chain::Chain;
+use super::disk::{Disk, RealDisk};
+use super::error::JournalError;
+use super::record::RecordRef;
+use super::recovery::{Found, is_placed, replay_all};
+use super::seal::{OPENED, Opened, SEAL, Seal, SealCheck, body};
+use super::snapshot::{Snapshot, list_snapshots, snapshot_name};
+use crate::audit::key::PublicKey;
+use crate::ids::Seq;
+
+/// Records between two reports of progress.
+const PROGRESS_RECORDS: u64 = 65_536;
+
+/// How far a verification has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Records checked.
+    pub records: u64,
+    /// The last of them.
+    pub seq: Seq,
+}
+
+/// The first thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// Offset in the file.
+    pub offset: u64,
+    /// The position at fault, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<Seq>,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do.
+    pub next: String,
+}
+
+/// A torn batch at the end. It was never acknowledged; the next start cuts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TornTail {
+    /// The segment.
+    pub segment: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What is missing.
+    pub cause: String,
+}
+
+/// What was found about one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotReport {
+    /// Its file name.
+    pub file: String,
+    /// What is wrong with it; nothing when it is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The result of a verification.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// The journal directory.
+    pub directory: PathBuf,
+    /// Segments read.
+    pub segments: u64,
+    /// Records checked.
+    pub records: u64,
+    /// Bytes of records.
+    pub bytes: u64,
+    /// First and last position; 0 when there are none.
+    pub seq_first: Seq,
+    /// See `seq_first`.
+    pub seq_last: Seq,
+    /// Chain value of the last record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Chain>,
+    /// Epochs declared, in order.
+    pub epochs: Vec<u32>,
+    /// Seals seen.
+    pub seals: u64,
+    /// Whether signatures were checked: keys were given.
+    pub signatures_checked: bool,
+    /// The last position covered by a good signature, or by any seal when signatures were not checked.
+    pub sealed_through: Seq,
+    /// Records behind it.
+    pub records_unsealed: u64,
+    /// Ids of the keys that signed.
+    pub key_ids: Vec<String>,
+    /// A torn tail, which is no problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub torn_tail: Option<TornTail>,
+    /// The snapshots.
+    pub snapshots: Vec<SnapshotReport>,
+    /// The first problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// The journal directory of a path that is a state root or a journal directory itself.
+pub(super) fn journal_directory(directory: &Path) -> PathBuf {
+    let inner = directory.join("journal");
+    if inner.is_dir() { inner } else { directory.to_path_buf() }
+}
+
+/// Verifies the journal under `directory`, a state root or its `journal` directory: every line, its chain, its
+/// batch, every seal, and the snapshots beside it. Every seal must be signed by one of `keys`; without keys the
+/// chain is checked and signatures are not.
+pub fn verify(directory: &Path, keys: &[PublicKey], on_progress: &mut dyn FnMut(Progress)) -> VerifyReport {
+    let journal = journal_directory(directory);
+    let mut report = VerifyReport {
+        directory: journal.clone(),
+        signatures_checked: !keys.is_empty(),
+        ..VerifyReport::default()
+    };
+    let disk = match RealDisk::open(&journal) {
+        Ok(disk) => disk,
+        Err(cause) => {
+            let error = JournalError::Io { action: "open", path: journal, cause };
+            report.problem = Some(problem(error));
+            return report;
+        }
+    };
+    let mut check = Check { report: &mut report, keys, on_progress, forged: false };
+    let outcome = replay_all(&disk, &mut check);
+    let forged = check.forged;
+    match outcome {
+        Ok(Some(found)) => note(&mut report, found),
+        Ok(None) => {}
+        Err(error) => {
+            let mut found = problem(error);
+            if forged {
+                found.next = "treat the journal as altered; compare it with an earlier copy, and the key with one \
+                              kept elsewhere"
+                    .to_string();
+            }
+            report.problem = Some(found);
+        }
+    }
+    check_snapshots(&mut report, &disk, &journal.with_file_name("snapshots"), keys);
+    report.ok = report.problem.is_none();
+    report
+}
+
+fn note(report: &mut VerifyReport, found: Found) {
+    report.segments = found.table.len() as u64;
+    report.bytes = found.table.iter().map(|segment| segment.bytes).sum();
+    report.chain = Some(found.position.chain);
+    report.torn_tail = found.torn.map(|torn| TornTail {
+        segment: torn.segment,
+        offset: torn.offset,
+        bytes: torn.bytes,
+        cause: torn.cause,
+    });
+}
+
+fn problem(error: JournalError) -> Problem {
+    let text = error.to_string();
+    let next = text.rsplit_once("next: ").map_or_else(String::new, |(_, next)| next.to_string());
+    match error {
+        JournalError::Damaged { path, offset, seq, cause } => {
+            Problem { file: path, offset, seq: Some(seq), reason: cause, next }
+        }
+        JournalError::NotUnderstood { path, offset, seq, cause } => {
+            Problem { file: path, offset, seq: Some(seq), reason: cause, next }
+        }
+        JournalError::SnapshotContradicts { path, seq, cause } => {
+            Problem { file: path, offset: 0, seq: Some(seq), reason: format!("the snapshot {cause}"), next }
+        }
+        JournalError::FormatNewer { path, found, .. } => {
+            Problem { file: path, offset: 0, seq: None, reason: format!("its format {found} is newer"), next }
+        }
+        JournalError::Io { path, cause, .. } => {
+            Problem { file: path, offset: 0, seq: None, reason: cause.to_string(), next }
+        }
+        _ => Problem { file: PathBuf::new(), offset: 0, seq: None, reason: text, next },
+    }
+}
+
+fn check_snapshots(report: &mut VerifyReport, disk: &dyn Disk, directory: &Path, keys: &[PublicKey]) {
+    let Ok(snapshots) = RealDisk::open(directory) else { return };
+    let keys = (!keys.is_empty()).then_some(keys);
+    for seq in list_snapshots(&snapshots).unwrap_or_default() {
+        let found = match Snapshot::open(&snapshots, seq, keys) {
+            Err(cause) => Err(cause),
+            Ok(snapshot) => match is_placed(disk, &snapshot) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err("the journal ends before it".to_string()),
+                Err(error) => Err(problem(error).reason),
+            },
+        };
+        let file = snapshot_name(seq);
+        if let Err(cause) = &found {
+            report.problem.get_or_insert(Problem {
+                file: directory.join(&file),
+                offset: 0,
+                seq: Some(seq),
+                reason: cause.clone(),
+                next: "if the journal itself is good, remove the snapshot; the next start reads the journal instead"
+                    .to_string(),
+            });
+        }
+        report.snapshots.push(SnapshotReport { file, problem: found.err() });
+    }
+}
+
+/// Takes the place of the state while the journal is read.
+struct Check<'a> {
+    report: &'a mut VerifyReport,
+    keys: &'a [PublicKey],
+    on_progress: &'a mut dyn FnMut(Progress),
+    forged: bool,
+}
+
+impl Check<'_> {
+    fn seal(&mut self, record: &RecordRef<'_>) -> Result<(), String> {
+        // That it names the record before it with its chain value was checked by the replay.
+        let seal: Seal = body(record.body)?;
+        if !self.keys.is_empty() {
+            let cause = match seal.check(self.keys) {
+                SealCheck::Good => None,
+                SealCheck::UnknownKey => Some(format!("the seal is signed by key {}, which was not given", seal.key_id)),
+                SealCheck::Forged => Some(format!("the seal's signature is not key {}'s", seal.key_id)),
+            };
+            if let Some(cause) = cause {
+                self.forged = true;
+                return Err(cause);
+            }
+        }
+        self.report.seals += 1;
+        self.report.sealed_through = seal.head;
+        self.report.records_unsealed = 0;
+        if !self.report.key_ids.contains(&seal.key_id) {
+            self.report.key_ids.push(seal.key_id);
+        }
+        Ok(())
+    }
+}
+
+impl Restore for Check<'_> {
+    fn reset(&mut self) {}
+
+    fn snapshot_line(&mut self, _line: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn record(&mut self, record: &RecordRef<'_>) -> Result<(), String> {
+        if self.report.records == 0 {
+            self.report.seq_first = record.seq;
+        }
+        self.report.records += 1;
+        self.report.records_unsealed += 1;
+        self.report.seq_last = record.seq;
+        match record.kind {
+            SEAL => self.seal(record)?,
+            OPENED => {
+                let opened: Opened = body(record.body)?;
+                if self.report.epochs.last() != Some(&opened.epoch) {
+                    self.report.epochs.push(opened.epoch);
+                }
+            }
+            _ => {}
+        }
+        if self.report.records.is_multiple_of(PROGRESS_RECORDS) {
+            (self.on_progress)(Progress { records: self.report.records, seq: record.seq });
+        }
+        Ok(())
+    }
+}

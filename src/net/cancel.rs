@@ -1,0 +1,110 @@
+//! Stopping a request from another thread.
+//! Owns: the flag, the requests in flight under it, and the wake-up of whoever waits.
+//! Never: starts anything; a cancelled handle stays cancelled.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// A handle that ends every request made with it. Clones share one state.
+#[derive(Clone)]
+pub struct Cancel(Arc<Shared>);
+
+struct Shared {
+    cancelled: AtomicBool,
+    /// Nothing is ever sent; it disconnects when the handle is cancelled.
+    woken: Receiver<Infallible>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    wake: Option<Sender<Infallible>>,
+    /// Requests in flight: one a thread that uses the handle.
+    agents: Vec<(u64, ureq::Agent)>,
+    next_key: u64,
+}
+
+impl Cancel {
+    /// A handle that nobody has cancelled.
+    pub fn new() -> Self {
+        let (wake, woken) = bounded(0);
+        let inner = Inner { wake: Some(wake), agents: Vec::new(), next_key: 0 };
+        Self(Arc::new(Shared { cancelled: AtomicBool::new(false), woken, inner: Mutex::new(inner) }))
+    }
+
+    /// Ends every request in flight at once, from any thread, and refuses later ones. A name look-up is
+    /// abandoned; a TCP connect in progress ends at its own limit and then reports the cancellation.
+    pub fn cancel(&self) {
+        let agents = {
+            let mut inner = self.lock();
+            self.0.cancelled.store(true, Ordering::SeqCst);
+            inner.wake = None;
+            std::mem::take(&mut inner.agents)
+        };
+        for (_, agent) in agents {
+            agent.shutdown();
+        }
+    }
+
+    /// Whether [`Cancel::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Waits up to `limit`, or until cancelled; tells whether it was. This is how a retry waits.
+    pub fn wait(&self, limit: Duration) -> bool {
+        // Nothing is ever sent, so the outcome is in the flag.
+        let _disconnected_or_timed_out = self.0.woken.recv_timeout(limit);
+        self.is_cancelled()
+    }
+
+    /// A receiver that becomes ready (disconnected) when the handle is cancelled, for `select!`.
+    pub fn woken(&self) -> &Receiver<Infallible> {
+        &self.0.woken
+    }
+
+    /// Puts `agent` under this handle for as long as the guard lives; `None` when already cancelled.
+    pub(super) fn attach(&self, agent: ureq::Agent) -> Option<Attached> {
+        let mut inner = self.lock();
+        if self.is_cancelled() {
+            return None;
+        }
+        let key = inner.next_key;
+        inner.next_key += 1;
+        inner.agents.push((key, agent));
+        Some(Attached { cancel: self.clone(), key })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The state is valid after every statement, so a panic elsewhere does not spoil it.
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cancel").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
+    }
+}
+
+/// A request in flight under a [`Cancel`].
+pub(super) struct Attached {
+    cancel: Cancel,
+    key: u64,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let key = self.key;
+        self.cancel.lock().agents.retain(|(other, _)| *other != key);
+    }
+}

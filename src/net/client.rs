@@ -1,0 +1,356 @@
+//! One request, one connection, one answer.
+//! Owns: the HTTP client's configuration: no proxy, no redirects, every limit of time and size.
+//! May touch: the network.
+//! Never: reads a body without a limit, or reports a cut-off body of a cancelled request as complete.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ureq::http::{self, HeaderMap};
+use ureq::tls::TlsConfig;
+use ureq::unversioned::transport::{RustlsConnector, TcpConnector};
+use ureq::{Agent, BodyReader};
+
+use crate::limits::{NET_HEAD_BYTES_MAX, NET_INPUT_BUFFER_BYTES, NET_OUTPUT_BUFFER_BYTES, NET_RESOLVER_THREADS};
+
+use super::auth::{Auth, Pending};
+use super::cancel::{Attached, Cancel};
+use super::connector::{CallConnector, CallState};
+use super::error::{Context, NetError};
+use super::resolver::{CallResolver, LookUp, ResolverPool, ResolverStats, system_look_up};
+use super::roots::{Roots, RootsError};
+use super::url::Target;
+
+/// Settings of the client.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// PEM file of the only CAs to trust (`--ca-file`).
+    pub ca_file: Option<PathBuf>,
+    /// Resolver threads; the command line needs one, the daemon [`NET_RESOLVER_THREADS`].
+    pub resolver_threads: usize,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self { ca_file: None, resolver_threads: NET_RESOLVER_THREADS }
+    }
+}
+
+/// Why the client could not be set up.
+#[derive(Debug)]
+pub enum NetConfigError {
+    /// The trust roots.
+    Roots(RootsError),
+    /// The operating system refused a thread.
+    Threads(io::Error),
+}
+
+impl fmt::Display for NetConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Roots(error) => error.fmt(f),
+            Self::Threads(error) => {
+                write!(f, "cannot start the resolver threads: {error}; next: raise the limit of processes (ulimit -u)")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NetConfigError {}
+
+/// The methods in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Read.
+    Get,
+    /// Submit.
+    Post,
+    /// Replace.
+    Put,
+    /// Remove.
+    Delete,
+}
+
+impl Method {
+    fn as_http(self) -> http::Method {
+        match self {
+            Self::Get => http::Method::GET,
+            Self::Post => http::Method::POST,
+            Self::Put => http::Method::PUT,
+            Self::Delete => http::Method::DELETE,
+        }
+    }
+}
+
+/// Limits of time of one request, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name look-up, and TCP connect with TLS handshake, each.
+    pub connect_ms: u64,
+    /// From the request's last byte to the end of the response head.
+    pub first_byte_ms: u64,
+    /// Silence while the body is read; any byte ends it. Also each blocked write.
+    pub idle_ms: u64,
+    /// Everything together; `None` for streams that never end.
+    pub total_ms: Option<u64>,
+}
+
+/// One request.
+pub struct Request<'a> {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub target: &'a Target,
+    /// Further header lines; never a credential.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The credential, released when the connection stands.
+    pub auth: Option<Auth>,
+    /// The body, for methods that have one.
+    pub body: Option<&'a [u8]>,
+    /// Limits of time.
+    pub timeouts: Timeouts,
+    /// Limit of the response body in bytes.
+    pub body_bytes_max: u64,
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Header values and the body are the caller's: prompts, tokens of other kinds.
+        f.debug_struct("Request").field("method", &self.method).field("target", self.target).finish_non_exhaustive()
+    }
+}
+
+/// The outbound HTTP client. Clones share one set of threads and roots.
+#[derive(Clone)]
+pub struct Net(Arc<Inner>);
+
+struct Inner {
+    roots: Roots,
+    tls: Arc<RustlsConnector>,
+    tls_config: TlsConfig,
+    resolver: Arc<ResolverPool>,
+}
+
+impl Net {
+    /// Reads the trust roots and starts the resolver threads.
+    ///
+    /// # Errors
+    /// The CA file cannot be used, or threads are refused.
+    pub fn new(config: &NetConfig) -> Result<Self, NetConfigError> {
+        Self::with_look_up(config, Arc::new(system_look_up))
+    }
+
+    fn with_look_up(config: &NetConfig, look_up: Arc<LookUp>) -> Result<Self, NetConfigError> {
+        let roots = Roots::resolve(config.ca_file.as_deref()).map_err(NetConfigError::Roots)?;
+        let resolver = ResolverPool::start(config.resolver_threads, look_up).map_err(NetConfigError::Threads)?;
+        let tls_config = TlsConfig::builder().root_certs(roots.certs()).build();
+        let tls = Arc::new(RustlsConnector::default());
+        Ok(Self(Arc::new(Inner { roots, tls, tls_config, resolver: Arc::new(resolver) })))
+    }
+
+    /// The trust roots in use.
+    pub fn roots(&self) -> &Roots {
+        &self.0.roots
+    }
+
+    /// Figures of the resolver threads.
+    pub fn resolver_stats(&self) -> ResolverStats {
+        self.0.resolver.stats()
+    }
+
+    /// Sends `request` and waits for the response head. Any status is an answer, redirects included: they
+    /// are returned, never followed.
+    ///
+    /// # Errors
+    /// See [`NetError`]; after [`Cancel::cancel`] it is always [`NetError::Cancelled`].
+    pub fn send(&self, request: Request<'_>, cancel: &Cancel) -> Result<Response, NetError> {
+        let context = Context {
+            target: request.target.to_string(),
+            connect_ms: request.timeouts.connect_ms,
+            first_byte_ms: request.timeouts.first_byte_ms,
+            idle_ms: request.timeouts.idle_ms,
+            total_ms: request.timeouts.total_ms,
+        };
+        let state = Arc::new(CallState::default());
+        let has_auth = request.auth.is_some();
+        let pending = request.auth.map(Pending::new).transpose()?;
+        let mut builder = http::Request::builder().method(request.method.as_http()).uri(request.target.uri());
+        for (name, value) in request.headers {
+            builder = builder.header(*name, *value);
+        }
+        if let Some(pending) = &pending {
+            builder = builder.header(http::header::AUTHORIZATION, pending.header_value());
+        }
+        let agent = self.agent(&request.timeouts, request.target, pending, &state, cancel);
+        let attached = cancel.attach(agent.clone()).ok_or(NetError::Cancelled)?;
+        let invalid = |_| NetError::Protocol {
+            target: request.target.to_string(),
+            reason: "the URL or a header to send is not valid HTTP".to_string(),
+        };
+        let outcome = match request.body {
+            Some(body) => agent.run(builder.body(body).map_err(invalid)?),
+            None => agent.run(builder.body(()).map_err(invalid)?),
+        };
+        if cancel.is_cancelled() {
+            return Err(NetError::Cancelled);
+        }
+        let response = outcome.map_err(|error| context.name(error))?;
+        if has_auth && !state.credential_sent.load(Ordering::SeqCst) {
+            let reason = "answered before the request was sent".to_string();
+            return Err(NetError::Protocol { target: context.target, reason });
+        }
+        state.idle_ms.store(context.idle_ms, Ordering::SeqCst);
+        let (parts, body) = response.into_parts();
+        let body = Body {
+            reader: body.into_reader(),
+            cancel: cancel.clone(),
+            context,
+            received: 0,
+            bytes_max: request.body_bytes_max,
+            _attached: attached,
+        };
+        Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    fn agent(
+        &self,
+        timeouts: &Timeouts,
+        target: &Target,
+        pending: Option<Pending>,
+        state: &Arc<CallState>,
+        cancel: &Cancel,
+    ) -> Agent {
+        let ms = Duration::from_millis;
+        let config = Agent::config_builder()
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("kheish-daemon/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("")
+            .max_response_header_size(NET_HEAD_BYTES_MAX)
+            .input_buffer_size(NET_INPUT_BUFFER_BYTES)
+            .output_buffer_size(NET_OUTPUT_BUFFER_BYTES)
+            .max_idle_connections(0)
+            .timeout_global(timeouts.total_ms.map(ms))
+            .timeout_resolve(Some(ms(timeouts.connect_ms)))
+            .timeout_connect(Some(ms(timeouts.connect_ms)))
+            .timeout_recv_response(Some(ms(timeouts.first_byte_ms)))
+            .timeout_per_write(Some(ms(timeouts.idle_ms)))
+            .tls_config(self.0.tls_config.clone())
+            .build();
+        let connector = CallConnector {
+            target: target.to_string(),
+            socket: target.socket().map(Into::into),
+            tcp: TcpConnector::default(),
+            tls: self.0.tls.clone(),
+            auth: Mutex::new(pending),
+            state: state.clone(),
+        };
+        let resolver =
+            CallResolver { pool: self.0.resolver.clone(), cancel: cancel.clone(), skip: target.socket().is_some() };
+        Agent::with_parts(config, connector, resolver)
+    }
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net").field("roots", &self.0.roots.source()).finish_non_exhaustive()
+    }
+}
+
+/// An answer: status, header lines, and a body still to be read.
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+}
+
+impl Response {
+    /// The first value of header `name`, when it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// The body of a [`Response`]. Dropping it closes the connection.
+pub struct Body {
+    reader: BodyReader<'static>,
+    cancel: Cancel,
+    context: Context,
+    received: u64,
+    bytes_max: u64,
+    _attached: Attached,
+}
+
+impl Body {
+    /// Replaces the limit given with the request, in bytes of the whole body.
+    pub fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Reads what has arrived into `buffer`, waiting when there is nothing yet; 0 is the end.
+    ///
+    /// # Errors
+    /// The connection broke, a limit was met, or the request was cancelled.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, NetError> {
+        let outcome = self.reader.read(buffer);
+        // A cancelled connection reads like one that the peer closed, which can look like a complete body.
+        if self.cancel.is_cancelled() {
+            return Err(NetError::Cancelled);
+        }
+        let count = outcome.map_err(|error| self.context.name(ureq::Error::from(error)))?;
+        self.received += count as u64;
+        if self.received > self.bytes_max {
+            return Err(NetError::BodyTooLarge { target: self.context.target.clone(), limit_bytes: self.bytes_max });
+        }
+        Ok(count)
+    }
+
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    /// As [`Body::read`].
+    pub fn read_to_end(&mut self) -> Result<Vec<u8>, NetError> {
+        let mut bytes = Vec::new();
+        let mut buffer = [0u8; 8 * 1024];
+        loop {
+            match self.read(&mut buffer)? {
+                0 => return Ok(bytes),
+                count => bytes.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    /// Reads at most `bytes_max` bytes and drops the rest: for error bodies, whose end nobody needs. A body
+    /// that breaks off gives what came before.
+    ///
+    /// # Errors
+    /// Only [`NetError::Cancelled`].
+    pub fn read_prefix(&mut self, bytes_max: usize) -> Result<Vec<u8>, NetError> {
+        let mut bytes = Vec::new();
+        let mut buffer = [0u8; 8 * 1024];
+        while bytes.len() < bytes_max {
+            let room = (bytes_max - bytes.len()).min(buffer.len());
+            match self.read(&mut buffer[..room]) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+                Err(NetError::Cancelled) => return Err(NetError::Cancelled),
+                Err(_) => break,
+            }
+        }
+        Ok(bytes)
+    }
+}

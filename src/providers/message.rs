@@ -1,0 +1,109 @@
+//! The transcript and the outcome of a turn, independent of any vendor.
+//! Owns: the types that the engine and the drivers share.
+//! Never: knows a wire format; what a vendor wants back unchanged travels as raw JSON.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Where an assistant message came from. Raw items go back only to the same route and model: reasoning data
+/// means nothing elsewhere, and must not reach another vendor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Route id.
+    pub route: String,
+    /// Model name.
+    pub model: String,
+}
+
+/// One message of a conversation, oldest first.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// What the user said.
+    User {
+        /// Plain text.
+        text: String,
+    },
+    /// What a model answered.
+    Assistant {
+        /// Plain text of the answer.
+        text: String,
+        /// The vendor's output items as received, in order; may be empty.
+        items: Vec<Box<RawValue>>,
+        /// Who answered.
+        origin: Origin,
+    },
+}
+
+/// What is asked of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct TurnRequest<'a> {
+    /// Model name as the vendor knows it.
+    pub model: &'a str,
+    /// System prompt.
+    pub instructions: Option<&'a str>,
+    /// The conversation so far; the last one is usually the user's.
+    pub messages: &'a [Message],
+}
+
+/// A sign of life of a turn. All of it is a preview until the turn has succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnEvent<'a> {
+    /// The model has begun to answer.
+    Started,
+    /// More text of the answer.
+    TextDelta(&'a str),
+}
+
+/// Tokens of one turn, as the vendor counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// All input, the cached part included.
+    pub input_tokens: u64,
+    /// Input read from the vendor's cache.
+    pub cached_input_tokens: u64,
+    /// All output, reasoning included.
+    pub output_tokens: u64,
+    /// Output that was reasoning.
+    pub reasoning_tokens: u64,
+}
+
+/// Why the model stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It was done.
+    Done,
+    /// It wants tools to be run.
+    ToolCalls,
+    /// It met a limit of length; the text is cut.
+    Length,
+    /// It declined; the text says so.
+    Refusal,
+}
+
+/// A tool call of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The vendor's id, to be repeated with the result.
+    pub call_id: String,
+    /// Tool name.
+    pub name: String,
+    /// Arguments as the model wrote them: JSON by agreement, not by guarantee.
+    pub arguments: String,
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub struct TurnOutcome {
+    /// Plain text of the answer.
+    pub text: String,
+    /// The vendor's output items as received, each on one line, to be replayed in the next turn.
+    pub items: Vec<Box<RawValue>>,
+    /// Tools to run, in order.
+    pub tool_calls: Vec<ToolCall>,
+    /// Tokens, when the vendor told.
+    pub usage: Option<Usage>,
+    /// Why it stopped.
+    pub stop: Stop,
+    /// The vendor's id of the answer.
+    pub response_id: Option<String>,
+}

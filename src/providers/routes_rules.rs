@@ -1,0 +1,293 @@
+//! The rules of one route: from what was written to what holds.
+//! Owns: every rule about a route's keys, and the wording of each finding.
+//! May touch: environment variables that the file names, through the caller.
+//! Never: shows a value of the file in a finding, since any of them may be a misplaced key.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::broker::SlotId;
+use crate::limits::{
+    MODEL_BYTES_MAX, PROVIDER_CONNECT_MS_DEFAULT, PROVIDER_FIRST_BYTE_MS_DEFAULT, PROVIDER_IDLE_MS_DEFAULT,
+    PROVIDER_TIMEOUT_MS_MAX, PROVIDER_TIMEOUT_MS_MIN, PROVIDER_TOTAL_MS_DEFAULT, ROUTE_ID_BYTES_MAX,
+    SLOT_LABEL_BYTES_MAX,
+};
+use crate::net::{BaseUrl, Timeouts};
+use crate::secret::Secret;
+
+use super::routes::{Capabilities, Diagnostic, Driver, ModelSupport, Route, RouteCredential, Severity};
+use super::routes_file::{At, Place, RawTable, nearest};
+
+/// Reads an environment variable.
+pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// Findings so far, and the route that the next ones are about.
+pub(super) struct Findings {
+    pub route: Option<String>,
+    pub list: Vec<Diagnostic>,
+}
+
+impl Findings {
+    pub(super) fn add(&mut self, severity: Severity, code: &'static str, at: Option<Place>, message: &str) {
+        self.list.push(Diagnostic::new(severity, code, self.route.as_deref(), at, message.to_string()));
+    }
+
+    pub(super) fn error(&mut self, code: &'static str, at: Place, message: &str) {
+        self.add(Severity::Error, code, Some(at), message);
+    }
+}
+
+/// Whether `model` can be sent as a model name at all.
+pub(super) fn is_model_name(model: &str) -> bool {
+    !model.trim().is_empty() && model.len() <= MODEL_BYTES_MAX && !model.chars().any(char::is_control)
+}
+
+fn is_header_text(text: &str) -> bool {
+    !text.is_empty() && text.len() <= SLOT_LABEL_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// `None` after an error that leaves nothing to check; errors are in `findings` either way.
+pub(super) fn resolve_route(
+    id: &At<String>,
+    raw: &RawTable,
+    environment: Environment<'_>,
+    findings: &mut Findings,
+) -> Option<Route> {
+    let name = &id.value;
+    if name.is_empty()
+        || name.len() > ROUTE_ID_BYTES_MAX
+        || name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
+    {
+        let message = "a route id is 1 to 64 bytes without blanks and '/'; next: rename the route";
+        findings.route = None;
+        findings.error("route_id_invalid", id.place, message);
+        return None;
+    }
+    let driver = resolve_driver(id.place, raw, findings)?;
+    let foreign = ["anthropic_auth_source", "anthropic_credentials_file", "anthropic_version"];
+    for key in foreign.into_iter().filter_map(|key| raw.text(key)) {
+        let message = "this key belongs to another driver; next: remove it or change `driver`";
+        findings.error("key_of_other_driver", key.place, message);
+    }
+    let model_support = match raw.text("model_support").map(|at| (at.value.to_string(), at.place)) {
+        None => ModelSupport::Family,
+        Some((value, _)) if value == "family" => ModelSupport::Family,
+        Some((value, _)) if value == "any" => ModelSupport::Any,
+        Some((_, place)) => {
+            findings.error(
+                "model_support_invalid",
+                place,
+                "`model_support` is \"family\" or \"any\"; next: write one of them",
+            );
+            ModelSupport::Any
+        }
+    };
+    let default_model = match raw.text("default_model") {
+        None => {
+            findings.error("default_model_missing", id.place, "`default_model` is required; next: name a model");
+            String::new()
+        }
+        Some(model) if !is_model_name(model.value) => {
+            findings.error(
+                "default_model_invalid",
+                model.place,
+                "`default_model` is blank or too long; next: name a model",
+            );
+            String::new()
+        }
+        Some(model) => {
+            if model_support == ModelSupport::Family && !driver.has_in_family(model.value) {
+                let message = "the model is none of the driver's own; next: correct `default_model`, or write \
+                               `model_support = \"any\"` for a gateway or local server";
+                findings.error("model_not_in_family", model.place, message);
+            }
+            model.value.to_string()
+        }
+    };
+    let base_url = match raw.text("base_url") {
+        None => driver.base_url(),
+        Some(url) => BaseUrl::parse(url.value).unwrap_or_else(|error| {
+            findings.error("base_url_invalid", url.place, &format!("`base_url`: {error}"));
+            driver.base_url()
+        }),
+    };
+    let credential = resolve_credential(id.place, raw, &base_url, environment, findings);
+    let organization = resolve_label(raw, ["organization", "organization_env"], environment, findings);
+    let project = resolve_label(raw, ["project", "project_env"], environment, findings);
+    let timeouts = resolve_timeouts(raw, findings);
+    let capabilities = Capabilities::resolve(raw);
+    let suffix = if base_url.path().ends_with(driver.endpoint()) { "" } else { driver.endpoint() };
+    let target = base_url.target(suffix);
+    let id = name.clone();
+    Some(Route {
+        id,
+        driver,
+        default_model,
+        model_support,
+        credential,
+        base_url,
+        organization,
+        project,
+        capabilities,
+        timeouts,
+        target,
+    })
+}
+
+fn resolve_driver(id: Place, raw: &RawTable, findings: &mut Findings) -> Option<Driver> {
+    const OTHERS: [&str; 4] = ["anthropic", "google", "openrouter", "xai"];
+    let Some(driver) = raw.text("driver") else {
+        findings.error("driver_missing", id, "`driver` is required; next: write `driver = \"openai\"`");
+        return None;
+    };
+    if driver.value == Driver::Openai.as_str() {
+        return Some(Driver::Openai);
+    }
+    let message = match OTHERS.iter().find(|other| **other == driver.value) {
+        Some(other) => format!(
+            "driver \"{other}\" is not part of this version; next: use \"openai\", with `base_url` for a compatible gateway"
+        ),
+        None => match nearest(driver.value, ["openai"].into_iter()) {
+            Some(name) => format!("unknown driver; next: did you mean \"{name}\"?"),
+            None => "unknown driver; next: write `driver = \"openai\"`".to_string(),
+        },
+    };
+    findings.error("driver_unsupported", driver.place, &message);
+    None
+}
+
+fn resolve_credential(
+    id: Place,
+    raw: &RawTable,
+    base_url: &BaseUrl,
+    environment: Environment<'_>,
+    findings: &mut Findings,
+) -> RouteCredential {
+    check_exclusions(raw, findings);
+    let credential = if let Some(slot) = raw.text("auth_ref") {
+        if SlotId::parse(slot.value).is_err() {
+            findings.error(
+                "auth_ref_invalid",
+                slot.place,
+                "`auth_ref` is no slot id; next: name one of `secrets list`",
+            );
+        }
+        RouteCredential::AuthRef(slot.value.to_string())
+    } else if let Some(key) = raw.text("api_key") {
+        let message = "the key stands in the routes file; next: store it with `secrets set` and use `auth_ref`";
+        findings.add(Severity::Info, "inline_credential", Some(key.place), message);
+        inline(key.value, key.place, findings)
+    } else if let Some(variable) = raw.text("api_key_env") {
+        match environment(variable.value).map(Zeroizing::new) {
+            Some(value) => {
+                let message =
+                    "the key comes from the environment; next: store it with `secrets set` and use `auth_ref`";
+                findings.add(Severity::Info, "inline_credential", Some(variable.place), message);
+                inline(&value, variable.place, findings)
+            }
+            None => {
+                let message = "the variable named by `api_key_env` is not set; next: set it, or use `auth_ref`";
+                findings.error("api_key_env_missing", variable.place, message);
+                RouteCredential::None
+            }
+        }
+    } else {
+        if !base_url.is_local() {
+            let message = "a route without credential is allowed only for a server on this host; next: add `auth_ref`";
+            findings.error("credential_missing", id, message);
+        }
+        RouteCredential::None
+    };
+    if !matches!(credential, RouteCredential::None) && !base_url.is_https() && !base_url.is_local() {
+        let message = "the credential would travel unencrypted; next: use https, or keep the gateway on this host";
+        findings.add(Severity::Warning, "credential_over_http", raw.text("base_url").map(|at| at.place), message);
+    }
+    credential
+}
+
+/// A route has at most one source of its credential.
+fn check_exclusions(raw: &RawTable, findings: &mut Findings) {
+    let (auth_ref, api_key, api_key_env) = (raw.text("auth_ref"), raw.text("api_key"), raw.text("api_key_env"));
+    for key in ["openai_auth_source", "openai_auth_file"].into_iter().filter_map(|key| raw.text(key)) {
+        if auth_ref.is_some() {
+            let message = "this key and `auth_ref` exclude each other; next: keep `auth_ref`";
+            findings.error("credential_conflict", key.place, message);
+        } else if key.value != "api_key" {
+            let message = "account logins are not part of this version; next: remove this key and use `auth_ref`";
+            findings.error("auth_source_unsupported", key.place, message);
+        }
+    }
+    let conflict = match (auth_ref, api_key, api_key_env) {
+        (Some(_), Some(second), _) | (Some(_), None, Some(second)) => {
+            Some((second, "this key and `auth_ref` exclude each other; next: keep `auth_ref`"))
+        }
+        (None, Some(_), Some(second)) => {
+            Some((second, "`api_key` and `api_key_env` exclude each other; next: keep one, better `auth_ref`"))
+        }
+        _ => None,
+    };
+    if let Some((second, message)) = conflict {
+        findings.error("credential_conflict", second.place, message);
+    }
+}
+
+fn inline(key: &str, place: Place, findings: &mut Findings) -> RouteCredential {
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = "the key is blank or holds blanks, line ends or non-ASCII characters; \
+                       next: store it with `secrets set` and use `auth_ref`";
+        findings.error("api_key_invalid", place, message);
+    }
+    RouteCredential::Inline(Arc::new(Secret::new(key.as_bytes().to_vec())))
+}
+
+/// A header text that is either written in the file or named as a variable.
+fn resolve_label(
+    raw: &RawTable,
+    [key, env_key]: [&str; 2],
+    environment: Environment<'_>,
+    findings: &mut Findings,
+) -> Option<String> {
+    let (text, place) = match (raw.text(key), raw.text(env_key)) {
+        (Some(_), Some(second)) => {
+            let message = format!("`{key}` and `{env_key}` exclude each other; next: keep one");
+            findings.error("label_conflict", second.place, &message);
+            return None;
+        }
+        (Some(text), None) => (text.value.to_string(), text.place),
+        (None, Some(variable)) => match environment(variable.value) {
+            Some(value) => (value, variable.place),
+            None => {
+                let message = format!("the variable named by `{env_key}` is not set; next: set it, or remove the key");
+                findings.error("label_env_missing", variable.place, &message);
+                return None;
+            }
+        },
+        (None, None) => return None,
+    };
+    if !is_header_text(&text) {
+        let message = format!("`{key}` is empty, too long or not plain ASCII without blanks; next: correct it");
+        findings.error("label_invalid", place, &message);
+    }
+    Some(text)
+}
+
+fn resolve_timeouts(raw: &RawTable, findings: &mut Findings) -> Timeouts {
+    let mut limit = |key, default| match raw.number(key) {
+        None => default,
+        Some(ms) if (PROVIDER_TIMEOUT_MS_MIN..=PROVIDER_TIMEOUT_MS_MAX).contains(&ms.value) => ms.value,
+        Some(ms) => {
+            let message = format!(
+                "`{key}` is not between {PROVIDER_TIMEOUT_MS_MIN} and {PROVIDER_TIMEOUT_MS_MAX}; next: correct it"
+            );
+            findings.error("timeout_out_of_range", ms.place, &message);
+            default
+        }
+    };
+    Timeouts {
+        connect_ms: limit("connect_timeout_ms", PROVIDER_CONNECT_MS_DEFAULT),
+        first_byte_ms: limit("first_byte_timeout_ms", PROVIDER_FIRST_BYTE_MS_DEFAULT),
+        idle_ms: limit("idle_timeout_ms", PROVIDER_IDLE_MS_DEFAULT),
+        total_ms: Some(limit("total_timeout_ms", PROVIDER_TOTAL_MS_DEFAULT)),
+    }
+}

@@ -1,0 +1,413 @@
+//! Boot, the thread table, watching, and the drain.
+//! Owns: the order of start and stop, and which threads exist.
+//! May touch: every room, once.
+//! Never: serves a request or decides a command.
+//!
+//! Start: settings, state root and its lock, auth store, signing key, routes, journal, core, broker, streams,
+//! engines, listener. Whatever is wrong with any of these ends the start with its name, cause and next step,
+//! before the listener opens. Stop is the same list backwards.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ring::rand::SystemRandom;
+
+use crate::api::access_log::AccessLog;
+use crate::api::auth::{Auth, AuthConfig, AuthMode, BindScope, RawAuth};
+use crate::api::context::Api;
+use crate::api::cors::{CorsPolicy, HostPolicy};
+use crate::api::events::Events;
+use crate::api::front::{Front, FrontParts};
+use crate::api::status::Facts;
+use crate::api::{openapi, resource_schemas, routes};
+use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
+use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
+use crate::broker::{Broker, MasterKey, Store};
+use crate::clock::{Clock, SystemClock};
+use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
+use crate::config::{Config, RawServe};
+use crate::core::{Command, State};
+use crate::engine::{Engine, Stops, Tools};
+use crate::http::{Bind, Edge, EdgeConfig};
+use crate::journal::{self, Journal, Options, RealDisk};
+use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
+use crate::net::{Net, NetConfig};
+use crate::providers::Routes;
+use crate::secret::Secret;
+use crate::sse::{self, Hub};
+use crate::state_root::{Directory, StateRoot};
+use crate::sys::{self, StopSignals};
+use crate::upkeep::{Roots, Upkeep};
+use crate::worker::Worker;
+
+/// Exit code after the core or the broker died: a supervisor restarts the daemon.
+pub const EXIT_COMPONENT_DIED: i32 = 70;
+
+/// Why the daemon did not start or did not stop cleanly.
+#[derive(Debug)]
+pub struct ServeError {
+    what: &'static str,
+    cause: String,
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.cause)
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Names the step that failed.
+fn step<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> ServeError {
+    move |cause| ServeError { what, cause: cause.to_string() }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The step that failed, its cause and what to do.
+pub fn run(raw: RawServe) -> Result<(), ServeError> {
+    let signals = StopSignals::install().map_err(step("signal handlers"))?;
+    if let Err(error) = sys::raise_open_files_limit() {
+        log::warn!("the limit of open files stays as it is: {error}");
+    }
+    let daemon = Daemon::start(&raw)?;
+    daemon.watch(&signals);
+    daemon.stop()
+}
+
+/// Everything that runs.
+struct Daemon {
+    api: Arc<Api>,
+    edge: Arc<Edge>,
+    hub: Hub,
+    broker: Broker,
+    audit: ControlPlaneAudit,
+    access_log: AccessLog,
+    /// Threads that must not end before they are told to.
+    core: Worker,
+    engines: Vec<Worker>,
+    upkeep: Worker,
+    snapshots: Worker,
+    stop_upkeep: crossbeam_channel::Sender<()>,
+    report_failure: crossbeam_channel::Sender<String>,
+    /// Held until everything else has ended.
+    _root: StateRoot,
+}
+
+/// Durable state as found at start.
+struct Opened {
+    root: StateRoot,
+    journal: Journal,
+    state: State,
+    records_replayed: u64,
+    store: Store,
+}
+
+impl Daemon {
+    fn start(raw: &RawServe) -> Result<Self, ServeError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let config = Config::resolve(raw).map_err(step("settings"))?;
+        let auth = open_auth(raw, &config, &clock)?;
+        let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
+        let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
+        std::fs::create_dir_all(&config.workspace_root).map_err(step("workspace root"))?;
+        let opened = open_state(&config, &clock)?;
+        let routes = load_routes(&config)?;
+        let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
+            .map_err(step("outbound client"))?;
+        let Opened { root, journal, state, records_replayed, store } = opened;
+
+        let reader = journal.reader();
+        let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
+        let render = Arc::new(Events::new(log.clone()));
+        let hub = Hub::start(log, render, &sse::Config::default()).map_err(step("event streams"))?;
+        let stops = Stops::default();
+        let (snapshotter, snapshots) = Snapshotter::new();
+        let (effects_hub, effects_stops) = (hub.clone(), stops.clone());
+        let (core_loop, core) = CommitLoop::new(Parts {
+            state,
+            journal,
+            clock: clock.clone(),
+            effects: Effects {
+                committed: Box::new(move || effects_hub.committed()),
+                stopped: Box::new(move |run| effects_stops.stop(run)),
+            },
+            snapshots,
+            snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
+            records_since_snapshot: records_replayed,
+        });
+        let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
+        let core_thread = Worker::spawn("core", move || {
+            if let Err(error) = core_loop.run() {
+                log::error!("the journal could not be closed: {error}");
+            }
+        })
+        .map_err(step("threads"))?;
+        if config.hold {
+            let reason = Some("started with --hold".to_string());
+            core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
+        }
+        let broker = Broker::start(store).map_err(step("threads"))?;
+        let probe_roots = Roots {
+            state_probe: root.directory(Directory::Probe),
+            state_root: root.path().to_path_buf(),
+            workspace_root: config.workspace_root.clone(),
+        };
+        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, root.lock_status(), reader.clone(), clock.clone());
+        let (stop_upkeep, upkeep_stopped) = crossbeam_channel::bounded(0);
+        let upkeep_thread =
+            Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
+
+        let audit = ControlPlaneAudit::start(&root.directory(Directory::ControlPlaneAuth), AuditLimits::default())
+            .map_err(step("control-plane audit"))?;
+        let access_log = AccessLog::start().map_err(step("threads"))?;
+        // One report is enough to fail readiness for good.
+        let (report_failure, failed) = crossbeam_channel::bounded(1);
+        let api = Arc::new(Api {
+            core: core.clone(),
+            reader: reader.clone(),
+            broker: broker.handle(),
+            hub: hub.clone(),
+            stops: stops.clone(),
+            routes: routes.clone(),
+            openapi: openapi::document(routes::ROUTES, &[resource_schemas::RESOURCES]),
+            facts: Facts {
+                started_at_ms: clock.now_ms(),
+                bind: OnceLock::new(),
+                scope: scope_of(&config.bind),
+                cors_policy: cors.name(),
+                cors_allowed_origin_count: cors.origin_count(),
+                trust_roots: net.roots().source().to_string(),
+                auth: auth.clone(),
+                audit: audit.clone(),
+                edge: OnceLock::new(),
+                upkeep,
+                draining: AtomicBool::new(false),
+                failed,
+                failed_seen: OnceLock::new(),
+            },
+            config,
+            clock: clock.clone(),
+        });
+        let engines = start_engines(&api, net, &stops)?;
+        let front = Front::new(FrontParts {
+            routes: routes::ROUTES,
+            context: api.clone(),
+            auth,
+            cors,
+            hosts,
+            audit: audit.clone(),
+            access_log: access_log.clone(),
+            clock,
+        });
+        let edge_config = EdgeConfig {
+            trusted_proxies: api.config.trusted_proxies.clone(),
+            ..EdgeConfig::new(api.config.bind.clone())
+        };
+        let edge = Arc::new(Edge::start(edge_config, Arc::new(front)).map_err(step("listener"))?);
+        let bound = edge.local_addr().to_string();
+        log::info!("listening on {bound}");
+        api.facts.bind.get_or_init(|| bound);
+        api.facts.edge.get_or_init(|| edge.clone());
+        Ok(Self {
+            api,
+            edge,
+            hub,
+            broker,
+            audit,
+            access_log,
+            core: core_thread,
+            engines,
+            upkeep: upkeep_thread,
+            snapshots,
+            stop_upkeep,
+            report_failure,
+            _root: root,
+        })
+    }
+
+    /// Waits for a stop signal while looking after the threads.
+    fn watch(&self, signals: &StopSignals) {
+        while signals.wait(WATCH_INTERVAL_MS) == 0 {
+            // Without these two nothing can be decided or called; a process that only looks alive is worse
+            // than one that its supervisor restarts.
+            for (name, dead) in [("core", self.core.is_finished()), ("broker", !self.api.broker.stats().is_alive)] {
+                if dead {
+                    log::error!("thread {name} has ended; the process exits to be restarted");
+                    std::process::exit(EXIT_COMPONENT_DIED);
+                }
+            }
+            let others = self.engines.iter().chain([&self.upkeep, &self.snapshots]);
+            let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
+            if !self.edge.stats().reactor_alive {
+                dead.push("http-reactor");
+            }
+            if self.hub.stats().writers.iter().any(|writer| !writer.alive) {
+                dead.push("sse");
+            }
+            if !self.audit.is_alive() {
+                dead.push("audit");
+            }
+            if let Some(name) = dead.first() {
+                // Full means that a failure was reported before, which is enough.
+                let _reported_before = self.report_failure.try_send((*name).to_string());
+            }
+        }
+        log::info!("stop signal received; draining");
+    }
+
+    /// Lets requests and runs in hand end within the drain time, then ends everything in order. A run that is
+    /// not done by then stays active in the journal and is resumed at the next start.
+    fn stop(self) -> Result<(), ServeError> {
+        self.api.facts.draining.store(true, Ordering::SeqCst);
+        if !self.edge.drain(Duration::from_millis(DRAIN_MS)) {
+            log::warn!("some requests were still in flight at the end of the drain time");
+        }
+        if let Err(panicked) = self.hub.stop() {
+            log::error!("{panicked}");
+        }
+        self.api.stops.stop_all();
+        self.api.core.stop();
+        let mut clean = true;
+        drop(self.stop_upkeep);
+        for worker in std::iter::once(self.core).chain(self.engines).chain([self.snapshots, self.upkeep]) {
+            if let Err(panicked) = worker.join() {
+                log::error!("{panicked}");
+                clean = false;
+            }
+        }
+        if let Err(panicked) = self.broker.stop() {
+            log::error!("{panicked}");
+            clean = false;
+        }
+        if let Err(error) = self.audit.stop() {
+            log::error!("{error}");
+            clean = false;
+        }
+        log::info!("stopped");
+        self.access_log.stop();
+        if clean {
+            Ok(())
+        } else {
+            Err(step("stop")("a thread had died; next: report the log lines above"))
+        }
+    }
+}
+
+fn scope_of(bind: &Bind) -> BindScope {
+    match bind {
+        Bind::Tcp(address) => BindScope::of(address),
+        Bind::Unix(_) => BindScope::UnixSocket,
+    }
+}
+
+fn open_auth(raw: &RawServe, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<Auth>, ServeError> {
+    let mode = match raw.http_auth_mode.as_deref() {
+        None => AuthMode::Auto,
+        Some(text) => AuthMode::parse(text).ok_or_else(|| {
+            step("--http-auth-mode")(format!("{text:?} is no mode; next: use auto, bearer or none"))
+        })?,
+    };
+    let token = |text: &Option<String>| text.as_ref().map(|text| Secret::new(text.clone().into_bytes()));
+    let raw_auth = RawAuth {
+        mode,
+        admin_token: token(&raw.http_admin_token),
+        admin_token_file: raw.http_admin_token_file.as_ref().map(Into::into),
+        read_only_token: token(&raw.http_readonly_token),
+        read_only_token_file: raw.http_readonly_token_file.as_ref().map(Into::into),
+    };
+    let resolved = AuthConfig::resolve(raw_auth, scope_of(&config.bind)).map_err(step("control-plane auth"))?;
+    let auth = Auth::open(resolved, clock.clone()).map_err(step("control-plane auth"))?;
+    for notice in auth.notices() {
+        log::warn!("{notice}");
+    }
+    Ok(Arc::new(auth))
+}
+
+fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeError> {
+    let root = StateRoot::open(&config.state_root, true).map_err(step("state root"))?;
+    let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
+    let store = Store::open(&root, master_key).map_err(step("auth store"))?;
+    let journal_directory = root.directory(Directory::Journal);
+    let nothing_signed = journal::is_empty(&journal_directory).map_err(step("journal"))?;
+    let signer = load_signing_key(config, root.path(), nothing_signed)?;
+    let disk = |directory: &Path| RealDisk::open(directory).map(Box::new).map_err(step("journal"));
+    let options = Options { segment_bytes: config.segment_bytes, ..Options::default() };
+    let mut restored = Restored::default();
+    let (journal, recovery) = Journal::open(
+        disk(&journal_directory)?,
+        disk(&root.directory(Directory::Snapshots))?,
+        options,
+        Arc::new(signer),
+        clock.now_ms(),
+        &mut restored,
+    )
+    .map_err(step("journal"))?;
+    for skipped in &recovery.snapshots_skipped {
+        log::warn!("a snapshot was passed over: {skipped}");
+    }
+    if let Some(torn) = &recovery.torn {
+        log::warn!("the last batch was incomplete and was cut; it had not been acknowledged: {torn:?}");
+    }
+    log::info!("journal open: {:?}, {} records replayed", recovery.cause, recovery.records_replayed);
+    let mut state = restored.state;
+    state.open_epoch(journal.epoch());
+    state.finish_replay();
+    Ok(Opened { root, journal, state, records_replayed: recovery.records_replayed, store })
+}
+
+fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
+    const INLINE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY";
+    let inline = std::env::var(INLINE).ok().filter(|text| !text.is_empty()).map(|text| Secret::new(text.into_bytes()));
+    let sources =
+        KeySources { state_root, inline, file: config.audit_signing_key_file.as_deref(), nothing_signed };
+    let (key, origin) =
+        SigningKey::load_or_create(sources, &SystemRandom::new()).map_err(step("audit signing key"))?;
+    match origin {
+        KeyOrigin::Created => log::info!("audit signing key created: {}", key.key_id()),
+        KeyOrigin::StateRoot => log::info!(
+            "audit signing key {} lies in the state root whose records it signs; --audit-signing-key-file keeps it apart",
+            key.key_id()
+        ),
+        KeyOrigin::Inline | KeyOrigin::File(_) => log::info!("audit signing key: {}", key.key_id()),
+    }
+    Ok(key)
+}
+
+fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
+    let Some(path) = &config.routes_file else {
+        log::warn!("no routes file: runs cannot be submitted until the daemon is started with --routes-file");
+        return Ok(None);
+    };
+    let environment = |name: &str| std::env::var(name).ok();
+    let routes =
+        Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("routes file"))?;
+    for diagnostic in routes.diagnostics() {
+        log::warn!("routes file: {}: {}", diagnostic.code, diagnostic.message);
+    }
+    Ok(Some(Arc::new(routes)))
+}
+
+fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops) -> Result<Vec<Worker>, ServeError> {
+    let tools = Tools {
+        core: api.core.clone(),
+        reader: api.reader.clone(),
+        broker: api.broker.clone(),
+        routes: api.routes.clone(),
+        net,
+        hub: api.hub.clone(),
+        stops: stops.clone(),
+        clock: api.clock.clone(),
+    };
+    (1..=ENGINE_WORKERS)
+        .map(|number| {
+            let engine = Engine::new(tools.clone());
+            Worker::spawn(format!("engine-{number}"), move || engine.run()).map_err(step("threads"))
+        })
+        .collect()
+}
