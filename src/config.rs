@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::http::Bind;
-use crate::limits::{JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, TRUSTED_PROXIES_MAX};
+use crate::limits::{
+    JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, TRUSTED_PROXIES_MAX,
+};
 
 /// What was written: flags with their environment defaults already applied, nothing judged.
 #[derive(Debug, Clone, Default)]
@@ -140,11 +142,15 @@ fn parse_proxies(raw: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
 
 fn parse_segment_bytes(raw: Option<&str>) -> Result<u64, ConfigError> {
     let Some(raw) = raw else { return Ok(JOURNAL_SEGMENT_BYTES_DEFAULT) };
-    raw.parse().ok().filter(|bytes| (JOURNAL_SEGMENT_BYTES_MIN..=JOURNAL_SEGMENT_BYTES_MAX).contains(bytes)).ok_or(ConfigError {
-        flag: "--segment-bytes",
-        cause: format!("{raw:?} is not a number of bytes from {JOURNAL_SEGMENT_BYTES_MIN} to {JOURNAL_SEGMENT_BYTES_MAX}"),
-        next: "leave it out to take the default, which shrinks with the free space",
-    })
+    raw.parse().ok().filter(|bytes| (JOURNAL_SEGMENT_BYTES_MIN..=JOURNAL_SEGMENT_BYTES_MAX).contains(bytes)).ok_or(
+        ConfigError {
+            flag: "--segment-bytes",
+            cause: format!(
+                "{raw:?} is not a number of bytes from {JOURNAL_SEGMENT_BYTES_MIN} to {JOURNAL_SEGMENT_BYTES_MAX}"
+            ),
+            next: "leave it out to take the default, which shrinks with the free space",
+        },
+    )
 }
 
 #[cfg(test)]

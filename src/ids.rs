@@ -141,7 +141,9 @@ mod tests {
         for raw in ["run-1", "run-4294967295", "run-7-1764057600"] {
             assert_eq!(RunId::parse(raw).expect("legal id").to_string(), raw);
         }
-        for raw in ["run-", "run-0", "run-01", "run-+1", "run-1-0", "run-1-", "run-1-2-3", "Run-1", "run-4294967296", "1"] {
+        for raw in
+            ["run-", "run-0", "run-01", "run-+1", "run-1-0", "run-1-", "run-1-2-3", "Run-1", "run-4294967296", "1"]
+        {
             assert_eq!(RunId::parse(raw), None, "{raw:?} was accepted");
         }
     }

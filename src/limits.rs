@@ -475,7 +475,8 @@ pub const JOURNAL_SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const JOURNAL_SEGMENT_SPACE_SHARE: u64 = 16;
 /// One batch, and so one line: the largest request body, which a record repeats, besides a full core batch.
 pub const JOURNAL_BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
-const _: () = assert!(JOURNAL_BATCH_BYTES_MAX >= BODY_BYTES_MAX + CORE_BATCH_BYTES_MAX, "a request must fit in a batch");
+const _: () =
+    assert!(JOURNAL_BATCH_BYTES_MAX >= BODY_BYTES_MAX + CORE_BATCH_BYTES_MAX, "a request must fit in a batch");
 const _: () = assert!(
     JOURNAL_SEGMENT_BYTES_MAX + JOURNAL_BATCH_BYTES_MAX as u64 + JOURNAL_ROOM_BYTES < u32::MAX as u64,
     "offsets in the sparse index have 32 bits"

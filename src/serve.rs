@@ -291,11 +291,7 @@ impl Daemon {
         }
         log::info!("stopped");
         self.access_log.stop();
-        if clean {
-            Ok(())
-        } else {
-            Err(step("stop")("a thread had died; next: report the log lines above"))
-        }
+        if clean { Ok(()) } else { Err(step("stop")("a thread had died; next: report the log lines above")) }
     }
 }
 
@@ -309,9 +305,8 @@ fn scope_of(bind: &Bind) -> BindScope {
 fn open_auth(raw: &RawServe, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<Auth>, ServeError> {
     let mode = match raw.http_auth_mode.as_deref() {
         None => AuthMode::Auto,
-        Some(text) => AuthMode::parse(text).ok_or_else(|| {
-            step("--http-auth-mode")(format!("{text:?} is no mode; next: use auto, bearer or none"))
-        })?,
+        Some(text) => AuthMode::parse(text)
+            .ok_or_else(|| step("--http-auth-mode")(format!("{text:?} is no mode; next: use auto, bearer or none")))?,
     };
     let token = |text: &Option<String>| text.as_ref().map(|text| Secret::new(text.clone().into_bytes()));
     let raw_auth = RawAuth {
@@ -364,10 +359,8 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
     const INLINE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY";
     let inline = std::env::var(INLINE).ok().filter(|text| !text.is_empty()).map(|text| Secret::new(text.into_bytes()));
-    let sources =
-        KeySources { state_root, inline, file: config.audit_signing_key_file.as_deref(), nothing_signed };
-    let (key, origin) =
-        SigningKey::load_or_create(sources, &SystemRandom::new()).map_err(step("audit signing key"))?;
+    let sources = KeySources { state_root, inline, file: config.audit_signing_key_file.as_deref(), nothing_signed };
+    let (key, origin) = SigningKey::load_or_create(sources, &SystemRandom::new()).map_err(step("audit signing key"))?;
     match origin {
         KeyOrigin::Created => log::info!("audit signing key created: {}", key.key_id()),
         KeyOrigin::StateRoot => log::info!(
@@ -385,8 +378,7 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
         return Ok(None);
     };
     let environment = |name: &str| std::env::var(name).ok();
-    let routes =
-        Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("routes file"))?;
+    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("routes file"))?;
     for diagnostic in routes.diagnostics() {
         log::warn!("routes file: {}: {}", diagnostic.code, diagnostic.message);
     }

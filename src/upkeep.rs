@@ -3,7 +3,7 @@
 //! May touch: probe files in the state root and the workspace root; the journal, reading.
 //! Never: runs inside a request. A probe that hangs hangs this thread alone, and its age shows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -207,7 +207,7 @@ fn look(roots: &Roots, lock: &LockStatus, scrub: &ScrubView, now_ms: u64) -> Sto
     }
 }
 
-fn probe_root(name: &'static str, directory: &PathBuf, shown: &PathBuf, now_ms: u64) -> RootProbe {
+fn probe_root(name: &'static str, directory: &Path, shown: &Path, now_ms: u64) -> RootProbe {
     let mut probe = probe(directory, now_ms);
     let space = file_system_figures(shown).ok().map(Space::from);
     if let Some(space) = space.filter(|_| probe.state == ProbeState::Ok) {

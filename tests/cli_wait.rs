@@ -44,9 +44,10 @@ fn only_a_completed_run_is_a_success() {
 
 #[test]
 fn the_deadline_leaves_the_last_view_and_7() {
-    let outcome = daemon_with(&["running"]).kheish(&["runs", "wait", "run-1", "--timeout-ms", "120", FAST[0], FAST[1]]);
+    let outcome =
+        daemon_with(&["running"]).kheish(&["runs", "wait", "run-1", "--timeout-ms", "1000", FAST[0], FAST[1]]);
     assert_eq!((outcome.code, outcome.json()), (7, run("running")), "{outcome:?}");
-    assert!(outcome.stderr.contains("run-1 is still running after 120 ms; next: `kheish-daemon runs wait run-1`"));
+    assert!(outcome.stderr.contains("run-1 is still running after 1000 ms; next: `kheish-daemon runs wait run-1`"));
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn row_8_requests_behind_a_stream_are_dropped_with_it_and_block_nobody() {
         bytes.extend_from_slice(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi");
     }
     client.send(&bytes);
-    let upgraded = rig.upgrades.recv().unwrap();
+    let upgraded = rig.next_upgrade();
     rig.assert_serves();
     rig.assert_worker_serves();
     assert_eq!(rig.seen().len(), 3, "the stream and the two probes, nothing behind the stream");
@@ -351,7 +351,7 @@ fn row_16_large_answers_on_a_kept_connection_do_not_wait_for_acknowledgements() 
     }
     // Time is not asserted; the option that decides it is.
     client.send(b"GET /upgrade HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(rig.upgrades.recv().unwrap().socket.sends_at_once().unwrap());
+    assert!(rig.next_upgrade().socket.sends_at_once().unwrap());
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn rows_17_and_18_a_stream_is_delivered_byte_by_byte_and_its_writer_never_blocks
     let rig = Rig::start(|_| {});
     let mut client = rig.client();
     client.send(b"GET /upgrade HTTP/1.1\r\nHost: h\r\n\r\n");
-    let upgraded = rig.upgrades.recv().unwrap();
+    let upgraded = rig.next_upgrade();
     (&upgraded.socket).write_all(b"data: 1\n\n").unwrap();
     let mut event = [0; 9];
     client.stream.read_exact(&mut event).unwrap();
@@ -432,14 +432,16 @@ fn row_21_a_drain_finishes_what_is_in_flight_and_closes_the_rest() {
     assert!(!idle.answer().closes());
     partial.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab");
     busy.send(b"GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
-    let responder = rig.later.recv().unwrap();
+    let responder = rig.next_later();
     rig.wait_stats("the partial body", |stats| stats.bodies_bytes == 2);
     let address = rig.address();
 
     std::thread::scope(|scope| {
         let drain = scope.spawn(|| rig.edge.drain(edge_support::PATIENCE));
         idle.assert_closed();
+        let patient_until = std::time::Instant::now() + edge_support::PATIENCE;
         while std::net::TcpStream::connect(address).is_ok() {
+            assert!(std::time::Instant::now() < patient_until, "the listener is still open");
             std::thread::yield_now();
         }
         assert!(!drain.is_finished(), "two requests are unfinished");
@@ -463,7 +465,7 @@ fn row_21_a_drain_gives_up_at_its_limit_and_late_answers_harm_nobody() {
     let rig = Rig::start(|_| {});
     let mut busy = rig.client();
     busy.send(b"GET /later HTTP/1.1\r\nHost: h\r\n\r\nGET /ping HTTP/1.1\r\nHost: h\r\n\r\n");
-    let responder = rig.later.recv().unwrap();
+    let responder = rig.next_later();
     assert!(!rig.edge.drain(Duration::from_millis(50)), "a request is unfinished");
     rig.edge.stop().expect("no thread has died");
     responder.send(Response::text(200, "late"));

@@ -53,7 +53,7 @@ fn a_client_that_closes_its_writing_side_still_gets_its_answer() {
     let mut client = rig.client();
     client.send(b"GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
     client.finish_sending();
-    rig.later.recv().unwrap().send(Response::text(200, "late"));
+    rig.next_later().send(Response::text(200, "late"));
     assert_eq!(client.answer().body, b"late");
     client.assert_closed();
 }
@@ -69,7 +69,7 @@ fn pipelined_requests_are_answered_in_order_even_when_the_first_is_slow() {
         let request = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{number}");
         client.send(request.as_bytes());
     }
-    let slow = rig.later.recv().unwrap();
+    let slow = rig.next_later();
     assert_eq!(rig.seen(), ["GET /later "], "nothing behind the first request was started");
     slow.send(Response::text(200, "first"));
     assert_eq!(client.answer().body, b"first");
@@ -86,7 +86,7 @@ fn answers_may_come_from_another_thread_much_later() {
         let path = if number % 2 == 0 { "/later" } else { "/later-inline" };
         client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nX-Request-Id: r{number}\r\n\r\n").as_bytes());
     }
-    let mut waiting: Vec<_> = (0..20).map(|_| rig.later.recv().unwrap()).collect();
+    let mut waiting: Vec<_> = (0..20).map(|_| rig.next_later()).collect();
     assert_eq!(rig.edge.stats().requests_in_flight, 20);
     // The other end of the queue first: order between connections is the answerer's.
     waiting.reverse();
@@ -210,7 +210,7 @@ fn an_upgrade_hands_the_socket_over_and_still_counts_as_a_connection() {
     let rig = Rig::start(|config| config.caps.connections = 2);
     let mut client = rig.client();
     client.send(b"GET /upgrade HTTP/1.1\r\nHost: h\r\nX-Request-Id: s1\r\n\r\n");
-    let mut upgraded = rig.upgrades.recv().unwrap();
+    let mut upgraded = rig.next_upgrade();
     assert_eq!(upgraded.request_id.as_str(), "s1");
     assert!(upgraded.socket.sends_at_once().unwrap(), "events must not wait for Nagle");
     let pending = std::mem::take(&mut upgraded.pending);

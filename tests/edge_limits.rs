@@ -42,7 +42,7 @@ fn a_full_worker_queue_answers_busy_and_the_connection_goes_on() {
     assert_eq!(rig.edge.stats().refused(Refused::Busy), 2);
 
     for _ in 0..held.len() {
-        rig.later.recv().unwrap().send(Response::text(200, "late"));
+        rig.next_later().send(Response::text(200, "late"));
     }
     for client in &mut queued {
         assert_eq!(client.answer().body, b"hi");
@@ -100,7 +100,7 @@ fn idle_connections_are_closed_and_busy_ones_are_not() {
     kept.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(kept.answer().body, b"hi");
     busy.send(b"GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
-    let responder = rig.later.recv().unwrap();
+    let responder = rig.next_later();
     silent.assert_closed();
     kept.assert_closed();
     // The handler took longer than every deadline: that is its right.

@@ -39,7 +39,8 @@ impl Scratch {
             "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={host} -keyout {host}.key -out {host}.csr"
         ));
         self.openssl(&format!(
-            "x509 -req -in {host}.csr -CA {authority}.pem -CAkey {authority}.key -days 2 -extfile san.cnf -out {host}.pem"
+            "x509 -req -in {host}.csr -CA {authority}.pem -CAkey {authority}.key -days 2 \
+             -extfile san.cnf -out {host}.pem"
         ));
     }
 }

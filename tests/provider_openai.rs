@@ -33,7 +33,8 @@ fn route(base_url: &str, more: &str) -> std::sync::Arc<Route> {
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     let path: PathBuf = std::env::temp_dir().join(format!("kheish-openai-{}-{number}.toml", std::process::id()));
     let text = format!(
-        "[routes.main]\ndriver = \"openai\"\ndefault_model = \"m\"\nmodel_support = \"any\"\nbase_url = \"{base_url}\"\n{more}"
+        "[routes.main]\ndriver = \"openai\"\ndefault_model = \"m\"\nmodel_support = \"any\"\n\
+         base_url = \"{base_url}\"\n{more}"
     );
     std::fs::write(&path, text).expect("scratch file");
     let routes = Routes::load(&path, None, &|_| None).expect("valid routes");
@@ -162,7 +163,8 @@ fn the_digest_recorded_before_sending_is_that_of_the_bytes_sent() {
 #[test]
 fn tool_calls_come_out_in_order_with_their_arguments() {
     let server = server(
-        "[[turn]]\ntext = 'let me see'\ntool_calls = [{name = 'add', arguments = '{\"a\":1}', call_id = 'c1'}, {name = 'now'}]",
+        "[[turn]]\ntext = 'let me see'\ntool_calls = [{name = 'add', \
+         arguments = '{\"a\":1}', call_id = 'c1'}, {name = 'now'}]",
     );
     let outcome = run(&scripted_route(&server, ""), "hi").expect("answer");
     let call = |call_id: &str, name: &str, arguments: &str| ToolCall {

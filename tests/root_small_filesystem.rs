@@ -97,7 +97,7 @@ impl Daemon {
             .expect("nsenter is part of util-linux");
         let mut daemon = Self { child, address };
         let started = Instant::now();
-        while !daemon.try_get("/healthz").is_some_and(|reply| reply.status == 200) {
+        while daemon.try_get("/healthz").is_none_or(|reply| reply.status != 200) {
             assert!(daemon.child.try_wait().expect("a child of ours").is_none(), "the daemon ended at start");
             assert!(started.elapsed() < Duration::from_secs(50), "no answer from /healthz");
             std::thread::yield_now();

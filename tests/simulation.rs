@@ -18,9 +18,7 @@ use std::sync::{Arc, Mutex};
 use kheish_daemon::audit::key::SigningKey;
 use kheish_daemon::clock::Clock;
 use kheish_daemon::commit::{CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
-use kheish_daemon::core::{
-    Command, Counts, Decision, IdempotencyKey, Note, NoteKind, Outcome, RunStatus,
-};
+use kheish_daemon::core::{Command, Counts, Decision, IdempotencyKey, Note, NoteKind, Outcome, RunStatus};
 use kheish_daemon::ids::{RunId, Seq, SessionId};
 use kheish_daemon::journal::fake_disk::{FakeDisk, FaultMode};
 use kheish_daemon::journal::{Journal, Options, Reader};
@@ -96,8 +94,7 @@ fn options() -> Options {
 fn live(world: &mut World, groups: VecDeque<Vec<Command>>, faulty: bool) -> Option<Life> {
     let World { disk, key, clock, told } = world;
     let mut restored = Restored::default();
-    let opened =
-        Journal::open(disk.handle(), disk.snapshots(), options(), key.clone(), clock.now_ms(), &mut restored);
+    let opened = Journal::open(disk.handle(), disk.snapshots(), options(), key.clone(), clock.now_ms(), &mut restored);
     let (journal, _) = match opened {
         Ok(opened) => opened,
         // A start may fail only because a call of the disk failed, never because of what a crash left behind.
@@ -265,8 +262,9 @@ fn simulate(seed: u64) {
     };
     let mut before: Option<Counts> = None;
     for _ in 0..rng.below(5) + 3 {
-        let groups =
-            (0..rng.below(25)).map(|_| (0..=rng.below(5)).map(|_| random_command(&mut rng, &world.told)).collect()).collect();
+        let groups = (0..rng.below(25))
+            .map(|_| (0..=rng.below(5)).map(|_| random_command(&mut rng, &world.told)).collect())
+            .collect();
         let mut faulty = false;
         match rng.below(4) {
             0 => world.disk.crash_at(1 + rng.below(60)),
@@ -282,7 +280,11 @@ fn simulate(seed: u64) {
         let mut clean = false;
         if let Some(life) = life {
             if let Some(before) = before.take() {
-                assert_eq!(life.at_start, Counts { ready: 0, ..before }, "a fold of the log is the state that was live");
+                assert_eq!(
+                    life.at_start,
+                    Counts { ready: 0, ..before },
+                    "a fold of the log is the state that was live"
+                );
             }
             clean = life.clean;
             if clean {

@@ -65,6 +65,22 @@ fn every_dependency_has_its_reason_in_the_docs() {
     assert_none(packages::check_docs(&allowed, &read("docs/dependencies.md")));
 }
 
+#[test]
+fn documents_cite_only_tests_and_files_that_exist() {
+    let has_test = |file: &str, test: &str| {
+        let text = std::fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap_or_default();
+        text.contains(&format!("fn {test}("))
+    };
+    let mut broken = Vec::new();
+    for path in source::files_below(&root()) {
+        let path_text = source::relative(&root(), &path);
+        if path_text.ends_with(".md") {
+            broken.extend(rules::cited(&path_text, &read(&path_text), has_test, |cited| root().join(cited).exists()));
+        }
+    }
+    assert_none(broken);
+}
+
 /// With `KHEISH_TIDY_WRITE=1` (`make limits`) the table is written instead of compared.
 #[test]
 fn every_bound_is_in_the_docs_with_its_value_and_reason() {

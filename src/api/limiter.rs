@@ -96,10 +96,10 @@ impl Limiter {
         self.next_tick += 1;
         if let Some(known) = self.buckets.get(&peer) {
             self.by_use.remove(&known.tick);
-        } else if self.buckets.len() >= AUTH_FAILURE_PEERS_MAX {
-            if let Some((_, idle)) = self.by_use.pop_first() {
-                self.buckets.remove(&idle);
-            }
+        } else if self.buckets.len() >= AUTH_FAILURE_PEERS_MAX
+            && let Some((_, idle)) = self.by_use.pop_first()
+        {
+            self.buckets.remove(&idle);
         }
         self.by_use.insert(tick, peer);
         let bucket = self.buckets.entry(peer).or_insert_with(|| Bucket {

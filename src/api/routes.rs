@@ -96,13 +96,7 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "Status"),
         Handler::Plain(status::get),
     ),
-    get(
-        "/v1/runtime",
-        Access::ReadOnly,
-        "Settings in force.",
-        json(200, "Runtime"),
-        Handler::Plain(runtime::get),
-    ),
+    get("/v1/runtime", Access::ReadOnly, "Settings in force.", json(200, "Runtime"), Handler::Plain(runtime::get)),
     post(
         "/v1/runtime/hold",
         "Suspend or allow the starting of queued runs.",
@@ -257,13 +251,7 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(runs::cancel),
         )
     },
-    get(
-        "/v1/runtime/secrets",
-        Access::Admin,
-        "All slots, metadata only.",
-        list("Slot"),
-        Handler::Plain(secrets::list),
-    ),
+    get("/v1/runtime/secrets", Access::Admin, "All slots, metadata only.", list("Slot"), Handler::Plain(secrets::list)),
     Route {
         problems: &[&codes::SECRET_INVALID, &codes::AUTH_STORE_UNAVAILABLE],
         ..post(

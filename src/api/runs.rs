@@ -12,8 +12,8 @@ use super::run_view::{RunSummary, RunView, fold, run_events};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
 use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus};
-use crate::http::problem::{Problem, codes};
 use crate::http::Response;
+use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
 use crate::sse::{Scope, StreamSpec};
 
@@ -52,12 +52,16 @@ fn pin(api: &Api, submission: &Submission) -> Result<(String, String), Problem> 
     let route = match &submission.provider {
         None => routes.default_route(),
         Some(id) => routes.get(id).ok_or_else(|| {
-            Problem::new(&codes::ROUTE_UNKNOWN, format!("route {id:?} is not in the routes file; next: see GET /v1/runtime"))
+            Problem::new(
+                &codes::ROUTE_UNKNOWN,
+                format!("route {id:?} is not in the routes file; next: see GET /v1/runtime"),
+            )
         })?,
     };
     let model = submission.model.as_ref().unwrap_or(&route.default_model);
     if !route.accepts_model(model) {
-        let detail = format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
+        let detail =
+            format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
         return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));
     }
     super::readiness::require_ready(api, route)?;

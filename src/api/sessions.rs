@@ -99,8 +99,9 @@ pub fn create(api: &Api, call: &Call) -> Result<Response, Problem> {
         return Err(Problem::new(&codes::BAD_REQUEST, detail));
     }
     let id = match body.session_id {
-        Some(raw) => SessionId::parse(&raw)
-            .map_err(|error| Problem::new(&codes::INVALID_SESSION_ID, error.to_string()))?,
+        Some(raw) => {
+            SessionId::parse(&raw).map_err(|error| Problem::new(&codes::INVALID_SESSION_ID, error.to_string()))?
+        }
         None => generated_id()?,
     };
     api.core.execute(Command::CreateSession { id: id.clone(), thread_id: body.thread_id })?;

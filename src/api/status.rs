@@ -356,7 +356,13 @@ fn findings(
         && runs.oldest_non_terminal_run_idle_ms.is_some_and(|idle_ms| idle_ms > STALE_RUN_WARNING_MS)
     {
         let message = format!("{run} has had no event for {} ms", runs.oldest_non_terminal_run_idle_ms.unwrap_or(0));
-        add(Severity::Warning, "stale_non_terminal_runs", message, Some(run.to_string()), "read its events, or cancel it");
+        add(
+            Severity::Warning,
+            "stale_non_terminal_runs",
+            message,
+            Some(run.to_string()),
+            "read its events, or cancel it",
+        );
     }
     if runs.held {
         let message = "execution is held: runs are accepted and stay queued".to_string();

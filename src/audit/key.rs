@@ -411,15 +411,21 @@ mod tests {
         let expected = SigningKey::from_seed(&seed);
         let hex = to_hex(&seed);
         let json = format!("{{\"algorithm\":\"ed25519\",\"secret_key_hex\":\"{hex}\",\"legacy_hmac_key_hex\":\"00\"}}");
-        let forms =
-            [hex.clone().into_bytes(), STANDARD.encode(seed).into(), URL_SAFE_NO_PAD.encode(seed).into(), seed.into(), json.into()];
+        let forms = [
+            hex.clone().into_bytes(),
+            STANDARD.encode(seed).into(),
+            URL_SAFE_NO_PAD.encode(seed).into(),
+            seed.into(),
+            json.into(),
+        ];
         for form in forms {
             let key = SigningKey::parse(&form, "test").unwrap();
             assert_eq!(key.public(), expected.public(), "{:?}", String::from_utf8_lossy(&form));
         }
-        let refused = ["", "{}", "abc", &hex[2..], "{\"algorithm\":\"rsa\",\"secret_key_hex\":\"00\"}", &"a".repeat(9_000)];
+        let refused =
+            ["", "{}", "abc", &hex[2..], "{\"algorithm\":\"rsa\",\"secret_key_hex\":\"00\"}", &"a".repeat(9_000)];
         for form in refused {
-            let error = SigningKey::parse(form.as_bytes(), "test").err().expect(form).to_string();
+            let error = SigningKey::parse(form.as_bytes(), "test").expect_err(form).to_string();
             assert!(form.is_empty() || !error.contains(form), "the content is in the message: {error}");
         }
     }
@@ -433,11 +439,8 @@ mod tests {
         assert_eq!(origin, KeyOrigin::Inline);
         let pem = fs::read_to_string(root.join(PUBLIC_FILE)).unwrap();
         assert_eq!(PublicKey::parse_pem(&pem).unwrap(), vec![second.public().clone(), first.public().clone()]);
-        let both = KeySources {
-            inline: Some(Secret::new(vec![1; 32])),
-            file: Some(Path::new("x")),
-            ..sources(&root, false)
-        };
+        let both =
+            KeySources { inline: Some(Secret::new(vec![1; 32])), file: Some(Path::new("x")), ..sources(&root, false) };
         assert!(matches!(load(both), Err(KeyError::TwoSources)));
         fs::remove_dir_all(root).unwrap();
     }

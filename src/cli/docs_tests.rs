@@ -95,6 +95,9 @@ fn help_at_each_level_names_everything_that_can_be_said_there() {
             assert!(text.contains(&format!("\n  {}", verb.split().1)), "{}", verb.path);
         }
     }
+    for (exit, meaning) in Exit::ALL {
+        assert!(program.contains(&format!("\n  {}  {meaning}\n", *exit as u8)), "{meaning}");
+    }
     for verb in VERBS {
         let text = render(Topic::Verb(verb));
         let info = (verb.info)();

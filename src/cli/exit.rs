@@ -32,8 +32,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Every code with its meaning, in order.
-    #[cfg(test)]
+    /// Every code with its meaning, in order, for the help.
     pub const ALL: &'static [(Exit, &'static str)] = &[
         (Exit::Success, "success"),
         (Exit::Failure, "local validation, file or lock errors, any other HTTP status"),

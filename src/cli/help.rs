@@ -7,6 +7,7 @@ use std::fmt::Write;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 use super::argv::Topic;
+use super::exit::Exit;
 use super::options::{Default, VARIABLES, row_of};
 use super::verbs::{GROUPS, VERBS, Verb};
 use super::{PROGRAM, globals};
@@ -46,9 +47,11 @@ fn program() -> String {
         line(&mut out, name, &format!("{summary}: {}", verbs.join(", ")));
     }
     global_options(&mut out);
-    out.push_str(
-        "\nHelp for a command: `kheish-daemon <command> --help`. Exit codes and the environment: docs/cli.md.\n",
-    );
+    out.push_str("\nExit codes:\n");
+    for (exit, meaning) in Exit::ALL {
+        let _ = writeln!(out, "  {}  {meaning}", *exit as u8);
+    }
+    let _ = writeln!(out, "\nHelp for a command: `{PROGRAM} <command> --help`. More: docs/cli.md.");
     out
 }
 

@@ -161,11 +161,11 @@ pub fn complete(
     for flag in silent {
         let Some(row) = row_of(verb, flag.long) else { continue };
         if let Some(value) = from_environment(row, env)? {
-            if let Some(other) = partner(flag.long).and_then(|partner| row_of(verb, partner)) {
-                if from_environment(other, env)?.is_some() {
-                    let both = format!("{} and {}", row.env.unwrap_or_default(), other.env.unwrap_or_default());
-                    return Err(CliError::invalid(both, "both are set in the environment", "use one, not both"));
-                }
+            if let Some(other) = partner(flag.long).and_then(|partner| row_of(verb, partner))
+                && from_environment(other, env)?.is_some()
+            {
+                let both = format!("{} and {}", row.env.unwrap_or_default(), other.env.unwrap_or_default());
+                return Err(CliError::invalid(both, "both are set in the environment", "use one, not both"));
             }
             push(given, flag, row.env.unwrap_or_default(), value)?;
         } else if let Default::Value(value) = row.default {

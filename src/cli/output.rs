@@ -39,10 +39,10 @@ impl Output<'_> {
     /// # Errors
     /// Standard output failed or its reader left.
     pub fn list(&mut self, document: &Document, columns: &[Column]) -> Result<(), CliError> {
-        if self.is_for_a_person() {
-            if let Some(text) = table::render(document, columns) {
-                return self.text(&text);
-            }
+        if self.is_for_a_person()
+            && let Some(text) = table::render(document, columns)
+        {
+            return self.text(&text);
         }
         self.document(document)
     }

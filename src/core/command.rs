@@ -250,10 +250,9 @@ impl fmt::Display for Refusal {
                 f,
                 "{QUEUED_RUNS_MAX} runs are queued, which is the limit; next: release the hold or cancel some"
             ),
-            Self::IdempotencyConflict { run } => write!(
-                f,
-                "this idempotency key made {run} with another request; next: use a new key for a new request"
-            ),
+            Self::IdempotencyConflict { run } => {
+                write!(f, "this idempotency key made {run} with another request; next: use a new key for a new request")
+            }
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
             Self::RunStateConflict { run, status } => {
                 write!(f, "{run} is {}; next: read it again before acting on it", status.as_str())

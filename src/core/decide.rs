@@ -211,8 +211,7 @@ impl Txn<'_> {
         for number in resumable {
             // A command earlier in this batch may have stopped it.
             let Some(run) = self.run(number).copied().filter(|run| run.status == RunStatus::Running) else { continue };
-            let found =
-                if run.action_in_flight { ResumeFinding::ModelCallInFlight } else { ResumeFinding::NotStarted };
+            let found = if run.action_in_flight { ResumeFinding::ModelCallInFlight } else { ResumeFinding::NotStarted };
             self.emit(run.session, number, Body::RunResumed(RunResumed { times: times(&run, None), found }));
         }
         for session in promotable {

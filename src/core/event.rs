@@ -237,9 +237,10 @@ impl Body {
             Self::SessionCreated(body) => json(body),
             Self::SessionEnded(body) => json(body),
             Self::RunAccepted(body) => json(body),
-            Self::RunStarted(body) | Self::RunCompleted(body) | Self::RunInterrupted(body) | Self::RunCancelled(body) => {
-                json(body)
-            }
+            Self::RunStarted(body)
+            | Self::RunCompleted(body)
+            | Self::RunInterrupted(body)
+            | Self::RunCancelled(body) => json(body),
             Self::RunResumed(body) => json(body),
             Self::RunNote(_, body) => body.get().as_bytes().to_vec(),
             Self::RunFailed(body) => json(body),

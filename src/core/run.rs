@@ -232,6 +232,6 @@ mod tests {
         table.put(CHUNK_RUNS as u32 + 3, run);
         assert_eq!(frozen.get(1).map(|run| run.status), Some(RunStatus::Queued));
         assert_eq!((frozen.len(), table.len()), (CHUNK_RUNS as u32 + 2, CHUNK_RUNS as u32 + 3));
-        assert_eq!(table.iter().map(|(number, _)| number).last(), Some(CHUNK_RUNS as u32 + 3));
+        assert_eq!(table.iter().map(|(number, _)| number).next_back(), Some(CHUNK_RUNS as u32 + 3));
     }
 }

@@ -49,8 +49,8 @@ struct RunRow(u32, RunStatus, bool, [u32; 4], [u64; 5], Option<super::event::Ide
 
 impl From<&Run> for RunRow {
     fn from(run: &Run) -> Self {
-        let idempotency = (run.key != [0; 16])
-            .then_some(super::event::Idempotency { key: run.key, fingerprint: run.fingerprint });
+        let idempotency =
+            (run.key != [0; 16]).then_some(super::event::Idempotency { key: run.key, fingerprint: run.fingerprint });
         Self(
             run.session,
             run.status,

@@ -192,7 +192,8 @@ impl State {
 
     /// Whether [`super::Command::Pump`] would do something.
     pub fn wants_pump(&self) -> bool {
-        !self.held && !(self.derived.promotable.is_empty() && self.derived.resumable.is_empty())
+        let nothing_waits = self.derived.promotable.is_empty() && self.derived.resumable.is_empty();
+        !self.held && !nothing_waits
     }
 
     pub(super) fn pump_candidates(&self, limit: usize) -> (Vec<u32>, Vec<u32>) {

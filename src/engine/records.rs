@@ -113,8 +113,7 @@ pub(super) enum ActionOutcome {
 
 /// A record's body, typed.
 pub(super) fn body<'a, T: Deserialize<'a>>(record: &'a Record) -> Result<T, String> {
-    serde_json::from_str(record.body.get())
-        .map_err(|error| format!("{} at seq {}: {error}", record.kind, record.seq))
+    serde_json::from_str(record.body.get()).map_err(|error| format!("{} at seq {}: {error}", record.kind, record.seq))
 }
 
 /// A note for the core.

@@ -66,7 +66,9 @@ impl From<CommandError> for Left {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::Refused(_) => Self::Ended,
-            CommandError::TooLarge { reason } => Self::Failed(Failure { code: "record_too_large".into(), message: reason }),
+            CommandError::TooLarge { reason } => {
+                Self::Failed(Failure { code: "record_too_large".into(), message: reason })
+            }
             _ => Self::Abandoned,
         }
     }
@@ -277,11 +279,7 @@ impl Call<'_> {
     fn preview(&self, event: TurnEvent<'_>) {
         if let TurnEvent::TextDelta(text) = event {
             let text = self.engine.tools.broker.redact(text);
-            self.engine.tools.hub.preview(Preview {
-                session: self.job.session.clone(),
-                run: self.job.id,
-                text,
-            });
+            self.engine.tools.hub.preview(Preview { session: self.job.session.clone(), run: self.job.id, text });
         }
     }
 
@@ -289,7 +287,11 @@ impl Call<'_> {
     /// replaces it needs no escaping, so the item stays JSON.
     fn redacted(&self, item: Box<RawValue>) -> Box<RawValue> {
         let text = self.engine.tools.broker.redact(item.get());
-        if text == item.get() { item } else { RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned()) }
+        if text == item.get() {
+            item
+        } else {
+            RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+        }
     }
 
     /// Answer, message, output and end are one batch: a crash leaves all of them or none.

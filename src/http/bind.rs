@@ -165,11 +165,11 @@ impl AsRawFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Kind::Unix { path, identity: ours, .. } = &self.0 {
-            if identity(path).is_ok_and(|found| found == *ours) {
-                // A file that cannot be removed is stale at the next start and removed then.
-                let _left_behind = fs::remove_file(path);
-            }
+        if let Kind::Unix { path, identity: ours, .. } = &self.0
+            && identity(path).is_ok_and(|found| found == *ours)
+        {
+            // A file that cannot be removed is stale at the next start and removed then.
+            let _left_behind = fs::remove_file(path);
         }
     }
 }

@@ -336,10 +336,10 @@ impl<S: Service> Exchange<S> {
                 Input::Bytes(count) => {
                     let input = &self.scratch[..count];
                     let fed = receiving.decoder.feed(input, &mut receiving.body, receiving.bytes_max);
-                    if let Ok(fed) = &fed {
-                        if fed.consumed < count {
-                            connection.append(&input[fed.consumed..], &mut self.spare);
-                        }
+                    if let Ok(fed) = &fed
+                        && fed.consumed < count
+                    {
+                        connection.append(&input[fed.consumed..], &mut self.spare);
                     }
                     fed
                 }

@@ -106,7 +106,8 @@ mod tests {
     fn a_chain_value_has_one_spelling() {
         let good = "ab".repeat(32);
         assert!(Chain::parse(good.as_bytes()).is_some());
-        for bad in ["AB".repeat(32), "ab".repeat(31), "ab".repeat(33), "zz".repeat(32), format!("{}a", "ab".repeat(31))] {
+        for bad in ["AB".repeat(32), "ab".repeat(31), "ab".repeat(33), "zz".repeat(32), format!("{}a", "ab".repeat(31))]
+        {
             assert_eq!(Chain::parse(bad.as_bytes()), None, "{bad}");
         }
     }

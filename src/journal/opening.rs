@@ -352,8 +352,7 @@ impl Opening<'_> {
                 first_chain = chain;
             }
         }
-        let opened =
-            OpenedAt { seq: first, segment: what.segment, epoch: what.epoch, directory: what.directory, file };
+        let opened = OpenedAt { seq: first, segment: what.segment, epoch: what.epoch, directory: what.directory, file };
         let head = Head { seq: first + u64::from(count) - 1, chain, batch };
         FirstBatch { bytes, starts, head, first_chain, opened }
     }

@@ -140,8 +140,7 @@ pub(super) fn encode(buffer: &mut Vec<u8>, draft: &Draft, batch: Option<(u64, u3
         }
         buffer.push(b'"');
     }
-    let links =
-        [(LINKS[0], draft.session_prev), (LINKS[1], draft.run_prev), (LINKS[2], draft.run_first)];
+    let links = [(LINKS[0], draft.session_prev), (LINKS[1], draft.run_prev), (LINKS[2], draft.run_first)];
     for (label, seq) in links {
         if seq != 0 {
             number(buffer, label.as_bytes(), seq);

@@ -397,13 +397,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Looks at the journal's own records.
-    fn note(
-        &mut self,
-        first: Seq,
-        record: &RecordRef<'_>,
-        offset: u64,
-        previous: Chain,
-    ) -> Result<(), JournalError> {
+    fn note(&mut self, first: Seq, record: &RecordRef<'_>, offset: u64, previous: Chain) -> Result<(), JournalError> {
         let path = self.path(first);
         let seq = record.seq;
         let not_understood = |cause| JournalError::NotUnderstood { path: path.clone(), offset, seq, cause };
@@ -420,7 +414,12 @@ impl<'a> Replay<'a> {
             SEAL => {
                 let seal: Seal = body(record.body).map_err(not_understood)?;
                 if (seal.head, seal.chain) != (self.last, previous) {
-                    return Err(self.damaged(first, offset, seq, "the seal names another record than the one before it"));
+                    return Err(self.damaged(
+                        first,
+                        offset,
+                        seq,
+                        "the seal names another record than the one before it",
+                    ));
                 }
                 self.unsealed_records = 0;
             }

@@ -203,8 +203,13 @@ mod tests {
         assert_eq!(parse_segment_name(&segment_name(7)), Some(7));
         assert_eq!(parse_segment_name(&segment_name(0)), None);
         assert_eq!(parse_segment_name(&segment_name(u64::MAX)), None);
-        for name in ["7.jsonl", "spare", "00000000000000000007.jsonl.rewrite", "+0000000000000000007.jsonl", "99999999999999999999.jsonl"]
-        {
+        for name in [
+            "7.jsonl",
+            "spare",
+            "00000000000000000007.jsonl.rewrite",
+            "+0000000000000000007.jsonl",
+            "99999999999999999999.jsonl",
+        ] {
             assert_eq!(parse_segment_name(name), None, "{name}");
         }
     }

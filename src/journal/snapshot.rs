@@ -112,12 +112,7 @@ impl SnapshotWriter {
     ///
     /// # Panics
     /// A line holds a line feed or is longer than [`SNAPSHOT_LINE_BYTES_MAX`].
-    pub fn write(
-        &self,
-        head: &Head,
-        at_ms: u64,
-        lines: &mut dyn Iterator<Item = Vec<u8>>,
-    ) -> Result<(), JournalError> {
+    pub fn write(&self, head: &Head, at_ms: u64, lines: &mut dyn Iterator<Item = Vec<u8>>) -> Result<(), JournalError> {
         let table = self.table(head.seq);
         let head = SnapshotHead {
             format: JOURNAL_FORMAT,

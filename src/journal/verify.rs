@@ -122,11 +122,8 @@ pub(super) fn journal_directory(directory: &Path) -> PathBuf {
 /// chain is checked and signatures are not.
 pub fn verify(directory: &Path, keys: &[PublicKey], on_progress: &mut dyn FnMut(Progress)) -> VerifyReport {
     let journal = journal_directory(directory);
-    let mut report = VerifyReport {
-        directory: journal.clone(),
-        signatures_checked: !keys.is_empty(),
-        ..VerifyReport::default()
-    };
+    let mut report =
+        VerifyReport { directory: journal.clone(), signatures_checked: !keys.is_empty(), ..VerifyReport::default() };
     let disk = match RealDisk::open(&journal) {
         Ok(disk) => disk,
         Err(cause) => {
@@ -233,7 +230,9 @@ impl Check<'_> {
         if !self.keys.is_empty() {
             let cause = match seal.check(self.keys) {
                 SealCheck::Good => None,
-                SealCheck::UnknownKey => Some(format!("the seal is signed by key {}, which was not given", seal.key_id)),
+                SealCheck::UnknownKey => {
+                    Some(format!("the seal is signed by key {}, which was not given", seal.key_id))
+                }
                 SealCheck::Forged => Some(format!("the seal's signature is not key {}'s", seal.key_id)),
             };
             if let Some(cause) = cause {

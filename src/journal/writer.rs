@@ -25,8 +25,8 @@ use crate::limits::{
 
 /// The size of a new segment: what is wanted, or a share of the space that is left.
 pub(super) fn segment_bytes_for(wanted: u64, available: u64) -> u64 {
-    let share = available / JOURNAL_SEGMENT_SPACE_SHARE;
-    wanted.min(share).clamp(JOURNAL_SEGMENT_BYTES_MIN, JOURNAL_SEGMENT_BYTES_MAX)
+    let share = (available / JOURNAL_SEGMENT_SPACE_SHARE).max(JOURNAL_SEGMENT_BYTES_MIN);
+    wanted.min(share).min(JOURNAL_SEGMENT_BYTES_MAX)
 }
 
 /// The segment that is being written.
@@ -268,7 +268,8 @@ impl Journal {
     fn encode(&mut self, drafts: &[Draft]) -> Result<Head, JournalError> {
         self.buffer.clear();
         self.starts.clear();
-        let (mut head, count) = (self.parts.head, u32::try_from(drafts.len()).expect("a batch is bounded by its bytes"));
+        let (mut head, count) =
+            (self.parts.head, u32::try_from(drafts.len()).expect("a batch is bounded by its bytes"));
         head.batch += 1;
         for (index, draft) in drafts.iter().enumerate() {
             head.seq += 1;
@@ -310,7 +311,9 @@ impl Journal {
     fn cut_back(&mut self, bytes: u64, cause: io::Error) -> JournalError {
         match self.trim() {
             Ok(()) => self.failed("write", &segment_name(self.parts.tail.first), bytes, cause),
-            Err(_) if self.poisoned.is_some() => JournalError::Poisoned { reason: self.poisoned.clone().unwrap_or_default() },
+            Err(_) if self.poisoned.is_some() => {
+                JournalError::Poisoned { reason: self.poisoned.clone().unwrap_or_default() }
+            }
             Err(JournalError::WriteFailed { cause, .. }) => self.poison("cut back", &cause),
             Err(_) => self.poison("cut back", &cause),
         }

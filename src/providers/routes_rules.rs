@@ -146,7 +146,8 @@ fn resolve_driver(id: Place, raw: &RawTable, findings: &mut Findings) -> Option<
     }
     let message = match OTHERS.iter().find(|other| **other == driver.value) {
         Some(other) => format!(
-            "driver \"{other}\" is not part of this version; next: use \"openai\", with `base_url` for a compatible gateway"
+            "driver \"{other}\" is not part of this version; next: use \"openai\", with `base_url` for a \
+             compatible gateway"
         ),
         None => match nearest(driver.value, ["openai"].into_iter()) {
             Some(name) => format!("unknown driver; next: did you mean \"{name}\"?"),

@@ -304,10 +304,11 @@ impl Turn {
                 return Err("`retry_after` is one line");
             }
         }
-        if let Some(fault) = &self.fault {
-            if fault.after_bytes.is_some() && (fault.kind != FaultKind::Disconnect || fault.after_frames.is_some()) {
-                return Err("`after_bytes` goes with `disconnect` only, and excludes `after_frames`");
-            }
+        if let Some(fault) = &self.fault
+            && fault.after_bytes.is_some()
+            && (fault.kind != FaultKind::Disconnect || fault.after_frames.is_some())
+        {
+            return Err("`after_bytes` goes with `disconnect` only, and excludes `after_frames`");
         }
         Ok(())
     }
@@ -325,7 +326,8 @@ mod tests {
     fn matched_turns_come_first_then_unmatched_ones_in_order_then_the_default() {
         let mut script = parse(
             "[[turn]]\ntext = 'first'\n[[turn]]\nmatch = 'rate'\ntimes = 1\nerror = {status = 429}\n\
-             [[turn]]\nmatch = 'rate'\ntext = 'again'\n[[turn]]\ntext = 'second'\ntimes = 2\n[default]\ntext = 'rest'\n",
+             [[turn]]\nmatch = 'rate'\ntext = 'again'\n[[turn]]\ntext = 'second'\n\
+             times = 2\n[default]\ntext = 'rest'\n",
         )
         .expect("valid");
         let mut numbers = |input| script.choose(input).number;

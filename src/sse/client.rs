@@ -186,7 +186,7 @@ mod tests {
         fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             let mut state = self.taken.lock().unwrap();
             state.1 += 1;
-            if state.1 % 2 == 0 {
+            if state.1.is_multiple_of(2) {
                 return Err(ErrorKind::WouldBlock.into());
             }
             let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();

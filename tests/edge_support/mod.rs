@@ -105,9 +105,20 @@ impl Rig {
         self.edge.local_addr().tcp().expect("the rig listens on TCP")
     }
 
+    /// The next responder that `/later` leaves to the test.
+    pub fn next_later(&self) -> Responder {
+        self.later.recv_timeout(PATIENCE).expect("the handler was never reached")
+    }
+
+    /// The next connection that `/upgrade` leaves to the test.
+    pub fn next_upgrade(&self) -> Upgraded {
+        self.upgrades.recv_timeout(PATIENCE).expect("the handler was never reached")
+    }
+
     pub fn client(&self) -> Client<TcpStream> {
         let stream = TcpStream::connect(self.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream, received: Vec::new() }
     }

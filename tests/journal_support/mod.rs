@@ -99,7 +99,7 @@ pub fn signer() -> Arc<SigningKey> {
 
 /// Small segments and frequent seals, so that edges come often.
 pub fn options() -> Options {
-    Options { segment_bytes: 64 * 1024, seal_interval_ms: 5_000, seal_interval_records: 12, version: "test" }
+    Options { segment_bytes: 20 * 1024, seal_interval_ms: 5_000, seal_interval_records: 12, version: "test" }
 }
 
 pub fn open(disk: &FakeDisk, now_ms: u64) -> Result<(Journal, Recovery, Log), JournalError> {
@@ -174,8 +174,7 @@ impl Promises {
     /// Holds a restart's state against what was promised.
     pub fn check(&mut self, log: &Log, reader: &Reader) -> Result<(), String> {
         self.observe(reader)?;
-        let from_reader: Vec<Entry> =
-            self.visible.values().filter(|entry| !entry.is_journals_own()).cloned().collect();
+        let from_reader: Vec<Entry> = self.visible.values().filter(|entry| !entry.is_journals_own()).cloned().collect();
         if from_reader != log.entries {
             return Err("state and reader differ".to_string());
         }
@@ -211,8 +210,8 @@ pub fn actions(seed: u64, count: usize) -> Vec<Action> {
         3 => Action::CloseAndOpen,
         4 => Action::KillAndOpen,
         // Few large bodies fill a segment, many small ones fill the index.
-        5..=12 => Action::Append { records: 1 + random.below(3), body_bytes: 3_000 + random.below(14_000) as usize },
-        _ => Action::Append { records: 1 + random.below(20), body_bytes: random.below(600) as usize },
+        5..=12 => Action::Append { records: 1 + random.below(3), body_bytes: 800 + random.below(3_000) as usize },
+        _ => Action::Append { records: 1 + random.below(20), body_bytes: random.below(100) as usize },
     };
     (0..count).map(|_| action()).collect()
 }

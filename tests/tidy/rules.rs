@@ -269,6 +269,36 @@ pub fn machine_places(path: &str, text: &str) -> Vec<Violation> {
     broken
 }
 
+/// Every `file::test` and every `docs/…` or `tests/…` path that a document names in backticks exists. `has_test` and
+/// `has_file` tell what there is.
+pub fn cited(
+    path: &str,
+    text: &str,
+    has_test: impl Fn(&str, &str) -> bool,
+    has_file: impl Fn(&str) -> bool,
+) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for quoted in line.split('`').skip(1).step_by(2) {
+            let plain = |text: &str| {
+                !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            };
+            let missing = match quoted.split_once("::") {
+                Some((file, test)) if plain(file) && plain(test) && test.contains('_') => !has_test(file, test),
+                _ => {
+                    let is_path =
+                        ["docs/", "tests/", "scripts/", "deploy/"].iter().any(|folder| quoted.starts_with(folder));
+                    is_path && !quoted.contains([' ', '*', '<', '…']) && !has_file(quoted)
+                }
+            };
+            if missing {
+                broken.push(format!("{path}:{}: {quoted} does not exist; next: correct or remove it", number + 1));
+            }
+        }
+    }
+    broken
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,5 +410,19 @@ mod tests {
             Vec::<Violation>::new()
         );
         assert_eq!(machine_places("docs/a.md", &format!("source = \"registry+https://{host}\"\n")).len(), 1);
+    }
+
+    #[test]
+    fn a_document_that_cites_what_is_not_there_is_named() {
+        let check = |text: &str| {
+            let has_test = |file: &str, test: &str| (file, test) == ("simulation", "nothing_is_lost");
+            cited("README.md", text, has_test, |path| path == "docs/limits.md").len()
+        };
+        assert_eq!(
+            check("see `docs/limits.md` and `simulation::nothing_is_lost`, `tests/root_*.rs`, `worker::Worker`"),
+            0
+        );
+        assert_eq!(check("see `docs/limit.md`"), 1);
+        assert_eq!(check("see `simulation::nothing_was_lost`"), 1);
     }
 }
