@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::http::Bind;
+use crate::http::{Bind, BindError};
 use crate::limits::{
     JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, TRUSTED_PROXIES_MAX,
 };
@@ -81,22 +81,32 @@ pub struct Config {
 }
 
 /// A setting that cannot hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    flag: &'static str,
-    cause: String,
-    next: &'static str,
+#[derive(Debug)]
+pub enum ConfigError {
+    /// `--bind` is no address.
+    Bind(BindError),
+    /// Another flag has a value that cannot hold.
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with its value.
+        cause: String,
+        /// What to write instead.
+        next: &'static str,
+    },
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; next: {}", self.flag, self.cause, self.next)
+        match self {
+            Self::Bind(error) => write!(f, "--bind: {error}"),
+            Self::Flag { flag, cause, next } => write!(f, "{flag}: {cause}; next: {next}"),
+        }
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-const BIND_NEXT: &str = "give an address like 127.0.0.1:4000, [::1]:4000 or unix:/run/kheish/daemon.sock";
 /// Where the control plane listens when nothing is said.
 pub const BIND_DEFAULT: &str = "127.0.0.1:4000";
 /// The state root when nothing is said.
@@ -110,11 +120,7 @@ impl Config {
     pub fn resolve(raw: &RawServe) -> Result<Self, ConfigError> {
         let path = |value: &Option<String>| value.as_ref().map(PathBuf::from);
         Ok(Self {
-            bind: Bind::parse(raw.bind.as_deref().unwrap_or(BIND_DEFAULT)).map_err(|error| ConfigError {
-                flag: "--bind",
-                cause: error.to_string(),
-                next: BIND_NEXT,
-            })?,
+            bind: Bind::parse(raw.bind.as_deref().unwrap_or(BIND_DEFAULT)).map_err(ConfigError::Bind)?,
             state_root: path(&raw.state_root).unwrap_or_else(|| PathBuf::from(STATE_ROOT_DEFAULT)),
             workspace_root: path(&raw.workspace_root).unwrap_or_else(|| PathBuf::from(".")),
             routes_file: path(&raw.routes_file),
@@ -129,7 +135,7 @@ impl Config {
 }
 
 fn parse_proxies(raw: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
-    let error = |cause: String| ConfigError {
+    let error = |cause: String| ConfigError::Flag {
         flag: "--trusted-proxy",
         cause,
         next: "name each proxy by its IP address, e.g. --trusted-proxy 10.0.0.7",
@@ -143,7 +149,7 @@ fn parse_proxies(raw: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
 fn parse_segment_bytes(raw: Option<&str>) -> Result<u64, ConfigError> {
     let Some(raw) = raw else { return Ok(JOURNAL_SEGMENT_BYTES_DEFAULT) };
     raw.parse().ok().filter(|bytes| (JOURNAL_SEGMENT_BYTES_MIN..=JOURNAL_SEGMENT_BYTES_MAX).contains(bytes)).ok_or(
-        ConfigError {
+        ConfigError::Flag {
             flag: "--segment-bytes",
             cause: format!(
                 "{raw:?} is not a number of bytes from {JOURNAL_SEGMENT_BYTES_MIN} to {JOURNAL_SEGMENT_BYTES_MAX}"

@@ -1,4 +1,6 @@
 //! kheish-daemon: owns AI-agent execution. docs/architecture.md has the map; start there.
+//! Owns: the list of rooms.
+//! Never: holds code; a room does.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -49,6 +49,8 @@ pub const BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
 pub const BODY_SMALL_BYTES_MAX: usize = 64 * 1024;
 /// Text of one run input after parsing.
 pub const INPUT_TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A short text of a caller: source, actor, route, model.
+pub const LABEL_BYTES_MAX: usize = 256;
 /// Words of an operator that are kept with a stop or a hold.
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// A provider-side thread id.

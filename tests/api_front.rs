@@ -22,7 +22,7 @@ use kheish_daemon::api::front::{Front, FrontParts};
 use kheish_daemon::api::openapi;
 use kheish_daemon::api::paging::{CURSOR, LIMIT, ORDER, PAGE, Page, PageRequest};
 use kheish_daemon::api::query::{QueryKind, QueryParam};
-use kheish_daemon::api::route::{Access, Handler, Request, Route, Schema, Success};
+use kheish_daemon::api::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use kheish_daemon::api::schemas::Component;
 use kheish_daemon::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use kheish_daemon::clock::SystemClock;
@@ -75,6 +75,7 @@ const fn read(path: &'static str, success: Success, handler: Handler<Fake>) -> R
         path,
         access: Access::ReadOnly,
         body_bytes_max: 0,
+        witness: Witness::AuditFile,
         lane: Lane::Inline,
         summary: "A made-up read for this test.",
         query: &[],
@@ -90,6 +91,7 @@ const fn write(path: &'static str, optional: bool, handler: Handler<Fake>) -> Ro
         method: Method::Post,
         access: Access::Admin,
         body_bytes_max: 1_000,
+        witness: Witness::AuditFile,
         lane: Lane::Worker,
         summary: "A made-up write for this test.",
         request: Some(Request { schema: "Thing", optional }),

@@ -172,6 +172,7 @@ fn random_command(rng: &mut Rng, told: &Told) -> Command {
                 request: raw(format!("{{\"content\":\"{padding}\"}}")),
                 route: "main".to_string(),
                 model: "m".to_string(),
+                submitted_by: None,
                 idempotency,
             }
         }

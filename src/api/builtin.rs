@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::api::call::Call;
-use crate::api::route::{Access, Handler, Route, Schema, Success};
+use crate::api::route::{Access, Handler, Route, Schema, Success, Witness};
 use crate::http::problem::{Code, Problem, codes};
 use crate::http::{Lane, Method, Response};
 
@@ -73,6 +73,7 @@ const fn read<A>(path: &'static str, summary: &'static str, success: Success, ha
         path,
         access: Access::ReadOnly,
         body_bytes_max: 0,
+        witness: Witness::AuditFile,
         lane: Lane::Inline,
         summary,
         query: &[],

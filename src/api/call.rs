@@ -14,7 +14,7 @@ use crate::api::auth::{Auth, Caller, Role};
 use crate::api::cors;
 use crate::api::json;
 use crate::api::query::{Query, event_cursor};
-use crate::api::route::Captures;
+use crate::api::route::{Captures, Witness};
 use crate::api::text::plain;
 use crate::audit::control_plane::{AuditEvent, AuditLine, ControlPlaneAudit};
 use crate::clock::Clock;
@@ -157,7 +157,7 @@ pub(super) struct Trace {
     pub(super) request_id: RequestId,
     pub(super) caller: Option<Caller>,
     pub(super) origin: Option<String>,
-    pub(super) mutation: bool,
+    pub(super) mutation: Option<Witness>,
     pub(super) probe: bool,
     pub(super) started: Instant,
 }
@@ -171,7 +171,7 @@ impl Trace {
             request_id: head.request_id,
             caller: None,
             origin: None,
-            mutation: false,
+            mutation: None,
             probe: false,
             started: Instant::now(),
         }
@@ -182,7 +182,12 @@ impl Trace {
         let status = response.status;
         let role = self.caller.map(|caller| caller.role.as_str());
         let fingerprint = self.caller.and_then(|caller| caller.fingerprint);
-        if self.mutation {
+        let witnessed = match self.mutation {
+            None => false,
+            Some(Witness::AuditFile) => true,
+            Some(Witness::Journal) => status >= 300,
+        };
+        if witnessed {
             witnesses.audit.record(AuditLine {
                 method: Some(self.method),
                 path: Some(self.path.clone()),

@@ -120,7 +120,7 @@ impl<A> Front<A> {
                 return Err(Problem::new(&codes::ROUTE_NOT_FOUND, detail).into());
             }
         };
-        trace.mutation = route.is_mutation();
+        trace.mutation = route.is_mutation().then_some(route.witness);
         let query = Query::read(head.query.as_deref(), route.query)?;
         if route.request.is_some() && head.has_body() {
             json::check_content_type(head.header("content-type"))?;

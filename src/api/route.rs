@@ -76,6 +76,16 @@ pub enum Handler<A> {
     Deferred(fn(&A, Call, Reply)),
 }
 
+/// Where an act that succeeded leaves its trace for an auditor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Witness {
+    /// A line of the control-plane audit file.
+    AuditFile,
+    /// The journal record of the act itself, which names who asked for it: a second line for each run would
+    /// double the writes of the main path and tell nothing more. A refusal still goes to the audit file.
+    Journal,
+}
+
 /// One row. `A` is the context that the handlers need.
 pub struct Route<A: 'static> {
     /// Method; a GET route serves HEAD too.
@@ -86,6 +96,8 @@ pub struct Route<A: 'static> {
     pub access: Access,
     /// Longest body; 0 where a body makes no sense.
     pub body_bytes_max: usize,
+    /// Who witnesses a success; without meaning for reads.
+    pub witness: Witness,
     /// Where the handler runs; [`Lane::Inline`] only for handlers that never block.
     pub lane: Lane,
     /// One sentence for the OpenAPI document and docs/http-api.md.
@@ -293,6 +305,7 @@ mod tests {
             path,
             access: if method == Method::Get { Access::ReadOnly } else { Access::Admin },
             body_bytes_max: if request.is_some() { 10 } else { 0 },
+            witness: Witness::AuditFile,
             lane: Lane::Inline,
             summary: "",
             query: &[],

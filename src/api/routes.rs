@@ -5,7 +5,7 @@
 use super::context::Api;
 use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
-use super::route::{Access, Handler, Request, Route, Schema, Success};
+use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{builtin, runs, runtime, secrets, sessions, status, streams};
 use crate::http::problem::codes;
 use crate::http::{Lane, Method};
@@ -50,6 +50,7 @@ const fn get(
         path,
         access,
         body_bytes_max: 0,
+        witness: Witness::AuditFile,
         lane: Lane::Worker,
         summary,
         query: &[],
@@ -73,6 +74,7 @@ const fn post(
         path,
         access: Access::Admin,
         body_bytes_max: BODY_SMALL_BYTES_MAX,
+        witness: Witness::AuditFile,
         lane: Lane::Worker,
         summary,
         query: &[],
@@ -165,6 +167,8 @@ pub static ROUTES: &[Route<Api>] = &[
     },
     Route {
         body_bytes_max: BODY_BYTES_MAX,
+        // `run.accepted` names the token and the request.
+        witness: Witness::Journal,
         // Parsed in microseconds and handed to the core without waiting: the main path has one hand-over.
         lane: Lane::Inline,
         problems: &[

@@ -11,9 +11,9 @@ use super::paging::{Order, Page, PageRequest};
 use super::run_view::{RunSummary, RunView, fold, run_events};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
-use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus};
-use crate::http::Response;
+use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus, SubmittedBy};
 use crate::http::problem::{Problem, codes};
+use crate::http::{Peer, Response};
 use crate::ids::{RunId, SessionId};
 use crate::sse::{Scope, StreamSpec};
 
@@ -40,8 +40,21 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let Submission { request, mut summary, .. } = submission;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    let submitted_by = Some(submitted_by(call));
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, submitted_by, idempotency };
     Ok(Prepared { session, command, summary })
+}
+
+fn submitted_by(call: &Call) -> SubmittedBy {
+    let actor = call.actor();
+    SubmittedBy {
+        token: actor.caller.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        peer: match actor.peer {
+            Peer::Tcp(address) => Some(address.to_string()),
+            Peer::Unix => None,
+        },
+        request_id: actor.request_id.as_str().to_string(),
+    }
 }
 
 /// Route and model in force: what the caller asks for, else the default.

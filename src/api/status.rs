@@ -118,7 +118,7 @@ struct Status {
     runs: Runs,
     sessions: Sessions,
     journal: JournalView,
-    events: HubStats,
+    events: EventsView,
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<EdgeStats>,
     broker: BrokerView,
@@ -193,6 +193,15 @@ struct JournalView {
 }
 
 #[derive(Debug, Serialize)]
+struct EventsView {
+    /// Newest event id: a cursor for "from now on".
+    tail_event_id_cursor: String,
+    oldest_event_id: String,
+    #[serde(flatten)]
+    streams: HubStats,
+}
+
+#[derive(Debug, Serialize)]
 struct BrokerView {
     alive: bool,
     mailbox_depth: usize,
@@ -237,7 +246,11 @@ fn status(api: &Api) -> Status {
         runs,
         sessions: Sessions { total: view.counts.sessions },
         journal: journal(api, &view),
-        events: api.hub.stats(),
+        events: EventsView {
+            tail_event_id_cursor: view.committed.to_string(),
+            oldest_event_id: api.reader.floor().to_string(),
+            streams: api.hub.stats(),
+        },
         http: api.facts.edge.get().map(|edge| edge.stats()),
         broker: BrokerView {
             alive: broker.is_alive,

@@ -10,7 +10,7 @@ use super::run_view::RunSummary;
 use crate::core::IdempotencyKey;
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, INPUT_TEXT_BYTES_MAX};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, INPUT_TEXT_BYTES_MAX, LABEL_BYTES_MAX};
 
 /// Body of `POST /v1/sessions/{session_id}/runs`. Absent, null and empty mean the same.
 #[derive(Debug, Default, Deserialize)]
@@ -132,8 +132,13 @@ fn given<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
 }
 
-fn text(value: Option<String>) -> Option<String> {
-    value.map(|text| text.trim().to_string()).filter(|text| !text.is_empty())
+/// A short text of the caller; blank means absent.
+fn label(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    let value = value.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
+    if value.as_ref().is_some_and(|text| text.len() > LABEL_BYTES_MAX || text.chars().any(char::is_control)) {
+        return Err(bad(&format!("{field} has at most {LABEL_BYTES_MAX} bytes and no control characters")));
+    }
+    Ok(value)
 }
 
 impl SubmitInput {
@@ -172,11 +177,12 @@ impl SubmitInput {
             return Err(bad("generation.max_output_tokens is 0"));
         }
         let content = content(self.content, self.input_items)?;
+        let (provider, model) = (label("provider", self.provider)?, label("generation.model", generation.model)?);
         let normalised = Normalised {
             content,
-            source_plugin: text(self.source_plugin).unwrap_or_else(|| "daemon".to_string()),
-            source_kind: text(self.source_kind).unwrap_or_else(|| "api".to_string()),
-            actor_id: text(self.actor_id),
+            source_plugin: label("source_plugin", self.source_plugin)?.unwrap_or_else(|| "daemon".to_string()),
+            source_kind: label("source_kind", self.source_kind)?.unwrap_or_else(|| "api".to_string()),
+            actor_id: label("actor_id", self.actor_id)?,
             metadata: self.metadata.filter(|metadata| !metadata.is_null()),
             max_output_tokens: generation.max_output_tokens,
             temperature: generation.temperature,
@@ -189,8 +195,8 @@ impl SubmitInput {
         );
         Ok(Submission {
             summary,
-            provider: text(self.provider),
-            model: text(generation.model),
+            provider,
+            model,
             request: to_raw_value(&normalised).expect("strings, numbers and JSON values serialise"),
             idempotency_key: idempotency_key(key_header, self.idempotency_key.as_deref())?,
         })

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use super::event::Failure;
+use super::event::{Failure, SubmittedBy};
 use super::run::{Run, RunStatus};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
@@ -84,6 +84,8 @@ pub enum Command {
         route: String,
         /// Model, resolved by the caller.
         model: String,
+        /// Who asks.
+        submitted_by: Option<SubmittedBy>,
         /// For repeated submissions.
         idempotency: Option<IdempotencyKey>,
     },

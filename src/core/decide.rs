@@ -2,13 +2,12 @@
 //! Owns: every rule about what is allowed.
 //! Never: emits before all of a command's checks have passed.
 
-use super::command::{Command, Decision, IdempotencyKey, Note, Outcome, Refusal};
+use super::command::{Command, Decision, Note, Outcome, Refusal};
 use super::event::{Body, HoldChanged, Reason, ResumeFinding, RunAccepted, RunFailed, RunResumed, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::txn::{Txn, agent_id, times};
 use crate::ids::{RunId, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
-use serde_json::value::RawValue;
 
 impl Txn<'_> {
     /// Decides one command on top of everything decided in this batch so far.
@@ -18,8 +17,18 @@ impl Txn<'_> {
     pub fn decide(&mut self, command: Command) -> Result<Decision, Refusal> {
         match command {
             Command::CreateSession { id, thread_id } => self.create_session(id, thread_id),
-            Command::SubmitRun { session, request, route, model, idempotency } => {
-                self.submit_run(session, request, route, model, idempotency)
+            Command::SubmitRun { session, request, route, model, submitted_by, idempotency } => {
+                let accepted = RunAccepted {
+                    agent: String::new(),
+                    kind: "input".to_string(),
+                    position: 0,
+                    route,
+                    model,
+                    submitted_by,
+                    idempotency,
+                    request,
+                };
+                self.submit_run(session, accepted)
             }
             Command::CancelRun { run, reason } => self.cancel_run(run, reason),
             Command::InterruptSession { session } => self.interrupt_session(&session),
@@ -47,18 +56,12 @@ impl Txn<'_> {
         Ok(Decision::Session { number, created: true })
     }
 
-    fn submit_run(
-        &mut self,
-        session_id: SessionId,
-        request: Box<RawValue>,
-        route: String,
-        model: String,
-        idempotency: Option<IdempotencyKey>,
-    ) -> Result<Decision, Refusal> {
+    /// `accepted` lacks agent and position, which are decided here.
+    fn submit_run(&mut self, session_id: SessionId, mut accepted: RunAccepted) -> Result<Decision, Refusal> {
         let Some(session_number) = self.session_number(&session_id) else {
             return Err(Refusal::SessionNotFound(session_id));
         };
-        if let Some(key) = &idempotency
+        if let Some(key) = &accepted.idempotency
             && let Some(number) = self.repeated(&key.key)
         {
             let run = self.base().run_id(number);
@@ -82,15 +85,8 @@ impl Txn<'_> {
         let position = if starts { 0 } else { session.queue_runs + 1 };
         let number = self.next_run();
         let run = self.base().run_id(number);
-        let accepted = RunAccepted {
-            agent: agent_id(session_number),
-            kind: "input".to_string(),
-            position,
-            route,
-            model,
-            idempotency,
-            request,
-        };
+        accepted.agent = agent_id(session_number);
+        accepted.position = position;
         self.emit_new_run(session_number, run, Body::RunAccepted(accepted));
         if starts {
             self.start(session_number, number);

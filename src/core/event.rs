@@ -128,11 +128,27 @@ pub struct RunAccepted {
     pub route: String,
     /// Model pinned at acceptance.
     pub model: String,
+    /// Who submitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_by: Option<SubmittedBy>,
     /// Hashes that make a repeated submission return this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
     /// The normalised submission.
     pub request: Box<RawValue>,
+}
+
+/// The caller behind an accepted run: what the control-plane audit would say of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedBy {
+    /// Fingerprint of the bearer token; absent while authentication is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Address of the TCP peer; absent for a Unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The request.
+    pub request_id: String,
 }
 
 /// Times every state record repeats, so that one record suffices to show the run's state.

@@ -18,7 +18,7 @@ mod txn;
 mod view;
 
 pub use command::{Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal};
-pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
+pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding, SubmittedBy};
 pub use run::{Run, RunStatus, RunTable};
 pub use session::{Session, SessionStatus};
 pub use snapshot::{Frozen, RestoreError};

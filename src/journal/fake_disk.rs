@@ -6,7 +6,7 @@
 //! any subset of the unsynced size changes; any subset (half of the time: a prefix) of the unsynced directory
 //! operations, each of which is atomic. What a failed sync does: any part of the unsynced data reaches the
 //! medium, the rest never will although reads still show it, and the next sync succeeds without it. A failed
-//! write leaves a part of its bytes.
+//! write leaves a part of its bytes, or all of them.
 //!
 //! ```
 //! use kheish_daemon::journal::fake_disk::FakeDisk;
@@ -625,10 +625,10 @@ impl DiskFile for FileHandle {
         };
         let part = match outcome {
             Ok(()) => bytes.len(),
+            // All of it is as likely as a part: it may have been on its way when the error or the cut came.
+            Err(_) if machine.random.below(2) == 0 => bytes.len(),
             Err(_) => machine.random.below(bytes.len() as u64) as usize,
         };
-        // A power cut may come after all of it is on its way.
-        let part = if machine.off && machine.random.below(2) == 0 { bytes.len() } else { part };
         if part > 0 {
             machine.change(self.file, FileOp::Write { offset, bytes: bytes[..part].to_vec() });
         }
