@@ -107,6 +107,8 @@ pub const HTTP_CONNECTIONS_PER_PEER_MAX: usize = 256;
 pub const HTTP_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Response bytes that clients have not taken yet, all connections together; whoever exceeds it is cut.
 pub const HTTP_UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Longest body that is copied behind its head so that both leave in one send; a longer one is sent in two.
+pub const HTTP_COPIED_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Hexadecimal digits of a chunk size: 4 GiB, beyond every body limit.
 pub const HTTP_CHUNK_SIZE_DIGITS_MAX: usize = 8;
 /// Chunk extensions of one body, all chunks together. Nobody uses them; they are read and discarded.

@@ -271,8 +271,10 @@ impl Daemon {
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
         }
-        self.api.stops.stop_all();
+        // In this order: an engine that lets go of its run must find no core that hands it the next one, which nobody
+        // would stop any more.
         self.api.core.stop();
+        self.api.stops.stop_all();
         let mut clean = true;
         drop(self.stop_upkeep);
         for worker in std::iter::once(self.core).chain(self.engines).chain([self.snapshots, self.upkeep]) {

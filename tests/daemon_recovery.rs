@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use daemon::{Daemon, Home, Provider};
 use http::{Frame, is_terminal};
+use kheish_daemon::limits::ENGINE_WORKERS;
 use serde_json::{Value, json};
 
 /// Answers everything at once, except the first input with "stall" in it, which it leaves without an end.
@@ -190,7 +191,7 @@ fn a_torn_tail_is_cut_and_reported_and_nothing_acknowledged_goes_with_it() {
         daemon.all_runs().iter().map(|run| run["run_id"].as_str().expect("an id").to_string()).collect();
     assert_eq!(found, runs);
     daemon.stop();
-    let reports = home.records(&home.root(), "journal.recovered");
+    let reports = home.records(&home.root(), &["--kind", "journal.recovered"]);
     let [report] = reports.as_slice() else { panic!("{reports:?}") };
     let body = &report["body"];
     let name = segment.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -234,6 +235,23 @@ fn sigterm_in_the_middle_of_a_run_ends_cleanly_and_the_run_completes_after_the_n
     assert_eq!(daemon.wait_end(&run), "completed");
     let events = ["accepted", "started", "resumed: model_call_in_flight", "output", "completed"];
     assert_eq!(daemon.events_of(&run), events);
+}
+
+/// More runs are active than there are engines, so that each engine that lets go of one is offered the next.
+#[test]
+fn sigterm_ends_cleanly_however_many_runs_hang() {
+    let provider = Provider::start(HANGS);
+    let home = Home::new("drain", Some(&provider));
+    let sessions: Vec<String> = (0..ENGINE_WORKERS * 3).map(|n| format!("s{n}")).collect();
+    let mut daemon = home.start();
+    sessions.iter().for_each(|session| daemon.create_session(session));
+    let runs: Vec<String> = sessions.iter().map(|session| daemon.submit(session, "hang")).collect();
+    for round in 1..=4 {
+        provider.wait_asked("hang", round * ENGINE_WORKERS);
+        daemon.stop();
+        daemon = home.start();
+    }
+    assert!(runs.iter().all(|run| daemon.status_of(run) == "running"));
 }
 
 #[test]

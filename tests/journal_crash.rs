@@ -150,7 +150,7 @@ fn no_acknowledged_record_is_lost_at_any_call_of_a_long_run() {
 #[test]
 fn no_acknowledged_record_is_lost_over_many_seeds() {
     let one_seed = std::env::var("KHEISH_SIM_SEED").is_ok();
-    for seed in seeds(300) {
+    for seed in seeds(200) {
         let workload = actions(seed, 14);
         let calls = calls_of(seed, &workload);
         let step = if one_seed { 1 } else { 1 + calls / 3 };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use super::handle::{CommandError, CoreHandle, Job, Message, Query, Reply};
+use super::handle::{CommandError, CoreHandle, Job, Message, Never, Query, Reply};
 use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::clock::Clock;
@@ -47,6 +47,8 @@ pub struct Parts {
 pub struct CommitLoop {
     parts: Parts,
     inbox: Receiver<Message>,
+    /// Tells those who wait for an answer that none will come.
+    _alive: Sender<Never>,
     published: Arc<Published>,
     view: CoreView,
     /// Engines that wait for work, each at most once, so at most as many as there are engine workers.
@@ -61,11 +63,12 @@ impl CommitLoop {
     /// The loop and the handle to reach it.
     pub fn new(parts: Parts) -> (Self, CoreHandle) {
         let published = Arc::new(Published::default());
-        let (handle, inbox) = CoreHandle::new(published.clone());
+        let (handle, inbox, alive) = CoreHandle::new(published.clone());
         let records_since_snapshot = parts.records_since_snapshot;
         let mut this = Self {
             parts,
             inbox,
+            _alive: alive,
             published,
             view: CoreView::default(),
             idle_engines: VecDeque::new(),

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
 use super::published::{CoreView, Published};
 use crate::core::{Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionView};
@@ -79,13 +79,30 @@ pub(super) enum Message {
 #[derive(Clone)]
 pub struct CoreHandle {
     sender: Sender<Message>,
+    /// Disconnected once the core has ended. A message that came too late for it lies in the mailbox for as long as a
+    /// handle lives, and with it the way for its answer, so waiting for the answer alone would never end.
+    ended: Receiver<Never>,
     published: Arc<Published>,
 }
 
+/// What no channel ever carries.
+pub(super) enum Never {}
+
 impl CoreHandle {
-    pub(super) fn new(published: Arc<Published>) -> (Self, Receiver<Message>) {
+    /// The handle, the mailbox, and what the core holds for as long as it lives.
+    pub(super) fn new(published: Arc<Published>) -> (Self, Receiver<Message>, Sender<Never>) {
         let (sender, inbox) = bounded(CORE_MAILBOX_MAX);
-        (Self { sender, published }, inbox)
+        let (alive, ended) = bounded(0);
+        (Self { sender, ended, published }, inbox, alive)
+    }
+
+    /// Waits for an answer; `None` when the core ended without one.
+    fn wait<T>(&self, answer: &Receiver<T>) -> Option<T> {
+        select! {
+            recv(answer) -> answered => answered.ok(),
+            // It may have answered before it ended.
+            recv(self.ended) -> _ended => answer.try_recv().ok(),
+        }
     }
 
     fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
@@ -109,13 +126,13 @@ impl CoreHandle {
     pub fn execute(&self, command: Command) -> Result<Decision, CommandError> {
         let (reply, outcome) = bounded(1);
         self.submit(command, Box::new(move |result| drop(reply.send(result))));
-        outcome.recv().unwrap_or(Err(CommandError::Stopping))
+        self.wait(&outcome).unwrap_or(Err(CommandError::Stopping))
     }
 
     fn ask<T>(&self, query: impl FnOnce(Sender<T>) -> Query) -> Result<T, CommandError> {
         let (reply, answer) = bounded(1);
         self.send(Message::Ask(query(reply))).map_err(|(error, _)| error)?;
-        answer.recv().map_err(|_| CommandError::Stopping)
+        self.wait(&answer).ok_or(CommandError::Stopping)
     }
 
     /// A session's figures.
@@ -154,7 +171,7 @@ impl CoreHandle {
     pub fn take_run(&self) -> Option<Job> {
         let (reply, job) = bounded(1);
         self.sender.send(Message::TakeRun(reply)).ok()?;
-        job.recv().ok()
+        self.wait(&job)
     }
 
     /// Asks the core to end after what is in its mailbox.

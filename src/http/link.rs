@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use super::counters::{Budget, Counters, Permit, Permits};
 use super::request_id::Generator;
 use super::socket::Socket;
+use crate::limits::HTTP_COPIED_BODY_BYTES_MAX;
 use crate::sys::{Epoll, EventFd};
 
 const IN_FLIGHT: u8 = 1;
@@ -231,12 +232,9 @@ pub(super) struct Outgoing {
     sent: usize,
 }
 
-/// Bodies up to this size are copied behind their head; the copy is cheaper than a second buffer.
-const COPIED_BODY_BYTES_MAX: usize = 64 * 1024;
-
 impl Outgoing {
     pub(super) fn new(mut head: Vec<u8>, mut body: Vec<u8>) -> Self {
-        if body.len() <= COPIED_BODY_BYTES_MAX {
+        if body.len() <= HTTP_COPIED_BODY_BYTES_MAX {
             head.append(&mut body);
         }
         Self { head, body, sent: 0 }

@@ -59,7 +59,7 @@ pub fn parse_hex(text: &[u8]) -> Option<Vec<u8>> {
             _ => None,
         }
     }
-    if !text.len().is_multiple_of(2) {
+    if text.len() % 2 != 0 {
         return None;
     }
     text.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()

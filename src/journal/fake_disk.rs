@@ -24,10 +24,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::{Access, Disk, DiskFile, Identity};
 
-const SECTOR: u64 = 512;
+mod medium;
+
+pub use medium::Random;
+use medium::{Directory, DirectoryOp, FileOp, FileState, apply, apply_entry, persist_some, persist_some_entries};
+
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
-const TRACE_CALLS_MAX: usize = 64;
+const TRACED_CALLS: usize = 64;
 
 /// A call that changes the disk. Reads are not counted and never fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,43 +90,6 @@ struct Machine {
     /// Handles of an earlier boot are dead.
     boot: u64,
     capacity_bytes: Option<u64>,
-}
-
-#[derive(Clone)]
-struct Directory {
-    identity: Identity,
-    seen: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
-    unsynced: Vec<DirectoryOp>,
-}
-
-#[derive(Clone)]
-enum DirectoryOp {
-    Link { name: String, file: u64 },
-    Unlink { name: String, file: u64 },
-    Rename { from: String, to: String, file: u64 },
-}
-
-impl DirectoryOp {
-    fn file(&self) -> u64 {
-        match self {
-            Self::Link { file, .. } | Self::Unlink { file, .. } | Self::Rename { file, .. } => *file,
-        }
-    }
-}
-
-#[derive(Clone, Default)]
-struct FileState {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<FileOp>,
-}
-
-#[derive(Clone)]
-enum FileOp {
-    Write { offset: u64, bytes: Vec<u8> },
-    Grow { bytes: u64 },
-    Cut { bytes: u64 },
 }
 
 impl FakeDisk {
@@ -322,7 +289,7 @@ impl Machine {
             return off();
         }
         self.calls += 1;
-        if self.trace.len() == TRACE_CALLS_MAX {
+        if self.trace.len() == TRACED_CALLS {
             self.trace.remove(0);
         }
         self.trace.push(format!("{} {op:?} {what}", self.calls));
@@ -394,73 +361,6 @@ impl Machine {
         };
         let named: Vec<u64> = self.directories.values().flat_map(names).collect();
         self.files.retain(|inode, _| named.contains(inode));
-    }
-}
-
-fn apply(bytes: &mut Vec<u8>, op: &FileOp) {
-    match op {
-        FileOp::Write { offset, bytes: written } => {
-            let (start, end) = (*offset as usize, *offset as usize + written.len());
-            pad(bytes, end);
-            bytes[start..end].copy_from_slice(written);
-        }
-        FileOp::Grow { bytes: length } => pad(bytes, *length as usize),
-        FileOp::Cut { bytes: length } => bytes.truncate(*length as usize),
-    }
-}
-
-/// Grows with NUL bytes; many times faster than `Vec::resize` in unoptimised tests.
-fn pad(bytes: &mut Vec<u8>, length: usize) {
-    bytes.extend_from_slice(&vec![0; length.saturating_sub(bytes.len())]);
-}
-
-fn persist_some(durable: &mut Vec<u8>, unsynced: &[FileOp], random: &mut Random) {
-    for op in unsynced {
-        match op {
-            FileOp::Write { offset, bytes } => {
-                // All, none and a mixture are each likely enough to be met often.
-                let style = random.below(4);
-                let (mut at, end) = (*offset, offset + bytes.len() as u64);
-                while at < end {
-                    let sector_end = ((at / SECTOR + 1) * SECTOR).min(end);
-                    let keep = style == 0 || (style != 1 && random.below(2) == 0);
-                    if keep {
-                        let part = bytes[(at - offset) as usize..(sector_end - offset) as usize].to_vec();
-                        apply(durable, &FileOp::Write { offset: at, bytes: part });
-                    }
-                    at = sector_end;
-                }
-            }
-            size_change if random.below(2) == 0 => apply(durable, size_change),
-            _ => {}
-        }
-    }
-}
-
-fn apply_entry(entries: &mut BTreeMap<String, u64>, op: &DirectoryOp) {
-    match op {
-        DirectoryOp::Link { name, file } => drop(entries.insert(name.clone(), *file)),
-        DirectoryOp::Unlink { name, file } => {
-            if entries.get(name) == Some(file) {
-                entries.remove(name);
-            }
-        }
-        DirectoryOp::Rename { from, to, file } => {
-            if entries.get(from) == Some(file) {
-                entries.remove(from);
-            }
-            entries.insert(to.clone(), *file);
-        }
-    }
-}
-
-fn persist_some_entries(durable: &mut BTreeMap<String, u64>, unsynced: &[DirectoryOp], random: &mut Random) {
-    let prefix = (random.below(2) == 0).then(|| random.below(unsynced.len() as u64 + 1) as usize);
-    for (index, op) in unsynced.iter().enumerate() {
-        let keep = prefix.map_or_else(|| random.below(2) == 0, |length| index < length);
-        if keep {
-            apply_entry(durable, op);
-        }
     }
 }
 
@@ -671,25 +571,5 @@ impl DiskFile for FileHandle {
 
     fn identity(&self) -> io::Result<Identity> {
         self.state(|_| Identity { device: 1, inode: self.file, born_ns: Some(self.file) })
-    }
-}
-
-/// A small generator (splitmix64): the same seed gives the same disk on every machine.
-#[derive(Debug, Clone, Copy)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next 64 bits.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`; 0 when `bound` is 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.draw() % bound }
     }
 }

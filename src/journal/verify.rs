@@ -274,7 +274,7 @@ impl Restore for Check<'_> {
             }
             _ => {}
         }
-        if self.report.records.is_multiple_of(PROGRESS_RECORDS) {
+        if self.report.records % PROGRESS_RECORDS == 0 {
             (self.on_progress)(Progress { records: self.report.records, seq: record.seq });
         }
         Ok(())

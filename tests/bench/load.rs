@@ -50,6 +50,8 @@ impl Load {
 pub struct Sample {
     /// Replies within the measured time.
     pub replies: u64,
+    /// All replies, the warm-up's too.
+    pub replies_with_warm_up: u64,
     /// The measured time in seconds.
     pub seconds: f64,
     /// From request written to reply read.
@@ -101,7 +103,7 @@ pub fn run(address: SocketAddr, load: Load, exchange: &mut impl Exchange) -> io:
         }
     }
 
-    let mut sample = Sample { replies: 0, seconds: 0.0, latency: Histogram::new() };
+    let mut sample = Sample { replies: 0, replies_with_warm_up: 0, seconds: 0.0, latency: Histogram::new() };
     let (mut ready, mut buffer) = (Vec::new(), vec![0u8; 64 * 1024]);
     let mut last_reply = started;
     let mut outstanding = sent;
@@ -120,6 +122,7 @@ pub fn run(address: SocketAddr, load: Load, exchange: &mut impl Exchange) -> io:
             now = Instant::now();
             last_reply = now;
             outstanding -= 1;
+            sample.replies_with_warm_up += 1;
             if now >= measure_from && now < measure_until {
                 sample.replies += 1;
                 sample.latency.add(now.duration_since(connection.sent_at).as_nanos() as u64);

@@ -45,9 +45,12 @@ impl Redis {
         Ok(Self { process, address })
     }
 
-    /// SETs by the same client code that submits runs to the daemon.
-    pub fn measure(&self, load: Load, new_keys: bool) -> io::Result<Sample> {
-        load::run(self.address, load, &mut RedisSet::new(new_keys))
+    /// SETs by the same client code that submits runs to the daemon. With the processor time of the server in
+    /// microseconds.
+    pub fn measure(&self, load: Load, new_keys: bool) -> io::Result<(Sample, u64)> {
+        let before = self.process.cpu_us()?;
+        let sample = load::run(self.address, load, &mut RedisSet::new(new_keys))?;
+        Ok((sample, self.process.cpu_us()? - before))
     }
 
     /// Ends the server.

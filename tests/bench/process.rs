@@ -41,6 +41,15 @@ impl Process {
         Ok((field("VmRSS:"), field("RssAnon:")))
     }
 
+    /// Processor time used so far, in microseconds, in steps of 10 ms.
+    pub fn cpu_us(&self) -> io::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        // The name in parentheses may hold blanks; user and system time are the 12th and 13th field behind it.
+        let behind_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+        Ok(ticks.sum::<u64>() * 10_000)
+    }
+
     /// Threads now.
     pub fn thread_count(&self) -> io::Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/task", self.id()))?.count())

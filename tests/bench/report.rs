@@ -14,11 +14,24 @@ pub struct Point {
     pub p50_us: f64,
     /// 99th percentile in microseconds; 0 where it was not reported.
     pub p99_us: f64,
+    /// Processor time of the server per reply in microseconds; 0 where it was not measured.
+    pub cpu_us: f64,
 }
 
-impl From<&Sample> for Point {
-    fn from(sample: &Sample) -> Self {
-        Self { rate: sample.rate(), p50_us: sample.latency.quantile_us(0.5), p99_us: sample.latency.quantile_us(0.99) }
+impl Point {
+    /// The figures of `sample`, in which the server used `cpu_us` of processor time.
+    pub fn new(sample: &Sample, cpu_us: u64) -> Self {
+        Self {
+            rate: sample.rate(),
+            p50_us: sample.latency.quantile_us(0.5),
+            p99_us: sample.latency.quantile_us(0.99),
+            cpu_us: cpu_us as f64 / sample.replies_with_warm_up.max(1) as f64,
+        }
+    }
+
+    /// A rate alone.
+    pub fn rate(rate: f64) -> Self {
+        Self { rate, p50_us: 0.0, p99_us: 0.0, cpu_us: 0.0 }
     }
 }
 
@@ -47,14 +60,17 @@ pub fn accepts(rows: &[Accepts], seconds: f64) -> Value {
         "\nDurable accepts per second (median of the rounds, {seconds:.0} s each, one request in flight per client)"
     );
     println!(
-        "{:>7} | {:>9} {:>8} {:>8} | {:>9} {:>8} {:>8} {:>6} | {:>9} {:>8} {:>6}",
-        "clients", "daemon/s", "p50 us", "p99 us", "redis/s", "p50 us", "p99 us", "ratio", "pg/s", "mean us", "ratio"
+        "{:>7} | {:>9} {:>8} {:>8} {:>6} | {:>9} {:>8} {:>8} {:>6} {:>6} | {:>9} {:>8} {:>6}",
+        "clients", "daemon/s", "p50 us", "p99 us", "cpu us", "redis/s", "p50 us", "p99 us", "cpu us", "ratio", "pg/s", "mean us", "ratio"
     );
     let mut out = Vec::new();
     for row in rows {
         let Some(daemon) = median(&row.daemon) else { continue };
         let mut line =
-            format!("{:>7} | {:>9.0} {:>8.0} {:>8.0}", row.clients, daemon.rate, daemon.p50_us, daemon.p99_us);
+            format!(
+            "{:>7} | {:>9.0} {:>8.0} {:>8.0} {:>6.1}",
+            row.clients, daemon.rate, daemon.p50_us, daemon.p99_us, daemon.cpu_us
+        );
         let mut value = json!({ "clients": row.clients, "daemon": point(daemon), "daemon_rounds": rates(&row.daemon) });
         match median(&row.redis) {
             Some(redis) => {
@@ -67,7 +83,7 @@ pub fn accepts(rows: &[Accepts], seconds: f64) -> Value {
                 value["redis_rounds"] = rates(&row.redis);
                 value["ratio_to_redis"] = json!(rounded(ratio));
             }
-            None => line.push_str(&format!(" | {:>9} {:>8} {:>8} {:>6}", "-", "-", "-", "-")),
+            None => line.push_str(&format!(" | {:>9} {:>8} {:>8} {:>6} {:>6}", "-", "-", "-", "-", "-")),
         }
         match median(&row.postgres) {
             Some(postgres) => {
@@ -93,7 +109,7 @@ pub fn rounded(number: f64) -> f64 {
 
 /// A point as JSON.
 pub fn point(point: Point) -> Value {
-    json!({ "per_second": rounded(point.rate), "p50_us": rounded(point.p50_us), "p99_us": rounded(point.p99_us) })
+    json!({ "per_second": rounded(point.rate), "p50_us": rounded(point.p50_us), "p99_us": rounded(point.p99_us), "cpu_us": rounded(point.cpu_us) })
 }
 
 fn rates(points: &[Point]) -> Value {

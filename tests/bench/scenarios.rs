@@ -48,13 +48,16 @@ fn held(base: &Path, name: &str) -> io::Result<(Folder, Daemon)> {
     Ok((folder, daemon))
 }
 
-/// Durable accepts: authenticated submissions, each in the journal before its reply, execution held.
-pub fn accepts(base: &Path, load: Load) -> io::Result<Sample> {
+/// Durable accepts: authenticated submissions, each in the journal before its reply, execution held. With the
+/// processor time of the daemon in microseconds.
+pub fn accepts(base: &Path, load: Load) -> io::Result<(Sample, u64)> {
     let (_folder, daemon) = held(base, "accepts")?;
     daemon.create_sessions()?;
+    let before = daemon.process.cpu_us()?;
     let sample = daemon.submit(0, load)?;
+    let cpu_us = daemon.process.cpu_us()? - before;
     daemon.process.stop()?;
-    Ok(sample)
+    Ok((sample, cpu_us))
 }
 
 /// `GET /v1/status`.

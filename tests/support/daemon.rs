@@ -12,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,8 @@ struct Log {
 
 impl Log {
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().expect("the log's reader does not panic")
+        // A test that failed while it looked has not harmed the lines.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first thing that `look` finds in a line; `None` when the process ended without it.
@@ -113,7 +114,7 @@ impl Log {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{what}: not within {PATIENCE:?}:\n{}", log.lines.join("\n"));
-            log = self.grown.wait_timeout(log, left).expect("the log's reader does not panic").0;
+            log = self.grown.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -166,7 +167,7 @@ impl Drop for Process {
             let _ended = reader.join();
         }
         if std::thread::panicking() {
-            let log = self.log.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let log = self.log.lock();
             let tail = log.lines.len().saturating_sub(40);
             eprintln!("the last lines of process {}:\n{}", self.child.id(), log.lines[tail..].join("\n"));
         }
@@ -262,10 +263,10 @@ impl Home {
         (output.status.code().expect("an exit code"), text(&output.stdout) + &text(&output.stderr))
     }
 
-    /// The records of the journal in `root` whose kind begins with `kind`, read from its files.
-    pub fn records(&self, root: &Path, kind: &str) -> Vec<Value> {
+    /// The records of the journal in `root` that pass `filter` (options of `journal show`), read from its files.
+    pub fn records(&self, root: &Path, filter: &[&str]) -> Vec<Value> {
         let root = root.to_str().expect("a UTF-8 path");
-        let (code, lines) = self.command(&["journal", "show", "--offline", "--state-root", root, "--kind", kind]);
+        let (code, lines) = self.command(&[&["journal", "show", "--offline", "--state-root", root], filter].concat());
         assert_eq!(code, 0, "{lines}");
         lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
@@ -467,6 +468,11 @@ impl Daemon {
                 None => return runs,
             }
         }
+    }
+
+    /// SIGKILL, while others are still talking to it.
+    pub fn strike(&self) {
+        sys::kill(self.pid(), 9).expect("a child of ours");
     }
 
     /// SIGKILL, and the end of the process.
