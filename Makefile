@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo test test-root bench build limits clean
+.PHONY: help demo test test-kill test-root bench build limits clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ test: ## Everything that CI runs and that needs no root: format, lints, all test
 	$(CARGO) clippy $(CARGO_OPTIONS) --all-targets -- --deny warnings
 	for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
 	$(CARGO) test $(CARGO_OPTIONS)
+
+test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
+	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill
 
 test-root: ## The tests that mount small file systems; run as root, skips are counted and printed
 	./scripts/test-root.sh

@@ -13,6 +13,7 @@ pub mod commit;
 pub mod config;
 pub mod core;
 pub mod engine;
+pub mod hex;
 pub mod http;
 pub mod ids;
 pub mod journal;

@@ -440,8 +440,8 @@ pub const CONTEXT_BYTES_MAX: usize = 1024 * 1024;
 pub const CONTEXT_RUNS_MAX: usize = 500;
 /// Records read to assemble them: a session with a long queue has many between two exchanges.
 pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
-/// Pause before an engine offers a finished run again that the full disk refused.
-pub const ENGINE_STORAGE_RETRY_MS: u64 = 1_000;
+/// Pause before an engine tries again what a full disk, queue or broker refused.
+pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.
 pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
 
@@ -462,7 +462,7 @@ pub const INODES_USED_ERROR_PERCENT: u64 = 95;
 
 /// Proxies that may be named with `--trusted-proxy`.
 pub const TRUSTED_PROXIES_MAX: usize = 64;
-/// Time that requests and runs in hand get to end after SIGTERM.
+/// Time that requests in flight get to end after SIGTERM.
 pub const DRAIN_MS: u64 = 10_000;
 /// Pause between two looks of the main thread at the others.
 pub const WATCH_INTERVAL_MS: i32 = 500;
@@ -471,9 +471,9 @@ pub const WATCH_INTERVAL_MS: i32 = 500;
 
 /// A segment's size where space is ample: a start rewrites at most this much, and retention works in such steps.
 pub const JOURNAL_SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-/// A segment's smallest size: room for containment commands on a nearly full disk.
+/// A segment's smallest size where space is short: room for containment commands on a nearly full disk.
 pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 64 * 1024;
-/// A segment's largest size: with one batch more, every offset in it fits 32 bits.
+/// A segment's largest size as a setting.
 pub const JOURNAL_SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// A new segment takes at most one part in this many of the free space, so that tail and reserve leave room.
 pub const JOURNAL_SEGMENT_SPACE_SHARE: u64 = 16;
@@ -481,9 +481,12 @@ pub const JOURNAL_SEGMENT_SPACE_SHARE: u64 = 16;
 pub const JOURNAL_BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 const _: () =
     assert!(JOURNAL_BATCH_BYTES_MAX >= BODY_BYTES_MAX + CORE_BATCH_BYTES_MAX, "a request must fit in a batch");
+/// A segment file, however it came to grow; a larger one is not ours.
+pub const JOURNAL_FILE_BYTES_MAX: u64 = 2 * JOURNAL_SEGMENT_BYTES_MAX;
+const _: () = assert!(JOURNAL_FILE_BYTES_MAX <= u32::MAX as u64, "offsets in the sparse index have 32 bits");
 const _: () = assert!(
-    JOURNAL_SEGMENT_BYTES_MAX + JOURNAL_BATCH_BYTES_MAX as u64 + JOURNAL_ROOM_BYTES < u32::MAX as u64,
-    "offsets in the sparse index have 32 bits"
+    JOURNAL_SEGMENT_BYTES_MAX + JOURNAL_BATCH_BYTES_MAX as u64 + JOURNAL_ROOM_BYTES < JOURNAL_FILE_BYTES_MAX,
+    "the largest segment has room for one more batch"
 );
 /// Preallocated beyond a batch that outgrows its segment, and asked for at start: the next seal needs less.
 pub const JOURNAL_ROOM_BYTES: u64 = 16 * 1024;

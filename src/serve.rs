@@ -66,6 +66,11 @@ fn step<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> ServeError {
     move |cause| ServeError { what, cause: cause.to_string() }
 }
 
+/// An error of the operating system, with the thing that it happened to.
+fn file_error(action: &str, path: &Path, cause: std::io::Error) -> String {
+    format!("cannot {action} {}: {cause}; next: check the path, its owner and its disk", path.display())
+}
+
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -115,7 +120,8 @@ impl Daemon {
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
-        std::fs::create_dir_all(&config.workspace_root).map_err(step("workspace root"))?;
+        std::fs::create_dir_all(&config.workspace_root)
+            .map_err(|cause| step("workspace root")(file_error("create", &config.workspace_root, cause)))?;
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
@@ -152,7 +158,8 @@ impl Daemon {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
-        let broker = Broker::start(store).map_err(step("threads"))?;
+        let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
+        let broker = Broker::start(store, inline).map_err(step("threads"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
             state_root: root.path().to_path_buf(),
@@ -261,8 +268,8 @@ impl Daemon {
         log::info!("stop signal received; draining");
     }
 
-    /// Lets requests and runs in hand end within the drain time, then ends everything in order. A run that is
-    /// not done by then stays active in the journal and is resumed at the next start.
+    /// Lets requests in flight end within the drain time, then ends everything in order. A run in hand is let go at
+    /// once: it stays active in the journal and is resumed at the next start.
     fn stop(self) -> Result<(), ServeError> {
         self.api.facts.draining.store(true, Ordering::SeqCst);
         if !self.edge.drain(Duration::from_millis(DRAIN_MS)) {
@@ -331,9 +338,13 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
     let store = Store::open(&root, master_key).map_err(step("auth store"))?;
     let journal_directory = root.directory(Directory::Journal);
-    let nothing_signed = journal::is_empty(&journal_directory).map_err(step("journal"))?;
+    let nothing_signed = journal::is_empty(&journal_directory)
+        .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
     let signer = load_signing_key(config, root.path(), nothing_signed)?;
-    let disk = |directory: &Path| RealDisk::open(directory).map(Box::new).map_err(step("journal"));
+    let disk = |directory: &Path| {
+        let opened = RealDisk::open(directory).map(Box::new);
+        opened.map_err(|cause| step("journal")(file_error("open", directory, cause)))
+    };
     let options = Options { segment_bytes: config.segment_bytes, ..Options::default() };
     let mut restored = Restored::default();
     let (journal, recovery) = Journal::open(

@@ -103,7 +103,7 @@ impl World {
 fn sweep_one(seed: u64, n: u64, errno: i32, mode: FaultMode, workload: &[Action]) {
     let disk = FakeDisk::new(seed ^ n << 8);
     disk.fail_at(n, errno, mode);
-    let (log, promises, cuts) = (Log::default(), Promises::default(), n % 2 == 0);
+    let (log, promises, cuts) = (Log::default(), Promises::default(), n.is_multiple_of(2));
     let mut world = World { disk, now_ms: NOW_MS, journal: None, log, promises, cuts };
     world.boot();
     for action in workload {
@@ -168,6 +168,20 @@ fn a_failed_write_is_cut_back_and_the_next_append_succeeds() {
         let (journal, _, log) = open(&disk, NOW_MS).unwrap();
         assert_eq!((log.entries.len(), log.entries[2].seq), (3, committed));
         drop(journal);
+    }
+}
+
+#[test]
+fn a_refused_batch_does_not_come_back_after_a_power_cut() {
+    for seed in 0..100 {
+        let disk = FakeDisk::new(seed);
+        let (mut journal, _, _) = open(&disk, NOW_MS).unwrap();
+        journal.append(&batch(&journal, 2)).unwrap();
+        disk.fail_ops_at(&[Op::Write], 1, EIO, FaultMode::Once);
+        journal.append(&batch(&journal, 1)).expect_err("the write failed");
+        drop(journal);
+        disk.crash();
+        assert_eq!(open(&disk, NOW_MS).unwrap().2.entries.len(), 2, "seed {seed}");
     }
 }
 
@@ -285,6 +299,7 @@ fn a_full_disk_refuses_normal_work_serves_containment_and_heals_by_itself() {
     };
     assert!(matches!(full, JournalError::Full { .. }), "{full}");
     assert!(!journal.reserve_is_intact());
+    journal.maintain(NOW_MS).expect("a full disk is no failure of the upkeep");
     let reader = journal.reader();
     let newest = reader.read(reader.committed()).expect("reads go on");
     assert!(newest.seq > 0);

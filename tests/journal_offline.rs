@@ -69,6 +69,7 @@ fn set_mode(directory: &Path, directory_mode: u32, file_mode: u32) {
 fn a_read_only_copy_is_verified_with_the_public_key_alone() {
     let root = root("verify");
     assert!(is_empty(&root.join("journal")).unwrap());
+    assert!(verify(&root, &[], &mut |_| {}).problem.is_some_and(|problem| problem.reason.contains("no segment")));
     let (mut journal, mut log) = open(&root);
     log.entries.extend(fill(&mut journal, 30));
     journal.snapshot_writer().write(&journal.head(), NOW_MS, &mut log.lines()).unwrap();

@@ -58,7 +58,7 @@ fn user(text: &str) -> Message {
 }
 
 fn run_with(route: &Route, messages: &[Message], cancel: &Cancel, on_event: &mut dyn FnMut(TurnEvent<'_>)) -> Turn {
-    let request = TurnRequest { model: "m", instructions: Some("Be brief."), messages };
+    let request = TurnRequest { instructions: Some("Be brief."), ..asks(messages) };
     let auth = Some(Auth::bearer(Secret::new(b"sk-test".to_vec())));
     run_turn(route, &request, Attempt { net: &net(), clock: &SystemClock, cancel, auth }, on_event)
 }
@@ -147,7 +147,7 @@ fn the_digest_recorded_before_sending_is_that_of_the_bytes_sent() {
     let raw = RawServer::start(move |mut stream| seen.send(read_request(&mut stream)).expect("test listens"));
     let route = route(&raw.url(), "");
     let messages = [user("hi")];
-    let turn = TurnRequest { model: "m", instructions: None, messages: &messages };
+    let turn = asks(&messages);
     let prepared = PreparedTurn::new(&route, &turn).expect("fits");
     let cancel = Cancel::new();
     let attempt = Attempt { net: &net(), clock: &SystemClock, cancel: &cancel, auth: None };
@@ -227,7 +227,7 @@ fn no_connection_is_a_network_failure_and_a_refused_credential_an_auth_failure()
     let route = scripted_route(&server, "");
     let refused = || Err(CredentialRefused { reason: "lease revoked; next: set the slot again".to_string() });
     let (messages, cancel) = ([user("hi")], Cancel::new());
-    let request = TurnRequest { model: "m", instructions: None, messages: &messages };
+    let request = asks(&messages);
     let auth = Some(Auth::bearer_from(refused));
     let turn =
         run_turn(&route, &request, Attempt { net: &net(), clock: &SystemClock, cancel: &cancel, auth }, &mut |_| {});

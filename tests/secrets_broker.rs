@@ -16,7 +16,7 @@ use state_root_scratch::{KEY, Scratch, id, key, record, store_path};
 const NOW: u64 = 1_767_225_600_000;
 
 fn start(root: &StateRoot) -> Broker {
-    Broker::start(Store::open(root, key(KEY)).unwrap()).unwrap()
+    Broker::start(Store::open(root, key(KEY)).unwrap(), Vec::new()).unwrap()
 }
 
 fn request(slot: &SlotId, ttl_ms: u64) -> LeaseRequest {
@@ -205,7 +205,7 @@ fn a_write_that_cannot_be_persisted_changes_nothing_and_works_again_when_the_cau
 fn a_daemon_without_a_key_runs_and_refuses_writes() {
     let scratch = Scratch::new();
     let root = scratch.open_root();
-    let broker = Broker::start(Store::open(&root, None).unwrap()).unwrap();
+    let broker = Broker::start(Store::open(&root, None).unwrap(), Vec::new()).unwrap();
     let handle = broker.handle();
     assert_eq!(handle.slots().unwrap(), []);
     let error = handle.put(record("a", Provider::OpenAi, "sk-secret-one")).unwrap_err();

@@ -183,7 +183,7 @@ fn a_store_of_the_first_build_is_still_read() {
     let root = scratch.open_root();
     fs::write(store_path(&root), include_bytes!("data/secrets/global-slots.v1.json")).unwrap();
     fs::set_permissions(store_path(&root), fs::Permissions::from_mode(0o600)).unwrap();
-    let broker = Broker::start(Store::open(&root, key(KEY)).unwrap()).unwrap();
+    let broker = Broker::start(Store::open(&root, key(KEY)).unwrap(), Vec::new()).unwrap();
     let handle = broker.handle();
 
     let shown = serde_json::to_value(handle.slots().unwrap()).unwrap();

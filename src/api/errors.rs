@@ -13,6 +13,7 @@ impl From<CommandError> for Problem {
             CommandError::Refused(refusal) => refusal_code(refusal),
             CommandError::Busy => &codes::CORE_BUSY,
             CommandError::StorageFull { .. } => &codes::STORAGE_FULL,
+            CommandError::WriteFailed { .. } => &codes::SERVICE_UNAVAILABLE,
             CommandError::Poisoned { .. } => &codes::JOURNAL_POISONED,
             CommandError::TooLarge { .. } => &codes::PAYLOAD_TOO_LARGE,
             CommandError::Stopping => &codes::CORE_UNAVAILABLE,

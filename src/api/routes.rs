@@ -91,14 +91,21 @@ pub static ROUTES: &[Route<Api>] = &[
     builtin::readyz(),
     builtin::capabilities(),
     builtin::openapi(),
-    get(
-        "/v1/status",
-        Access::ReadOnly,
-        "The daemon's state in one document.",
-        json(200, "Status"),
-        Handler::Plain(status::get),
-    ),
-    get("/v1/runtime", Access::ReadOnly, "Settings in force.", json(200, "Runtime"), Handler::Plain(runtime::get)),
+    // Inline, as the probes are: while a sync hangs, every worker may be waiting for the core.
+    Route {
+        lane: Lane::Inline,
+        ..get(
+            "/v1/status",
+            Access::ReadOnly,
+            "The daemon's state in one document.",
+            json(200, "Status"),
+            Handler::Plain(status::get),
+        )
+    },
+    Route {
+        lane: Lane::Inline,
+        ..get("/v1/runtime", Access::ReadOnly, "Settings in force.", json(200, "Runtime"), Handler::Plain(runtime::get))
+    },
     post(
         "/v1/runtime/hold",
         "Suspend or allow the starting of queued runs.",

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::call::Call;
 use super::context::Api;
+use crate::hex::to_hex;
 use crate::http::Response;
 use crate::http::problem::Problem;
 use crate::providers::{Capabilities, Diagnostic, Route, RouteCredential};
@@ -75,7 +76,7 @@ pub fn view(api: &Api) -> RuntimeView {
         routes: api.routes.iter().flat_map(|routes| routes.iter()).map(|route| route_view(route)).collect(),
         routes_file: api.routes.as_ref().map(|routes| RoutesFile {
             path: routes.source().path.display().to_string(),
-            sha256: routes.source().sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: to_hex(&routes.source().sha256),
         }),
         route_diagnostics: api.routes.iter().flat_map(|routes| routes.diagnostics()).cloned().collect(),
         // No tool exists yet that a mode could allow, and nothing is captured.

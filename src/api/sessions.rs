@@ -12,6 +12,7 @@ use super::paging::{Page, PageRequest};
 use super::run_view::{RunEventEntry, run_events};
 use super::streams;
 use crate::core::{Command, Decision, Order, RunQuery, SessionStatus, SessionView as CoreView};
+use crate::hex::to_hex;
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
@@ -113,8 +114,7 @@ fn generated_id() -> Result<SessionId, Problem> {
     SystemRandom::new().fill(&mut bytes).map_err(|_| {
         Problem::new(&codes::INTERNAL_ERROR, "the system's random source failed; next: check /dev/urandom")
     })?;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(SessionId::parse(&format!("session-{digits}")).expect("hex digits make a legal id"))
+    Ok(SessionId::parse(&format!("session-{}", to_hex(&bytes))).expect("hex digits make a legal id"))
 }
 
 /// `GET /v1/sessions`.

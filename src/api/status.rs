@@ -13,7 +13,7 @@ use super::call::Call;
 use super::context::Api;
 use super::readiness::{ProviderReadiness, not_ready, provider_readiness};
 use crate::audit::control_plane::{AuditStats, ControlPlaneAudit};
-use crate::commit::CoreView;
+use crate::commit::{CommandError, CoreView};
 use crate::core::RunStatus;
 use crate::http::problem::Problem;
 use crate::http::{Edge, EdgeStats, Response};
@@ -317,7 +317,7 @@ fn journal(api: &Api, view: &CoreView) -> JournalView {
         core_queue_depth: api.core.queue_depth(),
         core_last_progress_ms: view.last_progress_ms,
         poisoned: view.poisoned.is_some(),
-        reason: view.poisoned.clone().or_else(|| view.storage_full.clone()),
+        reason: view.poisoned.clone().or_else(|| view.refusing.as_ref().map(ToString::to_string)),
     }
 }
 
@@ -336,8 +336,12 @@ fn findings(
     if let Some(problem) = not_ready(api) {
         add(Severity::Error, problem.code.code, problem.detail.clone(), None, problem.code.next);
     }
-    if let Some(reason) = &view.storage_full {
-        add(Severity::Error, "storage_full", reason.clone(), None, "free space under the state root");
+    match &view.refusing {
+        Some(CommandError::StorageFull { reason }) => {
+            add(Severity::Error, "storage_full", reason.clone(), None, "free space under the state root");
+        }
+        Some(error) => add(Severity::Error, "journal_write_failed", error.to_string(), None, "check the disk"),
+        None => {}
     }
     if control_plane.externally_exposed_without_auth {
         let message = "anybody who reaches this address controls the daemon".to_string();

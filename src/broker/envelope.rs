@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::master_key::MasterKey;
+use crate::hex::to_hex;
 
 /// The envelope version that this build reads and writes.
 pub(super) const VERSION: u32 = 1;
@@ -65,7 +66,7 @@ pub(super) fn seal(mut plaintext: Zeroizing<Vec<u8>>, key: &MasterKey) -> Option
         .expect("a store is far below the cipher's length limit");
     let envelope = Envelope {
         version: u64::from(VERSION),
-        key_fingerprint: hex(&fingerprint),
+        key_fingerprint: to_hex(&fingerprint),
         salt: STANDARD.encode(salt),
         nonce: STANDARD.encode(nonce),
         ciphertext: STANDARD.encode(&*plaintext),
@@ -81,7 +82,7 @@ pub(super) fn open(bytes: &[u8], key: &MasterKey) -> Result<Zeroizing<Vec<u8>>, 
     // With the key's own header instead of the file's: when that opens, the key is right and a header that
     // says otherwise was altered; when it does not, the header tells why.
     let opened = parts.as_ref().and_then(|parts| decrypt(parts, key, &own));
-    let is_own_header = envelope.version == u64::from(VERSION) && envelope.key_fingerprint == hex(&own);
+    let is_own_header = envelope.version == u64::from(VERSION) && envelope.key_fingerprint == to_hex(&own);
     match opened {
         Some(_) if !is_own_header => Err(Refusal::Damaged { reason: "its header was altered" }),
         Some(_) if canonical(&envelope) != bytes => Err(Refusal::Damaged { reason: "its text was altered" }),
@@ -90,7 +91,7 @@ pub(super) fn open(bytes: &[u8], key: &MasterKey) -> Result<Zeroizing<Vec<u8>>, 
         None if parts.is_none() => Err(Refusal::Damaged { reason: "a field is not of its form" }),
         None if is_own_header => Err(Refusal::Damaged { reason: "its bytes do not verify under the right key" }),
         None if envelope.version == 0 => Err(Refusal::Damaged { reason: "its version is not a version" }),
-        None => Err(Refusal::WrongKey { written_with: envelope.key_fingerprint, given: hex(&own) }),
+        None => Err(Refusal::WrongKey { written_with: envelope.key_fingerprint, given: to_hex(&own) }),
     }
 }
 
@@ -180,14 +181,6 @@ fn canonical(envelope: &Envelope) -> Vec<u8> {
     text
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +205,7 @@ mod tests {
         assert!(!String::from_utf8(bytes.clone()).unwrap().contains("canary"));
         let refusal = open(&bytes, &key(2)).unwrap_err();
         let expected =
-            Refusal::WrongKey { written_with: hex(&fingerprint(&key(1))), given: hex(&fingerprint(&key(2))) };
+            Refusal::WrongKey { written_with: to_hex(&fingerprint(&key(1))), given: to_hex(&fingerprint(&key(2))) };
         assert_eq!(refusal, expected);
     }
 
@@ -257,8 +250,8 @@ mod tests {
     fn an_altered_header_is_damage_and_a_newer_envelope_is_newer() {
         let key = key(1);
         let text = String::from_utf8(sealed(&key)).unwrap();
-        let other = hex(&fingerprint(&self::key(2)));
-        let header = text.replace(&hex(&fingerprint(&key)), &other);
+        let other = to_hex(&fingerprint(&self::key(2)));
+        let header = text.replace(&to_hex(&fingerprint(&key)), &other);
         assert_eq!(open(header.as_bytes(), &key).unwrap_err(), Refusal::Damaged { reason: "its header was altered" });
         // Under the key that the altered header names it is damage no less.
         assert_eq!(

@@ -252,6 +252,14 @@ impl BrokerHandle {
         self.shared.published().redactor.redact(text)
     }
 
+    /// As [`BrokerHandle::redact`], for a text that arrives in pieces: what of it can be shown now, and how many of
+    /// its bytes that stands for. The others may be the beginning of a secret and wait for the next piece.
+    pub fn redact_settled(&self, text: &str) -> (String, usize) {
+        let published = self.shared.published();
+        let settled = published.redactor.settled(text);
+        (published.redactor.redact(&text[..settled]), settled)
+    }
+
     /// How the broker is doing. Does not wait.
     pub fn stats(&self) -> BrokerStats {
         BrokerStats {
@@ -288,20 +296,20 @@ pub struct Broker {
 
 impl Broker {
     /// Starts the broker's thread on an open store. The caller keeps the state root's lock for as long as it
-    /// runs.
+    /// runs. `foreign` are secrets that live elsewhere, in the routes file, and are redacted as well.
     ///
     /// # Errors
     /// The operating system refused the thread.
-    pub fn start(store: Store) -> io::Result<Self> {
+    pub fn start(store: Store, foreign: Vec<Arc<Secret>>) -> io::Result<Self> {
         let (inbox, commands) = bounded(BROKER_MAILBOX_MAX);
         let retired = Retired::default();
         let shared = Arc::new(Shared {
-            published: Mutex::new(Arc::new(publish(&store, &retired))),
+            published: Mutex::new(Arc::new(publish(&store, &retired, &foreign))),
             is_alive: AtomicBool::new(true),
             handled_count: AtomicU64::new(0),
             lease_count: AtomicU64::new(0),
         });
-        let actor = Actor { store, leases: Leases::default(), retired, shared: Arc::clone(&shared) };
+        let actor = Actor { store, leases: Leases::default(), retired, foreign, shared: Arc::clone(&shared) };
         let worker = Worker::spawn("broker", move || actor.run(commands))?;
         Ok(Self { handle: BrokerHandle { inbox, shared }, worker })
     }
@@ -322,14 +330,16 @@ impl Broker {
     }
 }
 
-fn publish(store: &Store, retired: &Retired) -> Published {
-    Published { slots: store.list(), redactor: Redactor::new(store.secrets().chain(retired.iter())) }
+fn publish(store: &Store, retired: &Retired, foreign: &[Arc<Secret>]) -> Published {
+    let secrets = store.secrets().chain(retired.iter()).chain(foreign.iter().map(AsRef::as_ref));
+    Published { slots: store.list(), redactor: Redactor::new(secrets) }
 }
 
 struct Actor {
     store: Store,
     leases: Leases,
     retired: Retired,
+    foreign: Vec<Arc<Secret>>,
     shared: Arc<Shared>,
 }
 
@@ -375,7 +385,7 @@ impl Actor {
         if let Some(former) = former {
             self.retired.push(former);
         }
-        let published = Arc::new(publish(&self.store, &self.retired));
+        let published = Arc::new(publish(&self.store, &self.retired, &self.foreign));
         *self.shared.published.lock().unwrap_or_else(PoisonError::into_inner) = published;
     }
 

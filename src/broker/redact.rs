@@ -42,6 +42,8 @@ impl Retired {
 pub(super) struct Redactor {
     /// Sorted by their bytes, without duplicates; each has at least [`SECRET_BYTES_MIN`] bytes.
     patterns: Vec<Secret>,
+    /// Bytes of the longest pattern.
+    longest: usize,
 }
 
 impl Redactor {
@@ -50,11 +52,41 @@ impl Redactor {
             secrets.flat_map(spellings).filter(|pattern| pattern.len() >= SECRET_BYTES_MIN).collect();
         patterns.sort_by(|one, other| one.expose().cmp(other.expose()));
         patterns.dedup_by(|one, other| one.expose() == other.expose());
-        Self { patterns }
+        let longest = patterns.iter().map(Secret::len).max().unwrap_or(0);
+        Self { patterns, longest }
     }
 
     /// `text` with [`REDACTED`] in place of every secret.
     pub(super) fn redact(&self, text: &str) -> String {
+        let found = self.found(text);
+        if found.is_empty() { text.to_string() } else { replace_spans(text.as_bytes(), &found) }
+    }
+
+    /// How many bytes of `text` no continuation can make a part of a secret. The rest may be shown only together with
+    /// what follows it.
+    pub(super) fn settled(&self, text: &str) -> usize {
+        let bytes = text.as_bytes();
+        let mut settled = self.open_at(bytes);
+        for decoded in [percent_decoded(bytes), json_unescaped(bytes)] {
+            settled = settled.min(decoded.positions[self.open_at(&decoded.bytes)]);
+        }
+        if !self.patterns.is_empty() {
+            settled = settled.min(unfinished_escape(bytes));
+        }
+        // Nor may a secret be cut in two because another one may begin inside it.
+        for (start, end) in self.found(text).into_iter().rev() {
+            if start < settled && settled < end {
+                settled = start;
+            }
+        }
+        (0..=settled).rev().find(|position| text.is_char_boundary(*position)).unwrap_or(0)
+    }
+
+    /// Where secrets stand in `text`, in order; they may overlap.
+    fn found(&self, text: &str) -> Vec<(usize, usize)> {
+        if self.patterns.is_empty() {
+            return Vec::new();
+        }
         let mut found = self.spans(text.as_bytes(), |position| position);
         if text.contains('%') {
             self.add_decoded(&percent_decoded(text.as_bytes()), &mut found);
@@ -62,15 +94,23 @@ impl Redactor {
         if text.contains('\\') {
             self.add_decoded(&json_unescaped(text.as_bytes()), &mut found);
         }
-        if found.is_empty() {
-            return text.to_string();
-        }
         found.sort_unstable();
-        replace_spans(text.as_bytes(), &found)
+        found
     }
 
     fn add_decoded(&self, decoded: &Decoded, found: &mut Vec<(usize, usize)>) {
         found.extend(self.spans(&decoded.bytes, |position| decoded.positions[position]));
+    }
+
+    /// The first position from which `bytes` is the beginning of a pattern that goes on; their length when there is
+    /// none.
+    fn open_at(&self, bytes: &[u8]) -> usize {
+        let first = (bytes.len() + 1).saturating_sub(self.longest);
+        let is_open = |rest: &[u8]| {
+            let from = self.patterns.partition_point(|pattern| pattern.expose() <= rest);
+            self.patterns.get(from).is_some_and(|pattern| pattern.expose().starts_with(rest))
+        };
+        (first..bytes.len()).find(|position| is_open(&bytes[*position..])).unwrap_or(bytes.len())
     }
 
     /// Where patterns occur in `bytes`; `place` maps a position there to one in the original text.
@@ -206,6 +246,23 @@ fn four_digits(text: &[u8]) -> Option<u32> {
     text.get(..4)?.iter().try_fold(0, |value, digit| Some(value * 16 + hex_digit(*digit)?))
 }
 
+/// Where an escape begins that the next bytes may complete; the length of the text when there is none.
+fn unfinished_escape(text: &[u8]) -> usize {
+    let is_unfinished = |escape: &[u8]| match escape {
+        [b'%'] | [b'\\'] => true,
+        [b'%', digit] => hex_digit(*digit).is_some(),
+        [b'\\', b'u', tail @ ..] if tail.len() < 4 => tail.iter().all(|digit| hex_digit(*digit).is_some()),
+        // The first half of a surrogate pair.
+        [b'\\', b'u', tail @ ..] if tail.len() < 10 => {
+            four_digits(tail).is_some_and(|first| (0xd800..0xdc00).contains(&first))
+                && b"\\u".starts_with(&tail[4..tail.len().min(6)])
+        }
+        _ => false,
+    };
+    let first = text.len().saturating_sub(11);
+    (first..text.len()).find(|position| is_unfinished(&text[*position..])).unwrap_or(text.len())
+}
+
 fn hex_digit(digit: u8) -> Option<u32> {
     char::from(digit).to_digit(16)
 }
@@ -296,6 +353,46 @@ mod tests {
             assert_eq!(redactor.redact(text), text);
         }
         assert_eq!(Redactor::default().redact("anything at all"), "anything at all");
+    }
+
+    /// What a reader sees of a text that arrives in pieces.
+    fn in_pieces(redactor: &Redactor, pieces: &[&str]) -> Vec<String> {
+        let (mut shown, mut held) = (Vec::new(), String::new());
+        for piece in pieces {
+            held.push_str(piece);
+            let settled = redactor.settled(&held);
+            shown.push(redactor.redact(&held[..settled]));
+            held.drain(..settled);
+        }
+        shown.push(redactor.redact(&held));
+        shown
+    }
+
+    #[test]
+    fn a_secret_that_arrives_in_pieces_is_hidden_however_it_is_cut() {
+        let secret = "sk-s\u{f6}cret-\"key\"";
+        let redactor = redactor(&[secret, "cret-other-secret"]);
+        let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let json = serde_json::to_string(&format!("{secret}\u{1f600}")).unwrap();
+        let json_ascii = json.replace('\u{f6}', "\\u00F6");
+        for spelling in [secret, &percent, json.trim_matches('"'), json_ascii.trim_matches('"')] {
+            let text = format!("before {spelling} after");
+            let whole = redactor.redact(&text);
+            assert!(whole.starts_with("before <redacted>"), "{whole}");
+            let characters: Vec<String> = text.chars().map(String::from).collect();
+            let characters: Vec<&str> = characters.iter().map(String::as_str).collect();
+            assert_eq!(in_pieces(&redactor, &characters).concat(), whole);
+            for (at, _) in text.char_indices() {
+                assert_eq!(in_pieces(&redactor, &[&text[..at], &text[at..]]).concat(), whole, "cut at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_without_the_beginning_of_a_secret_is_not_held_back() {
+        let redactor = redactor(&["sk-secret-key"]);
+        assert_eq!(in_pieces(&redactor, &["Hello ", "ask me", " s", "o"]), ["Hello ", "ask me", " ", "so", ""]);
+        assert_eq!(in_pieces(&Redactor::default(), &["100 %", "\\", "s"]), ["100 %", "\\", "s", ""]);
     }
 
     #[test]

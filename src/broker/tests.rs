@@ -20,13 +20,16 @@ fn a_full_mailbox_is_a_typed_refusal_and_readers_do_not_wait() {
     let (_root, store) = store(&scratch);
     let (entered, hangs) = bounded(1);
     let (release, go_on) = bounded::<()>(1);
-    let broker = Broker::start(store.with_faults(move |step| {
-        if step == Step::Sync {
-            entered.send(()).unwrap();
-            go_on.recv().unwrap();
-        }
-        Ok(())
-    }))
+    let broker = Broker::start(
+        store.with_faults(move |step| {
+            if step == Step::Sync {
+                entered.send(()).unwrap();
+                go_on.recv().unwrap();
+            }
+            Ok(())
+        }),
+        Vec::new(),
+    )
     .unwrap();
     let handle = broker.handle();
 
@@ -56,7 +59,7 @@ fn a_broker_that_panicked_is_a_typed_error_and_still_redacts() {
     let scratch = Scratch::new("broker-panic");
     let (_root, mut store) = store(&scratch);
     store.put(record("a", "secret-one")).unwrap();
-    let broker = Broker::start(store.with_faults(|_| panic!("disk driver"))).unwrap();
+    let broker = Broker::start(store.with_faults(|_| panic!("disk driver")), Vec::new()).unwrap();
     let handle = broker.handle();
     let lease = handle
         .lease(

@@ -12,7 +12,7 @@ use super::handle::{CommandError, CoreHandle, Job, Message, Never, Query, Reply}
 use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Event, Refusal, State, Txn};
+use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Txn};
 use crate::ids::RunId;
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS};
@@ -53,11 +53,21 @@ pub struct CommitLoop {
     view: CoreView,
     /// Engines that wait for work, each at most once, so at most as many as there are engine workers.
     idle_engines: VecDeque<Sender<Job>>,
+    /// A command too large for the batch that it arrived with; it begins the next one.
+    carried: Option<(Command, Reply)>,
+    /// When the disk last refused.
+    refused_at_ms: u64,
     records_since_snapshot: u64,
     stopping: bool,
 }
 
-type Decided = (Reply, Result<Decision, Refusal>);
+/// One command of a batch.
+struct Decided {
+    reply: Reply,
+    outcome: Result<Decision, Refusal>,
+    /// The command once more, if it may be served from the reserve.
+    containment: Option<Command>,
+}
 
 impl CommitLoop {
     /// The loop and the handle to reach it.
@@ -72,6 +82,8 @@ impl CommitLoop {
             published,
             view: CoreView::default(),
             idle_engines: VecDeque::new(),
+            carried: None,
+            refused_at_ms: 0,
             records_since_snapshot,
             stopping: false,
         };
@@ -96,39 +108,34 @@ impl CommitLoop {
             self.hand_out_runs();
             self.maintain();
         }
-        let now_ms = self.parts.clock.now_ms();
-        let frozen = self.parts.state.freeze();
         // Dropping the waiting engines' channels tells them to end.
         self.idle_engines.clear();
-        if self.parts.journal.poisoned().is_some() {
-            return Ok(());
+        let Self { parts, inbox, .. } = self;
+        let closed = close(parts);
+        for message in inbox.try_iter() {
+            if let Message::Decide { reply, .. } = message {
+                reply(Err(CommandError::Stopping));
+            }
         }
-        let writer = self.parts.journal.snapshot_writer();
-        let head = self.parts.journal.close(now_ms)?;
-        let job = SnapshotJob { head, frozen, writer, at_ms: now_ms };
-        if self.parts.snapshots.try_send(job).is_err() {
-            log::error!("the snapshot writer has ended; the next start replays the journal");
-        }
-        Ok(())
+        closed
     }
 
     /// Waits for the first message and takes what else is there, within the batch's bounds.
     fn gather(&mut self, commands: &mut Vec<(Command, Reply)>, queries: &mut Vec<Query>) {
-        let poisoned = self.view.poisoned.is_some() || self.view.storage_full.is_some();
-        let wait_ms = if self.parts.state.wants_pump() && !poisoned { 0 } else { CORE_TICK_MS };
-        let mut next = match self.inbox.recv_timeout(Duration::from_millis(wait_ms)) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                self.stopping = true;
-                None
-            }
-        };
+        self.published.end_batch();
+        let mut next = self.first_message();
+        self.published.begin_batch();
         let mut bytes = 0;
         while let Some(message) = next.take() {
             match message {
                 Message::Decide { command, reply } => {
-                    bytes += weight(&command);
+                    let weight = weight(&command);
+                    // A command that alone breaks the journal's bound must not take others with it.
+                    if !commands.is_empty() && bytes + weight > CORE_BATCH_BYTES_MAX {
+                        self.carried = Some((command, reply));
+                        return;
+                    }
+                    bytes += weight;
                     commands.push((command, reply));
                 }
                 Message::Ask(query) => queries.push(query),
@@ -142,16 +149,34 @@ impl CommitLoop {
         }
     }
 
-    fn commit(&mut self, commands: impl Iterator<Item = (Command, Reply)>) {
-        if let Some(reason) = self.parts.journal.poisoned() {
-            for (_, reply) in commands {
-                reply(Err(CommandError::Poisoned { reason: reason.to_string() }));
-            }
-            return;
+    /// What to begin a batch with; `None` when a tick has passed without a message.
+    fn first_message(&mut self) -> Option<Message> {
+        if let Some((command, reply)) = self.carried.take() {
+            return Some(Message::Decide { command, reply });
         }
-        let now_ms = self.parts.clock.now_ms();
-        let mut txn = Txn::new(&self.parts.state, now_ms, self.parts.journal.next_seq());
-        let decided: Vec<Decided> = commands.map(|(command, reply)| (reply, txn.decide(command))).collect();
+        let refusing = self.view.poisoned.is_some() || self.view.refusing.is_some();
+        let wait_ms = if self.parts.state.wants_pump() && !refusing { 0 } else { CORE_TICK_MS };
+        match self.inbox.recv_timeout(Duration::from_millis(wait_ms)) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.stopping = true;
+                None
+            }
+        }
+    }
+
+    fn commit(&mut self, commands: impl Iterator<Item = (Command, Reply)>) {
+        if let Some(error) = poisoned(&self.parts.journal) {
+            return commands.for_each(|(_, reply)| reply(Err(error.clone())));
+        }
+        let mut txn = self.begin();
+        let decided: Vec<Decided> = commands
+            .map(|(command, reply)| {
+                let containment = command.is_containment().then(|| command.clone());
+                Decided { reply, outcome: txn.decide(command), containment }
+            })
+            .collect();
         if self.parts.state.wants_pump() {
             let pumped = txn.decide(Command::Pump { limit: CORE_PUMP_RUNS_MAX });
             debug_assert!(pumped.is_ok(), "a pump is never refused");
@@ -160,54 +185,81 @@ impl CommitLoop {
         if events.is_empty() {
             return release(decided);
         }
-        let drafts: Vec<Draft> = events.iter().map(draft).collect();
-        self.published.begin_batch();
-        let began = Instant::now();
-        let written = self.parts.journal.append(&drafts);
-        self.published.end_batch();
-        match written {
+        match self.write(delta, &events, Journal::append) {
             Ok(()) => {
-                self.parts.state.absorb(delta);
-                self.count(events.len() as u64, began);
+                self.view.refusing = None;
+                self.publish();
                 release(decided);
-                (self.parts.effects.committed)();
-                self.report_stops(&events);
+                self.announce(&events);
             }
             Err(error) => self.refuse(decided, error),
         }
     }
 
+    fn begin(&self) -> Txn<'_> {
+        Txn::new(&self.parts.state, self.parts.clock.now_ms(), self.parts.journal.next_seq())
+    }
+
+    /// Makes a batch durable and then the state.
+    fn write(
+        &mut self,
+        delta: Delta,
+        events: &[Event],
+        append: fn(&mut Journal, &[Draft]) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let drafts: Vec<Draft> = events.iter().map(draft).collect();
+        let began = Instant::now();
+        append(&mut self.parts.journal, &drafts)?;
+        self.parts.state.absorb(delta);
+        self.count(events.len() as u64, began);
+        Ok(())
+    }
+
     fn count(&mut self, records: u64, began: Instant) {
         self.view.batches += 1;
         self.view.records += records;
-        self.view.storage_full = None;
         self.view.last_commit_us = began.elapsed().as_micros() as u64;
         self.view.slowest_commit_us = self.view.slowest_commit_us.max(self.view.last_commit_us);
         self.records_since_snapshot += records;
-        self.publish();
     }
 
+    /// Answers a batch that was not written. On a full disk its containment commands are served from the reserve, each
+    /// by itself, so that a large one does not take the room of the others.
     fn refuse(&mut self, decided: Vec<Decided>, error: JournalError) {
-        let reason = error.to_string();
-        let error = match error {
-            JournalError::Full { .. } => {
-                self.view.storage_full = Some(reason.clone());
-                CommandError::StorageFull { reason }
-            }
-            JournalError::TooLarge { .. } => CommandError::TooLarge { reason },
-            _ => {
-                self.view.poisoned = Some(reason.clone());
-                CommandError::Poisoned { reason }
-            }
-        };
+        let error = CommandError::from(error);
         log::error!("a batch of {} commands was refused: {error}", decided.len());
-        self.publish();
-        for (reply, _) in decided {
-            reply(Err(error.clone()));
+        self.note_refusal(&error);
+        for Decided { reply, containment, .. } in decided {
+            reply(match (&error, containment) {
+                (CommandError::StorageFull { .. }, Some(command)) => self.contain(command),
+                _ => Err(error.clone()),
+            });
         }
     }
 
-    fn report_stops(&self, events: &[Event]) {
+    fn note_refusal(&mut self, error: &CommandError) {
+        if matches!(error, CommandError::StorageFull { .. } | CommandError::WriteFailed { .. }) {
+            self.view.refusing = Some(error.clone());
+            self.refused_at_ms = self.parts.clock.now_ms();
+        }
+        self.publish();
+    }
+
+    fn contain(&mut self, command: Command) -> Result<Decision, CommandError> {
+        let mut txn = self.begin();
+        let decision = txn.decide(command)?;
+        let (delta, events) = txn.finish();
+        if !events.is_empty() {
+            self.write(delta, &events, Journal::append_from_reserve)?;
+            self.publish();
+            self.announce(&events);
+        }
+        Ok(decision)
+    }
+
+    /// Tells the others of a committed batch.
+    fn announce(&self, events: &[Event]) {
+        (self.parts.effects.committed)();
         for event in events {
             if let (Body::RunCancelled(_) | Body::RunInterrupted(_), Some(run)) = (&event.body, event.run) {
                 (self.parts.effects.stopped)(run);
@@ -218,6 +270,7 @@ impl CommitLoop {
     fn publish(&mut self) {
         self.view.counts = self.parts.state.counts();
         self.view.committed = self.parts.journal.head().seq;
+        self.view.poisoned = poisoned(&self.parts.journal).map(|error| error.to_string());
         self.view.last_progress_ms = self.parts.clock.now_ms();
         self.published.publish(self.view.clone());
     }
@@ -243,18 +296,24 @@ impl CommitLoop {
     }
 
     fn maintain(&mut self) {
-        if self.view.poisoned.is_some() {
-            return;
-        }
         let now_ms = self.parts.clock.now_ms();
-        if let Err(error) = self.parts.journal.maintain(now_ms) {
-            log::error!("the journal's upkeep failed: {error}");
-            if !matches!(error, JournalError::Full { .. }) {
-                self.view.poisoned = Some(error.to_string());
+        // The difference either way: a clock that was set back must not end this.
+        let has_passed = |since_ms: u64| now_ms.abs_diff(since_ms) >= CORE_TICK_MS;
+        let refused = self.view.refusing.is_some();
+        if self.view.poisoned.is_none() && (!refused || has_passed(self.refused_at_ms)) {
+            match self.parts.journal.maintain(now_ms) {
+                Ok(_) if refused => {
+                    self.view.refusing = None;
+                    self.publish();
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    log::error!("the journal's upkeep failed: {error}");
+                    self.note_refusal(&error.into());
+                }
             }
-            self.publish();
         }
-        if now_ms.saturating_sub(self.view.last_progress_ms) >= CORE_TICK_MS {
+        if has_passed(self.view.last_progress_ms) {
             self.publish();
         }
         if self.records_since_snapshot >= self.parts.snapshot_interval_records {
@@ -282,8 +341,27 @@ impl CommitLoop {
     }
 }
 
+/// Seals the journal and leaves a snapshot.
+fn close(parts: Parts) -> Result<(), JournalError> {
+    if parts.journal.poisoned().is_some() {
+        return Ok(());
+    }
+    let at_ms = parts.clock.now_ms();
+    let (frozen, writer) = (parts.state.freeze(), parts.journal.snapshot_writer());
+    let head = parts.journal.close(at_ms)?;
+    if parts.snapshots.try_send(SnapshotJob { head, frozen, writer, at_ms }).is_err() {
+        log::error!("the snapshot writer has ended; the next start replays the journal");
+    }
+    Ok(())
+}
+
+/// What everybody hears once a sync has failed.
+fn poisoned(journal: &Journal) -> Option<CommandError> {
+    journal.poisoned().map(|reason| JournalError::Poisoned { reason: reason.to_string() }.into())
+}
+
 fn release(decided: Vec<Decided>) {
-    for (reply, outcome) in decided {
+    for Decided { reply, outcome, .. } in decided {
         reply(outcome.map_err(CommandError::Refused));
     }
 }

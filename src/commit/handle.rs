@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::core::{Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionView};
 use crate::ids::{RunId, SessionId};
+use crate::journal::JournalError;
 use crate::limits::CORE_MAILBOX_MAX;
 
 /// Where a command's outcome goes, called on the core thread once the batch is durable. Must not block.
@@ -27,6 +28,11 @@ pub enum CommandError {
     Busy,
     /// The disk is full; heals when space returns.
     StorageFull {
+        /// What the journal said.
+        reason: String,
+    },
+    /// A write failed for another reason than space; the next one is tried again.
+    WriteFailed {
         /// What the journal said.
         reason: String,
     },
@@ -51,13 +57,39 @@ impl fmt::Display for CommandError {
             Self::Busy => {
                 write!(f, "{CORE_MAILBOX_MAX} commands are waiting already; next: retry after a second")
             }
-            Self::StorageFull { reason } | Self::Poisoned { reason } | Self::TooLarge { reason } => f.write_str(reason),
+            Self::StorageFull { reason }
+            | Self::WriteFailed { reason }
+            | Self::Poisoned { reason }
+            | Self::TooLarge { reason } => f.write_str(reason),
             Self::Stopping => f.write_str("the daemon is stopping; next: retry when it is back"),
         }
     }
 }
 
 impl std::error::Error for CommandError {}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<JournalError> for CommandError {
+    fn from(error: JournalError) -> Self {
+        let reason = error.to_string();
+        match error {
+            JournalError::Full { .. } => Self::StorageFull { reason },
+            JournalError::TooLarge { .. } => Self::TooLarge { reason },
+            JournalError::Poisoned { .. } => Self::Poisoned { reason },
+            JournalError::WriteFailed { .. }
+            | JournalError::Io { .. }
+            | JournalError::Damaged { .. }
+            | JournalError::FormatNewer { .. }
+            | JournalError::NotUnderstood { .. }
+            | JournalError::SnapshotContradicts { .. } => Self::WriteFailed { reason },
+        }
+    }
+}
 
 /// A question about committed state. Answered after the batch it arrived with.
 pub(super) enum Query {
@@ -112,7 +144,8 @@ impl CoreHandle {
         })
     }
 
-    /// Hands over a command; `reply` is called exactly once, here if the command could not be handed over.
+    /// Hands over a command; `reply` is called exactly once, here if the command could not be handed over. Only when
+    /// the core panics is it dropped without a call.
     pub fn submit(&self, command: Command, reply: Reply) {
         if let Err((error, Message::Decide { reply, .. })) = self.send(Message::Decide { command, reply }) {
             reply(Err(error));
@@ -185,7 +218,8 @@ impl CoreHandle {
         self.published.view()
     }
 
-    /// Age of the batch whose sync has not returned, in milliseconds.
+    /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it
+    /// waits for work.
     pub fn batch_age_ms(&self) -> Option<u64> {
         self.published.batch_age_ms()
     }

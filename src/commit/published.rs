@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::handle::CommandError;
 use crate::core::Counts;
 use crate::ids::Seq;
 
@@ -22,8 +23,9 @@ pub struct CoreView {
     pub records: u64,
     /// Why the journal accepts nothing more, if it does not.
     pub poisoned: Option<String>,
-    /// Why the last batch was refused for lack of space, if it was.
-    pub storage_full: Option<String>,
+    /// Why the last batch or upkeep was refused by the disk, if it was: [`CommandError::StorageFull`] or
+    /// [`CommandError::WriteFailed`]. Heals by itself.
+    pub refusing: Option<CommandError>,
     /// Duration of the last sync in microseconds.
     pub last_commit_us: u64,
     /// Longest sync since start in microseconds.
@@ -37,7 +39,7 @@ pub struct CoreView {
 pub struct Published {
     view: Mutex<Arc<CoreView>>,
     start: Instant,
-    /// Milliseconds after `start` at which the open batch began, plus one; 0 when there is none.
+    /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
 }
 
@@ -58,17 +60,17 @@ impl Published {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
-    /// Marks the begin of a batch's write.
+    /// Marks the begin of a pass: a batch, its replies and the journal's upkeep.
     pub fn begin_batch(&self) {
         self.batch_began.store(self.elapsed_ms() + 1, Ordering::Release);
     }
 
-    /// Marks its end, whatever became of it.
+    /// Marks its end.
     pub fn end_batch(&self) {
         self.batch_began.store(0, Ordering::Release);
     }
 
-    /// Age of the open batch in milliseconds.
+    /// Age of the present pass in milliseconds.
     pub fn batch_age_ms(&self) -> Option<u64> {
         match self.batch_began.load(Ordering::Acquire) {
             0 => None,

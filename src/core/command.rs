@@ -139,6 +139,20 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it only stops work or holds it back. On a full disk such a command is served from the journal's reserve,
+    /// so that an operator can still act.
+    pub fn is_containment(&self) -> bool {
+        matches!(
+            self,
+            Self::CancelRun { .. }
+                | Self::InterruptSession { .. }
+                | Self::EndSession { .. }
+                | Self::SetHold { held: true, .. }
+        )
+    }
+}
+
 /// What was decided; true once the batch is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {

@@ -299,27 +299,15 @@ impl Body {
 mod hex16 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
+    use crate::hex::{parse_hex, to_hex};
+
     pub fn serialize<S: Serializer>(bytes: &[u8; 16], serializer: S) -> Result<S::Ok, S::Error> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0u8; 32];
-        for (index, byte) in bytes.iter().enumerate() {
-            text[2 * index] = DIGITS[usize::from(byte >> 4)];
-            text[2 * index + 1] = DIGITS[usize::from(byte & 15)];
-        }
-        serializer.serialize_str(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+        serializer.serialize_str(&to_hex(bytes))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 16], D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let text = text.as_bytes();
-        if text.len() != 32 {
-            return Err(D::Error::custom("expected 32 hex digits"));
-        }
-        let mut bytes = [0u8; 16];
-        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            let digit = |c: u8| (c as char).to_digit(16).ok_or_else(|| D::Error::custom("not a hex digit"));
-            *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-        }
-        Ok(bytes)
+        let bytes = parse_hex(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        bytes.ok_or_else(|| D::Error::custom("expected 32 lower-case hex digits"))
     }
 }

@@ -1,6 +1,6 @@
 //! The functional core: sessions, runs, per-session queues, idempotency.
 //! Owns: the meaning of every record that is not the journal's own, and the state folded from them.
-//! May touch: nothing outside this folder but `ids` and `limits`.
+//! May touch: nothing outside this folder but `ids`, `hex` and `limits`.
 //! Never: reads a clock, a file, a socket or a random source; starts a thread; blocks.
 //!
 //! Commands go in ([`Command`]), events come out ([`Event`]), and [`Txn::apply`] is the only code that turns

@@ -2,6 +2,8 @@
 //! Owns: the questions that can be answered from memory.
 //! Never: renders a wire type; texts are read from the journal by whoever holds a position.
 
+use std::collections::HashMap;
+
 use super::run::RunStatus;
 use super::session::{Session, SessionStatus};
 use super::state::State;
@@ -117,6 +119,10 @@ impl State {
     /// # Panics
     /// There is no such run.
     pub fn position_of(&self, number: u32) -> RunPosition {
+        self.position(number, |number| self.place_in_queue(number))
+    }
+
+    fn position(&self, number: u32, place_in_queue: impl FnOnce(u32) -> u32) -> RunPosition {
         let run = self.runs.get(number).expect("asked for a known run");
         let session = self.session(run.session).expect("runs belong to known sessions");
         RunPosition {
@@ -127,7 +133,7 @@ impl State {
             first_seq: run.first_seq,
             last_seq: run.last_seq,
             session_last_seq: session.last_seq,
-            queued_position: (run.status == RunStatus::Queued).then(|| self.place_in_queue(number)),
+            queued_position: (run.status == RunStatus::Queued).then(|| place_in_queue(number)),
         }
     }
 
@@ -140,6 +146,19 @@ impl State {
             place += 1;
             run = self.runs.get(run.queue_prev).expect("queue neighbours exist");
         }
+        place
+    }
+
+    /// As `place_in_queue`, walking each queue once for a whole page: of one session, a list meets neighbours in the
+    /// queue one after the other. `places` holds the last one met of each session.
+    fn listed_place(&self, number: u32, places: &mut HashMap<u32, (u32, u32)>) -> u32 {
+        let run = self.runs.get(number).expect("listed runs exist");
+        let place = match places.get(&run.session) {
+            Some((last, place)) if run.queue_prev == *last => place + 1,
+            Some((last, place)) if run.queue_next == *last => place - 1,
+            _ => self.place_in_queue(number),
+        };
+        places.insert(run.session, (number, place));
         place
     }
 
@@ -165,8 +184,9 @@ impl State {
             (scope, Some(number), order) => self.following(number, scope.is_some(), order),
         };
         let mut items = Vec::new();
+        let mut places = HashMap::new();
         while next != 0 && items.len() < query.limit {
-            items.push(self.position_of(next));
+            items.push(self.position(next, |number| self.listed_place(number, &mut places)));
             next = self.following(next, session.is_some(), query.order);
         }
         let total = session.map_or(u64::from(self.runs.len()), |session| u64::from(session.run_count));

@@ -11,13 +11,14 @@ use serde_json::value::RawValue;
 use super::records::{AcceptedBody, ActionOutcome, ActionRequest, ActionResponse, MessageBody, Role};
 use super::records::{body, note, output_note};
 use super::stops::{InHand, Stops};
-use super::transcript::{Transcript, assemble};
-use crate::broker::{BrokerHandle, Lease, LeaseRequest, Provider, SlotId};
+use super::transcript::{Submitted, Transcript, assemble};
+use crate::broker::{BrokerError, BrokerHandle, Lease, LeaseRequest, Provider, SlotId};
 use crate::clock::Clock;
 use crate::commit::{CommandError, CoreHandle, Job};
 use crate::core::{Command, Failure, Note, NoteKind, Outcome};
+use crate::hex::to_hex;
 use crate::journal::{Reader, Record};
-use crate::limits::{ENGINE_STORAGE_RETRY_MS, LEASE_TTL_MS_MAX, RUN_ERROR_BYTES_MAX};
+use crate::limits::{ENGINE_RETRY_MS, LEASE_TTL_MS_MAX, RUN_ERROR_BYTES_MAX};
 use crate::net::{Auth, CredentialRefused, Net};
 use crate::providers::{
     Attempt, Exchange, PreparedTurn, ProviderError, Route, RouteCredential, Routes, Stop, TurnEvent, TurnOutcome,
@@ -58,8 +59,9 @@ enum Left {
     Ended,
     /// It ends here, with this failure.
     Failed(Failure),
-    /// The daemon stops or cannot record; the next start resumes the run.
-    Abandoned,
+    /// It was stopped, and that is committed already; or the daemon stops or cannot record, and the next start resumes
+    /// the run.
+    LetGo,
 }
 
 impl From<CommandError> for Left {
@@ -69,7 +71,7 @@ impl From<CommandError> for Left {
             CommandError::TooLarge { reason } => {
                 Self::Failed(Failure { code: "record_too_large".into(), message: reason })
             }
-            _ => Self::Abandoned,
+            _ => Self::LetGo,
         }
     }
 }
@@ -100,7 +102,7 @@ impl Engine {
                 log::warn!("{} failed: {}: {}", job.id, failure.code, failure.message);
                 self.finish(job, &in_hand, Vec::new(), Outcome::Failed(failure));
             }
-            Err(Left::Abandoned) => log::warn!("{} stays active; the next start resumes it", job.id),
+            Err(Left::LetGo) => log::info!("{} was let go; unless it was stopped, the next start resumes it", job.id),
         }
     }
 
@@ -114,7 +116,14 @@ impl Engine {
         })?;
         let transcript =
             assemble(&self.tools.reader, &accepted, job.last_seq).map_err(|error| failed("journal_read", error))?;
-        let request = TurnRequest { model: &pinned.model, instructions: None, messages: &transcript.messages };
+        let submitted = Submitted::read(pinned.request).map_err(|error| failed("journal_read", error))?;
+        let request = TurnRequest {
+            model: &pinned.model,
+            instructions: None,
+            messages: &transcript.messages,
+            max_output_tokens: submitted.max_output_tokens,
+            temperature: submitted.temperature,
+        };
         let prepared = PreparedTurn::new(route, &request).map_err(|error| self.provider_failure(&error))?;
         let call = Call { engine: self, job, in_hand, route, model: &pinned.model, prepared, transcript: &transcript };
         call.until_answered()
@@ -134,20 +143,23 @@ impl Engine {
         Failure { message, ..failure }
     }
 
-    /// Ends the run. A full disk is waited out, since the answer in hand was paid for; whoever stops the run
+    /// Ends the run. An answer that no batch can hold is replaced by a failure that says so; that it came stays recorded.
+    /// A full disk is waited out, since the answer in hand was paid for; whoever stops the run
     /// or the daemon meanwhile ends the wait.
     fn finish(&self, job: &Job, in_hand: &InHand, notes: Vec<Note>, outcome: Outcome) {
         loop {
             let finish = Command::Finish { run: job.id, notes: notes.clone(), outcome: outcome.clone() };
             match self.tools.core.execute(finish) {
-                Err(CommandError::StorageFull { .. } | CommandError::Busy) => {
-                    if in_hand.cancel.wait(Duration::from_millis(ENGINE_STORAGE_RETRY_MS)) {
+                Err(CommandError::StorageFull { .. } | CommandError::WriteFailed { .. } | CommandError::Busy) => {
+                    if in_hand.cancel.wait(Duration::from_millis(ENGINE_RETRY_MS)) {
                         return;
                     }
                 }
                 Err(CommandError::TooLarge { reason }) => {
                     let failure = Failure { code: "record_too_large".to_string(), message: reason };
-                    return self.finish(job, in_hand, Vec::new(), Outcome::Failed(failure));
+                    let mut notes = notes;
+                    notes.retain(|note| note.kind == NoteKind::ActionResponse);
+                    return self.finish(job, in_hand, notes, Outcome::Failed(failure));
                 }
                 Ok(_) | Err(_) => return,
             }
@@ -168,24 +180,30 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn until_answered(&self) -> Result<(), Left> {
+        let broker = &self.engine.tools.broker;
         let mut attempt = 1;
         loop {
+            let action = self.transcript.own_actions + attempt;
             let lease = self.lease()?;
-            self.record_request(attempt, lease.as_ref())?;
-            let turn = self.prepared.run(self.attempt(lease.clone()), &mut |event| self.preview(event));
+            self.record_request(action, lease.as_ref())?;
+            let mut held = String::new();
+            let turn = self.prepared.run(self.attempt(lease.clone()), &mut |event| self.preview(event, &mut held));
             if let Some(lease) = lease {
-                self.engine.tools.broker.release(lease);
+                broker.release(lease);
             }
             let error = match turn.result {
-                Ok(outcome) => return self.complete(attempt, &turn.exchange, outcome),
+                Ok(outcome) => {
+                    self.show(broker.redact(&held));
+                    return self.complete(action, &turn.exchange, outcome);
+                }
                 Err(error) => error,
             };
-            if self.in_hand.cancel.is_cancelled() {
-                // Either the run was ended and there is nothing to record, or the daemon stops and the run is
-                // resumed at the next start.
-                return Err(Left::Abandoned);
+            if self.in_hand.cancel.is_cancelled() || !broker.stats().is_alive {
+                // The run was ended and there is nothing to record; or the daemon ends, with or without its broker, and
+                // the run is resumed at the next start.
+                return Err(Left::LetGo);
             }
-            let response = self.failed_response(attempt, &turn.exchange, &error);
+            let response = self.failed_response(action, &turn.exchange, &error);
             let Some(delay_ms) = retry_delay_ms(attempt, &error, random()) else {
                 let failure = Failure { code: error.class.code().to_string(), message: error.to_string() };
                 let failure = self.engine.presentable(failure);
@@ -194,21 +212,22 @@ impl Call<'_> {
                 return Ok(());
             };
             self.record(vec![response])?;
-            if self.in_hand.cancel.wait(Duration::from_millis(delay_ms)) {
-                return Err(Left::Abandoned);
-            }
+            self.pause(delay_ms)?;
             attempt += 1;
         }
+    }
+
+    /// Waits before a next try.
+    fn pause(&self, delay_ms: u64) -> Result<(), Left> {
+        if self.in_hand.cancel.wait(Duration::from_millis(delay_ms)) { Err(Left::LetGo) } else { Ok(()) }
     }
 
     fn record(&self, notes: Vec<Note>) -> Result<(), Left> {
         loop {
             match self.engine.tools.core.execute(Command::Record { run: self.job.id, notes: notes.clone() }) {
                 Ok(_) => return Ok(()),
-                Err(CommandError::StorageFull { .. } | CommandError::Busy) => {
-                    if self.in_hand.cancel.wait(Duration::from_millis(ENGINE_STORAGE_RETRY_MS)) {
-                        return Err(Left::Abandoned);
-                    }
+                Err(CommandError::StorageFull { .. } | CommandError::WriteFailed { .. } | CommandError::Busy) => {
+                    self.pause(ENGINE_RETRY_MS)?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -224,8 +243,17 @@ impl Call<'_> {
             audience: format!("route:{}", self.route.id),
             ttl_ms: self.route.timeouts.total_ms.unwrap_or(LEASE_TTL_MS_MAX),
         };
-        let now_ms = self.engine.tools.clock.now_ms();
-        self.engine.tools.broker.lease(request, now_ms).map(Some).map_err(|error| failed("provider_auth", error))
+        let tools = &self.engine.tools;
+        loop {
+            match tools.broker.lease(request.clone(), tools.clock.now_ms()) {
+                Ok(lease) => return Ok(Some(lease)),
+                Err(BrokerError::Busy | BrokerError::NoAnswer | BrokerError::LeasesFull) => {
+                    self.pause(ENGINE_RETRY_MS)?;
+                }
+                Err(BrokerError::Gone) => return Err(Left::LetGo),
+                Err(error) => return Err(failed("provider_auth", error)),
+            }
+        }
     }
 
     fn attempt(&self, lease: Option<Lease>) -> Attempt<'_> {
@@ -249,69 +277,79 @@ impl Call<'_> {
         Attempt { net: &tools.net, clock: &*tools.clock, cancel: &self.in_hand.cancel, auth }
     }
 
-    fn record_request(&self, attempt: u32, lease: Option<&Lease>) -> Result<(), Left> {
+    fn record_request(&self, action: u32, lease: Option<&Lease>) -> Result<(), Left> {
         let request = ActionRequest {
-            action: attempt,
+            action,
             kind: "model_provider",
             target: &format!("openai {}", self.route.target()),
             route: &self.route.id,
             model: self.model,
-            request_sha256: &hex(&self.prepared.body_sha256()),
+            request_sha256: &to_hex(&self.prepared.body_sha256()),
             lease: lease.map(|lease| lease.id.as_str()),
             context_truncated: self.transcript.truncated,
         };
         self.record(vec![note(NoteKind::ActionRequest, &request)])
     }
 
-    fn failed_response(&self, attempt: u32, exchange: &Exchange, error: &ProviderError) -> Note {
+    fn failed_response(&self, action: u32, exchange: &Exchange, error: &ProviderError) -> Note {
         let response = ActionResponse {
-            action: attempt,
+            action,
             outcome: ActionOutcome::Failed,
             http_status: exchange.http_status,
             response_bytes: exchange.response_bytes,
-            response_sha256: exchange.response_sha256.map(|digest| hex(&digest)),
+            response_sha256: exchange.response_sha256.map(|digest| to_hex(&digest)),
             response_id: None,
             error: Some(error.class.code()),
         };
         note(NoteKind::ActionResponse, &response)
     }
 
-    fn preview(&self, event: TurnEvent<'_>) {
+    /// Shows what came, but for an end that may be the beginning of a secret: it waits in `held` for what follows.
+    fn preview(&self, event: TurnEvent<'_>, held: &mut String) {
         if let TurnEvent::TextDelta(text) = event {
-            let text = self.engine.tools.broker.redact(text);
+            held.push_str(text);
+            let (text, settled) = self.engine.tools.broker.redact_settled(held);
+            held.drain(..settled);
+            self.show(text);
+        }
+    }
+
+    fn show(&self, text: String) {
+        if !text.is_empty() {
             self.engine.tools.hub.preview(Preview { session: self.job.session.clone(), run: self.job.id, text });
         }
     }
 
     /// A secret that a model repeats must not reach the journal by way of the raw items either. The mark that
-    /// replaces it needs no escaping, so the item stays JSON.
-    fn redacted(&self, item: Box<RawValue>) -> Box<RawValue> {
-        let text = self.engine.tools.broker.redact(item.get());
-        if text == item.get() {
-            item
-        } else {
-            RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
-        }
+    /// replaces it needs no escaping, so an item stays JSON; should one not, the text alone is replayed.
+    fn redacted(&self, items: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
+        let redact = |item: Box<RawValue>| {
+            let text = self.engine.tools.broker.redact(item.get());
+            if text == item.get() { Ok(item) } else { RawValue::from_string(text) }
+        };
+        items.into_iter().map(redact).collect::<Result<_, _>>().unwrap_or_default()
     }
 
     /// Answer, message, output and end are one batch: a crash leaves all of them or none.
-    fn complete(&self, attempt: u32, exchange: &Exchange, outcome: TurnOutcome) -> Result<(), Left> {
+    fn complete(&self, action: u32, exchange: &Exchange, outcome: TurnOutcome) -> Result<(), Left> {
+        let broker = &self.engine.tools.broker;
+        let response_id = outcome.response_id.map(|id| broker.redact(&id));
         let response = ActionResponse {
-            action: attempt,
+            action,
             outcome: ActionOutcome::Succeeded,
             http_status: exchange.http_status,
             response_bytes: exchange.response_bytes,
-            response_sha256: exchange.response_sha256.map(|digest| hex(&digest)),
-            response_id: outcome.response_id.as_deref(),
+            response_sha256: exchange.response_sha256.map(|digest| to_hex(&digest)),
+            response_id: response_id.as_deref(),
             error: None,
         };
-        let text = self.engine.tools.broker.redact(&outcome.text);
+        let text = broker.redact(&outcome.text);
         let mut notes = vec![note(NoteKind::ActionResponse, &response)];
         let stop = outcome.stop;
         let message = MessageBody {
             role: Role::Assistant,
             text: text.clone(),
-            items: outcome.items.into_iter().map(|item| self.redacted(item)).collect(),
+            items: self.redacted(outcome.items),
             route: self.route.id.clone(),
             model: self.model.to_string(),
             usage: outcome.usage,
@@ -338,8 +376,4 @@ fn random() -> u32 {
     // Without randomness the jitter is zero, which is harmless for one run.
     let _no_jitter = SystemRandom::new().fill(&mut bytes);
     u32::from_le_bytes(bytes)
-}
-
-fn hex(digest: &[u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

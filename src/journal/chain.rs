@@ -7,7 +7,8 @@ use std::fmt;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+use crate::hex;
+pub use crate::hex::{parse_hex, to_hex};
 
 /// SHA-256 over the previous chain value and a line's bytes up to its own chain member.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,8 +32,7 @@ impl Chain {
     pub fn hex(self) -> [u8; 64] {
         let mut text = [0; 64];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = HEX[usize::from(byte >> 4)];
-            pair[1] = HEX[usize::from(byte & 15)];
+            pair.copy_from_slice(&hex::digits(byte));
         }
         text
     }
@@ -42,27 +42,6 @@ impl Chain {
         let bytes = parse_hex(text)?;
         Some(Self(bytes.try_into().ok()?))
     }
-}
-
-/// Lower-case hex of any bytes.
-pub fn to_hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| HEX[usize::from(nibble)] as char;
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-/// Reads lower-case hex.
-pub fn parse_hex(text: &[u8]) -> Option<Vec<u8>> {
-    fn nibble(digit: u8) -> Option<u8> {
-        match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        }
-    }
-    if text.len() % 2 != 0 {
-        return None;
-    }
-    text.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()
 }
 
 impl fmt::Display for Chain {

@@ -62,7 +62,7 @@ pub trait DiskFile: Send + Sync {
 
 /// One directory. Names are plain file names.
 pub trait Disk: Send + Sync {
-    /// Names of all regular files, in no order.
+    /// Names of everything but directories, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates a file that must not exist (mode 0600) with `bytes` preallocated. When preallocation fails,
     /// the file is removed again.
@@ -121,7 +121,8 @@ impl Disk for RealDisk {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
-            if !entry.file_type()?.is_file() {
+            // A link counts: a segment that was moved elsewhere must not look like a missing one.
+            if entry.file_type()?.is_dir() {
                 continue;
             }
             // A name that is not UTF-8 is none of ours.

@@ -9,12 +9,14 @@
 //! write leaves a part of its bytes, or all of them.
 //!
 //! ```
-//! use kheish_daemon::journal::fake_disk::FakeDisk;
+//! use kheish_daemon::journal::fake_disk::{FakeDisk, FaultMode};
 //! let disk = FakeDisk::new(7);
 //! let file = disk.handle().create("a", 0).unwrap();
-//! file.write_at(b"lost", 0).unwrap();
+//! disk.fail_at(1, 28, FaultMode::Once);
+//! assert_eq!(file.write_at(b"refused", 0).unwrap_err().raw_os_error(), Some(28));
+//! file.write_at(b"perhaps lost", 0).unwrap();
 //! disk.crash();
-//! assert!(disk.handle().list().unwrap().is_empty());
+//! assert!(file.sync_data().is_err(), "handles of before the crash are dead");
 //! ```
 
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ use super::snapshot::{OpenedAt, Snapshot, list_snapshots, snapshot_name};
 use super::window::{LineEnd, Window};
 use crate::audit::key::PublicKey;
 use crate::ids::Seq;
-use crate::limits::{JOURNAL_BATCH_BYTES_MAX, JOURNAL_READ_BYTES};
+use crate::limits::{JOURNAL_BATCH_BYTES_MAX, JOURNAL_FILE_BYTES_MAX, JOURNAL_READ_BYTES};
 
 /// Everything that was learnt from the files.
 pub(super) struct Found {
@@ -340,6 +340,10 @@ impl<'a> Replay<'a> {
 
     fn walk(&mut self, first: Seq, from: u64) -> Result<(), JournalError> {
         let file = self.open(first)?;
+        if file.len().map_err(self.io("measure", first))? > JOURNAL_FILE_BYTES_MAX {
+            let cause = format!("the file is larger than {JOURNAL_FILE_BYTES_MAX} bytes");
+            return Err(self.damaged(first, JOURNAL_FILE_BYTES_MAX, self.position.seq, cause));
+        }
         let mut scanner = Scanner::new(file.clone(), from, u64::MAX, self.position);
         loop {
             let before = scanner.position().chain;

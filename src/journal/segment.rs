@@ -67,7 +67,7 @@ impl Segment {
 
     /// Takes in a record that begins at `offset`; records come in order.
     pub fn add(&mut self, seq: Seq, offset: u64) {
-        if (seq - self.first) % JOURNAL_MARK_RECORDS == 0 {
+        if (seq - self.first).is_multiple_of(JOURNAL_MARK_RECORDS) {
             self.marks.push(u32::try_from(offset).expect("a segment stays below 4 GiB"));
         }
         self.last = seq;

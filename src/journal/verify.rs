@@ -137,7 +137,15 @@ pub fn verify(directory: &Path, keys: &[PublicKey], on_progress: &mut dyn FnMut(
     let forged = check.forged;
     match outcome {
         Ok(Some(found)) => note(&mut report, found),
-        Ok(None) => {}
+        Ok(None) => {
+            report.problem = Some(Problem {
+                file: journal.clone(),
+                offset: 0,
+                seq: None,
+                reason: "there is no segment".to_string(),
+                next: "name the state root, or its journal directory".to_string(),
+            });
+        }
         Err(error) => {
             let mut found = problem(error);
             if forged {
@@ -274,7 +282,7 @@ impl Restore for Check<'_> {
             }
             _ => {}
         }
-        if self.report.records % PROGRESS_RECORDS == 0 {
+        if self.report.records.is_multiple_of(PROGRESS_RECORDS) {
             (self.on_progress)(Progress { records: self.report.records, seq: record.seq });
         }
         Ok(())

@@ -19,8 +19,8 @@ use super::{Head, Options};
 use crate::audit::key::SigningKey;
 use crate::ids::Seq;
 use crate::limits::{
-    JOURNAL_BATCH_BYTES_MAX, JOURNAL_BUFFER_BYTES_KEPT, JOURNAL_ROOM_BYTES, JOURNAL_SEGMENT_BYTES_MAX,
-    JOURNAL_SEGMENT_BYTES_MIN, JOURNAL_SEGMENT_SPACE_SHARE,
+    JOURNAL_BATCH_BYTES_MAX, JOURNAL_BUFFER_BYTES_KEPT, JOURNAL_FILE_BYTES_MAX, JOURNAL_ROOM_BYTES,
+    JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, JOURNAL_SEGMENT_SPACE_SHARE,
 };
 
 /// The size of a new segment: what is wanted, or a share of the space that is left.
@@ -180,7 +180,8 @@ impl Journal {
     }
 
     /// Timed upkeep: seals records that have waited long enough, makes the reserve again, and catches up on a
-    /// rotation. Returns whether a record was written. To be called about once a second.
+    /// rotation. Returns whether a record was written. To be called about once a second, and cheap when nothing
+    /// is due. A disk that is still full is no error here; [`Journal::reserve_is_intact`] tells.
     ///
     /// # Errors
     /// As [`Journal::append`].
@@ -188,7 +189,10 @@ impl Journal {
         self.check()?;
         let before = self.parts.head.seq;
         if self.reserve.is_none() {
-            self.make_reserve()?;
+            match self.make_reserve() {
+                Ok(()) | Err(JournalError::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         let waited_ms = now_ms.saturating_sub(self.unsealed_since_ms);
         if self.parts.unsealed_records > 0 && waited_ms >= self.parts.options.seal_interval_ms {
@@ -294,6 +298,11 @@ impl Journal {
             return Ok(());
         }
         let size = needed + JOURNAL_ROOM_BYTES;
+        if size > JOURNAL_FILE_BYTES_MAX {
+            // Rotation has failed for a whole segment's length.
+            let available_bytes = self.parts.disk.available_bytes().unwrap_or(0);
+            return Err(JournalError::Full { needed_bytes: bytes, available_bytes });
+        }
         match tail.file.allocate(size) {
             Ok(()) => {
                 tail.allocated = size;

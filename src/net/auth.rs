@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ring::rand::SecureRandom;
 
+use crate::hex::to_hex;
 use crate::limits::NET_CREDENTIAL_BYTES_MAX;
 use crate::secret::Secret;
 
@@ -71,7 +72,7 @@ impl Pending {
         ring::rand::SystemRandom::new().fill(&mut random).map_err(|_| NetError::CredentialRefused {
             reason: "the system's random source failed; next: check /dev/urandom".to_string(),
         })?;
-        let stand_in = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let stand_in = to_hex(&random);
         Ok(Self { stand_in, release: auth.release })
     }
 

@@ -43,6 +43,10 @@ pub struct TurnRequest<'a> {
     pub instructions: Option<&'a str>,
     /// The conversation so far; the last one is usually the user's.
     pub messages: &'a [Message],
+    /// Ceiling of the answer's tokens, reasoning included.
+    pub max_output_tokens: Option<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
 }
 
 /// A sign of life of a turn. All of it is a preview until the turn has succeeded.

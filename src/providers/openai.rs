@@ -66,6 +66,10 @@ struct RequestBody<'a> {
     include: [&'static str; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
     instructions: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_output_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
     input: Vec<InputItem<'a>>,
 }
 
@@ -113,6 +117,8 @@ impl<'r> PreparedTurn<'r> {
             store: false,
             include: ["reasoning.encrypted_content"],
             instructions: request.instructions.filter(|text| !text.is_empty()),
+            max_output_tokens: request.max_output_tokens,
+            temperature: request.temperature,
             input,
         };
         let body = serde_json::to_vec(&body).expect("text and raw JSON always serialise");

@@ -368,6 +368,14 @@ impl Routes {
         self.routes.values()
     }
 
+    /// Credentials that the file or an environment variable holds, and no slot.
+    pub fn inline_secrets(&self) -> impl Iterator<Item = Arc<Secret>> {
+        self.iter().filter_map(|route| match &route.credential {
+            RouteCredential::Inline(secret) => Some(secret.clone()),
+            RouteCredential::AuthRef(_) | RouteCredential::None => None,
+        })
+    }
+
     /// Warnings and notes about the file; there are no errors.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics

@@ -8,6 +8,7 @@ use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::hex::to_hex;
 use crate::limits::{SCRIPTED_REQUEST_BODY_KEPT_MAX, SCRIPTED_REQUESTS_BYTES_MAX, SCRIPTED_REQUESTS_KEPT_MAX};
 
 /// An `Authorization` header without its secret.
@@ -21,7 +22,7 @@ pub(super) struct Authorization {
 impl Authorization {
     pub(super) fn of(value: &str) -> Self {
         let (scheme, credential) = value.split_once(' ').unwrap_or(("", value));
-        let sha256 = digest(&SHA256, credential.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = to_hex(digest(&SHA256, credential.as_bytes()).as_ref());
         Self { scheme: scheme.to_string(), sha256 }
     }
 }

@@ -139,16 +139,16 @@ fn accepts(settings: &Settings) -> io::Result<Value> {
     for round in 1..=settings.rounds {
         for row in &mut rows {
             let load = Load::time(row.clients, settings.duration);
-            let sample = scenarios::accepts(&settings.folder, load)?;
+            let (sample, cpu_us) = scenarios::accepts(&settings.folder, load)?;
             println!("round {round}, {} clients: daemon {:.0}/s", row.clients, sample.rate());
-            row.daemon.push(Point::from(&sample));
+            row.daemon.push(Point::new(&sample, cpu_us));
             if with_redis {
                 let folder = Folder::new(&settings.folder, "redis")?;
                 let redis = Redis::start(folder.path())?;
-                let sample = redis.measure(load, settings.redis_new_keys)?;
+                let (sample, cpu_us) = redis.measure(load, settings.redis_new_keys)?;
                 redis.stop()?;
                 println!("round {round}, {} clients: redis {:.0}/s", row.clients, sample.rate());
-                row.redis.push(Point::from(&sample));
+                row.redis.push(Point::new(&sample, cpu_us));
             }
         }
         if with_postgres {
@@ -158,7 +158,7 @@ fn accepts(settings: &Settings) -> io::Result<Value> {
                 postgres.reset()?;
                 let (rate, mean_us) = postgres.measure(row.clients, settings.duration)?;
                 println!("round {round}, {} clients: postgres {rate:.0}/s", row.clients);
-                row.postgres.push(Point { rate, p50_us: mean_us, p99_us: 0.0 });
+                row.postgres.push(Point { p50_us: mean_us, ..Point::rate(rate) });
             }
             postgres.stop()?;
         }
@@ -172,7 +172,8 @@ fn status(settings: &Settings) -> io::Result<Value> {
     for clients in &settings.clients {
         let mut points = Vec::new();
         for _ in 0..settings.rounds {
-            points.push(Point::from(&scenarios::status(&settings.folder, Load::time(*clients, settings.duration))?));
+            let sample = scenarios::status(&settings.folder, Load::time(*clients, settings.duration))?;
+            points.push(Point::new(&sample, 0));
         }
         if let Some(point) = report::median(&points) {
             println!(
@@ -189,7 +190,7 @@ fn executed(settings: &Settings) -> io::Result<Value> {
     let mut rates = Vec::new();
     for _ in 0..settings.rounds {
         let executed = scenarios::executed(&settings.folder, 2_000)?;
-        rates.push(Point { rate: executed.runs as f64 / executed.seconds, p50_us: 0.0, p99_us: 0.0 });
+        rates.push(Point::rate(executed.runs as f64 / executed.seconds));
     }
     let rate = report::median(&rates).map_or(0.0, |point| point.rate);
     println!("\nRuns executed against the scripted provider: {rate:.0}/s (2,000 runs, model answers at once)");

@@ -61,13 +61,24 @@ pub fn accepts(rows: &[Accepts], seconds: f64) -> Value {
     );
     println!(
         "{:>7} | {:>9} {:>8} {:>8} {:>6} | {:>9} {:>8} {:>8} {:>6} {:>6} | {:>9} {:>8} {:>6}",
-        "clients", "daemon/s", "p50 us", "p99 us", "cpu us", "redis/s", "p50 us", "p99 us", "cpu us", "ratio", "pg/s", "mean us", "ratio"
+        "clients",
+        "daemon/s",
+        "p50 us",
+        "p99 us",
+        "cpu us",
+        "redis/s",
+        "p50 us",
+        "p99 us",
+        "cpu us",
+        "ratio",
+        "pg/s",
+        "mean us",
+        "ratio"
     );
     let mut out = Vec::new();
     for row in rows {
         let Some(daemon) = median(&row.daemon) else { continue };
-        let mut line =
-            format!(
+        let mut line = format!(
             "{:>7} | {:>9.0} {:>8.0} {:>8.0} {:>6.1}",
             row.clients, daemon.rate, daemon.p50_us, daemon.p99_us, daemon.cpu_us
         );
@@ -76,8 +87,8 @@ pub fn accepts(rows: &[Accepts], seconds: f64) -> Value {
             Some(redis) => {
                 let ratio = daemon.rate / redis.rate;
                 line.push_str(&format!(
-                    " | {:>9.0} {:>8.0} {:>8.0} {ratio:>6.2}",
-                    redis.rate, redis.p50_us, redis.p99_us
+                    " | {:>9.0} {:>8.0} {:>8.0} {:>6.1} {ratio:>6.2}",
+                    redis.rate, redis.p50_us, redis.p99_us, redis.cpu_us
                 ));
                 value["redis"] = point(redis);
                 value["redis_rounds"] = rates(&row.redis);

@@ -17,6 +17,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kheish_daemon::sys;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::http::{Client, EventStream, PATIENCE, Reply, is_terminal};
@@ -25,6 +27,9 @@ use super::http::{Client, EventStream, PATIENCE, Reply, is_terminal};
 pub const TOKEN: &str = "admin-token-of-a-test-0123456789abcdef";
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kheish-daemon");
+
+/// The unused rest of a segment is read at each start, which takes a debug build seconds where it is 64 MiB.
+const SEGMENT_BYTES: u64 = 1024 * 1024;
 
 /// Between two looks at something that sends no event.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -182,6 +187,20 @@ pub struct Provider {
     _place: Place,
 }
 
+/// What the provider tells of its requests; the bodies stay text, for there may be megabytes of them.
+#[derive(Deserialize)]
+struct Asked<'a> {
+    #[serde(borrow)]
+    requests: Vec<Seen<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Seen<'a> {
+    number: u64,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
 impl Provider {
     /// Starts one that answers by `script`; see docs/scripted-provider.md.
     pub fn start(script: &str) -> Self {
@@ -201,9 +220,8 @@ impl Provider {
     pub fn requests(&self) -> Vec<(u64, String)> {
         let mut client = Client::connect(self.address, TOKEN).expect("the provider accepts");
         let reply = client.request("GET", "/_scripted/requests", &[], "").expect("the provider answers");
-        let document = reply.json();
-        let requests = document["requests"].as_array().expect("a list");
-        requests.iter().map(|seen| (seen["number"].as_u64().expect("a number"), seen["body"].to_string())).collect()
+        let asked: Asked<'_> = serde_json::from_slice(&reply.body).expect("the list of requests");
+        asked.requests.iter().map(|seen| (seen.number, seen.body.get().to_string())).collect()
     }
 
     /// Waits until `count` requests have come whose body holds `text`.
@@ -253,7 +271,7 @@ impl Home {
 
     /// A daemon to be described further.
     pub fn serve(&self) -> Serve<'_> {
-        Serve { home: self, root: self.root(), options: Vec::new(), wrapper: Vec::new() }
+        Serve { home: self, root: self.root(), segment_bytes: SEGMENT_BYTES, options: Vec::new(), wrapper: Vec::new() }
     }
 
     /// Another command of the binary; exit code and everything it printed.
@@ -283,6 +301,7 @@ impl Home {
 pub struct Serve<'h> {
     home: &'h Home,
     root: PathBuf,
+    segment_bytes: u64,
     options: Vec<String>,
     wrapper: Vec<String>,
 }
@@ -290,6 +309,12 @@ pub struct Serve<'h> {
 impl Serve<'_> {
     pub fn root(mut self, root: &Path) -> Self {
         self.root = root.to_path_buf();
+        self
+    }
+
+    /// Small segments are sealed and rotated within one test.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
         self
     }
 
@@ -311,6 +336,7 @@ impl Serve<'_> {
         command.args(words).args(["serve", "--bind", "127.0.0.1:0", "--log-format", "json", "--log-level", "info"]);
         command.arg("--state-root").arg(&self.root).arg("--workspace-root").arg(self.home.join("workspace"));
         command.arg("--routes-file").arg(&self.home.routes_file);
+        command.arg("--segment-bytes").arg(self.segment_bytes.to_string());
         command.arg("--http-admin-token-file").arg(&self.home.token_file).args(&self.options);
         command.env_clear().env("RUST_BACKTRACE", "1").envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command

@@ -7,6 +7,7 @@ use std::fmt;
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
+use crate::hex::to_hex;
 use crate::limits::TOKEN_BYTES_MAX;
 
 /// SHA-256 of a token.
@@ -67,7 +68,7 @@ pub struct Fingerprint([u8; 4]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&to_hex(&self.0))
     }
 }
 
