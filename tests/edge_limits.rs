@@ -168,6 +168,23 @@ fn a_client_that_goes_on_sending_after_a_closing_answer_is_cut() {
     rig.wait_stats("the silent one's end", |stats| stats.connections_accepted == 2 && stats.connections_open == 0);
 }
 
+/// Closing a socket with unread input resets the connection, and the reset may overtake the answer.
+#[test]
+fn an_early_refusal_reaches_a_client_that_is_still_sending() {
+    let rig = Rig::start(|_| {});
+    for _ in 0..20 {
+        for (path, code) in [("/small", "payload_too_large"), ("/refuse", "missing_token")] {
+            let mut client = rig.client();
+            client.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n").as_bytes());
+            for _ in 0..9 {
+                client.send(&[b'x'; 100_000]);
+            }
+            assert_eq!(client.answer().problem_code(), code);
+            client.assert_closed();
+        }
+    }
+}
+
 /// An address of this host that is not loopback, if it has one. Nothing is sent.
 fn outer_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
