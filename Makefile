@@ -17,7 +17,7 @@ test: ## Everything that CI runs and that needs no root: format, lints, all test
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(CARGO_OPTIONS) --all-targets -- --deny warnings
 	for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
-	$(CARGO) test $(CARGO_OPTIONS)
+	./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS)
 
 test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
 	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill

@@ -1,8 +1,11 @@
 //! A differential run: the same mutated streams to nginx and to the edge. The edge must never find more
 //! requests in a stream than nginx does, which is what request smuggling needs. Finding fewer is strictness.
-//! Without nginx on the host there is nothing to compare with and the test passes.
+//! Without nginx on the host there is nothing to compare with and the test says SKIPPED.
 
 mod edge_support;
+
+#[path = "support/skip.rs"]
+mod skip;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -133,7 +136,9 @@ fn served(address: SocketAddr, stream: &[u8]) -> usize {
 
 #[test]
 fn the_edge_never_finds_more_requests_in_a_stream_than_nginx() {
-    let Some(nginx) = Nginx::start() else { return };
+    let Some(nginx) = Nginx::start() else {
+        return skip::skip("edge_nginx", "nginx is not installed");
+    };
     let rig = Rig::start(|_| {});
     let (mut alike, mut stricter) = (0, 0);
     let seeds = std::env::var("KHEISH_FUZZ_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(500);

@@ -1,5 +1,8 @@
 //! TLS of the outbound client: private CAs, wrong CAs, wrong names. Certificates are made with openssl on the spot.
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -110,7 +113,7 @@ fn ask(ca_file: &Path, host: &str, port: u16) -> (Result<u16, NetError>, usize) 
 #[test]
 fn only_a_peer_with_a_certificate_of_the_trusted_ca_and_the_right_name_gets_the_credential() {
     if Command::new("openssl").arg("version").output().is_err() {
-        println!("SKIPPED: openssl is not installed");
+        skip::skip("net_tls", "openssl is not installed");
         return;
     }
     let scratch = Scratch::new();
