@@ -59,6 +59,9 @@ pub const THREAD_ID_BYTES_MAX: usize = 256;
 pub const RUN_RECORDS_MAX: usize = 10_000;
 /// Newest runs whose events one reply of a session's event list covers.
 pub const SESSION_EVENT_RUNS_MAX: usize = 100;
+/// Outputs and metadata in one list or event answer; it ends before the run that would pass this, and says so. One run is
+/// shown whatever it weighs.
+pub const LIST_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// List page size when the caller names none.
 pub const PAGE_ITEMS_DEFAULT: usize = 50;
 /// List page size; a larger `limit` is clamped to it.

@@ -57,6 +57,10 @@ fn user(text: &str) -> Message {
     Message::User { text: text.to_string() }
 }
 
+fn asks(messages: &[Message]) -> TurnRequest<'_> {
+    TurnRequest { model: "m", instructions: None, messages, max_output_tokens: None, temperature: None }
+}
+
 fn run_with(route: &Route, messages: &[Message], cancel: &Cancel, on_event: &mut dyn FnMut(TurnEvent<'_>)) -> Turn {
     let request = TurnRequest { instructions: Some("Be brief."), ..asks(messages) };
     let auth = Some(Auth::bearer(Secret::new(b"sk-test".to_vec())));
@@ -139,6 +143,24 @@ fn answers_go_back_as_received_to_the_same_route_and_model_and_as_text_to_any_ot
         assert_eq!(input.as_array().expect("list").len(), 3);
         assert_eq!(input[1], as_text);
     }
+}
+
+#[test]
+fn generation_settings_reach_the_provider_and_absent_ones_are_not_sent() {
+    let server = server("");
+    let route = scripted_route(&server, "");
+    let messages = [user("hi")];
+    let set = TurnRequest { max_output_tokens: Some(77), temperature: Some(0.25), ..asks(&messages) };
+    for request in [set, asks(&messages)] {
+        let cancel = Cancel::new();
+        let attempt = Attempt { net: &net(), clock: &SystemClock, cancel: &cancel, auth: None };
+        run_turn(&route, &request, attempt, &mut |_| {}).result.expect("answer");
+    }
+    let seen = requests(&server);
+    let settings =
+        |index: usize| (seen[index]["body"].get("max_output_tokens"), seen[index]["body"].get("temperature"));
+    assert_eq!(settings(0), (Some(&json!(77)), Some(&json!(0.25))));
+    assert_eq!(settings(1), (None, None));
 }
 
 #[test]

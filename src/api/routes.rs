@@ -296,3 +296,17 @@ pub static ROUTES: &[Route<Api>] = &[
         )
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While a sync hung, four reads that waited for the core took every worker, and status waited behind them.
+    #[test]
+    fn what_tells_of_a_hanging_core_needs_no_worker() {
+        for path in ["/healthz", "/readyz", "/v1/status", "/v1/runtime"] {
+            let route = ROUTES.iter().find(|route| route.path == path).expect("in the table");
+            assert_eq!(route.lane, Lane::Inline, "{path}");
+        }
+    }
+}

@@ -41,10 +41,10 @@ pub struct RunView {
     pub queued_position: Option<u32>,
     /// What was asked, in short.
     pub request: RunSummary,
-    /// The submission's metadata, as it was sent. Not in a lean view.
+    /// The submission's metadata, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_metadata: Option<Box<RawValue>>,
-    /// What it has put out so far, oldest first. Not in a lean view.
+    /// What it has put out so far, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Box<RawValue>>,
     /// Why it failed.

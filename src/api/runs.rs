@@ -15,6 +15,7 @@ use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, 
 use crate::http::problem::{Problem, codes};
 use crate::http::{Peer, Response};
 use crate::ids::{RunId, SessionId};
+use crate::limits::LIST_ANSWER_BYTES_MAX;
 use crate::sse::{Scope, StreamSpec};
 
 /// `POST /v1/sessions/{session_id}/runs`: answers 202 once the run is durable.
@@ -180,7 +181,8 @@ pub fn stream(api: &Api, call: Call, reply: Reply) {
     });
 }
 
-/// `GET /v1/runs`. Without a page, `limit` keeps the newest runs and shows them oldest first.
+/// `GET /v1/runs`. Without a page, `limit` keeps the newest runs and shows them oldest first. An answer that would pass
+/// [`LIST_ANSWER_BYTES_MAX`] has fewer runs.
 pub fn list(api: &Api, call: &Call) -> Result<Response, Problem> {
     let request = PageRequest::read(&call.query)?;
     let after = match request.after.as_deref() {
@@ -195,17 +197,30 @@ pub fn list(api: &Api, call: &Call) -> Result<Response, Problem> {
         limit: request.limit,
     };
     let page = api.core.runs(query)?;
-    let mut positions = page.items;
-    if !request.envelope {
-        positions.reverse();
+    let (mut items, mut bytes, mut has_more, mut last_key) = (Vec::new(), 0, page.has_more, None);
+    for position in &page.items {
+        let view = view_of(api, position)?;
+        bytes += open_ended_bytes(&view);
+        if bytes > LIST_ANSWER_BYTES_MAX && !items.is_empty() {
+            has_more = true;
+            break;
+        }
+        items.push(view);
+        last_key = Some(sort_key(position));
     }
-    let last_key = positions.last().map(sort_key);
-    let items = positions.iter().map(|position| view_of(api, position)).collect::<Result<Vec<_>, _>>()?;
+    if !request.envelope {
+        items.reverse();
+    }
     let order = match request.order {
         Order::Ascending => "submitted_at_ms_asc,run_id_asc",
         Order::Descending => "submitted_at_ms_desc,run_id_desc",
     };
-    Ok(Page { items, total_count: page.total, next: last_key.filter(|_| page.has_more), order }.answer(&request))
+    Ok(Page { items, total_count: page.total, next: last_key.filter(|_| has_more), order }.answer(&request))
+}
+
+/// Bytes of those parts of a view that are as long as their author likes.
+fn open_ended_bytes(view: &RunView) -> usize {
+    view.outputs.iter().chain(&view.input_metadata).map(|part| part.get().len()).sum()
 }
 
 /// Zero-padded, so that keys sort as text; the run id alone finds the place again.

@@ -16,7 +16,7 @@ use crate::hex::to_hex;
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
-use crate::limits::{REASON_BYTES_MAX, SESSION_EVENT_RUNS_MAX, THREAD_ID_BYTES_MAX};
+use crate::limits::{LIST_ANSWER_BYTES_MAX, REASON_BYTES_MAX, SESSION_EVENT_RUNS_MAX, THREAD_ID_BYTES_MAX};
 use crate::sse::{Scope, StreamSpec};
 
 /// A session on the wire.
@@ -153,17 +153,22 @@ pub fn events(api: &Api, call: &Call) -> Result<Response, Problem> {
     let session = known(api, &id)?;
     let query = RunQuery { session: Some(id), order: Order::Descending, after: None, limit: SESSION_EVENT_RUNS_MAX };
     let page = api.core.runs(query)?;
-    let mut daemon_outputs = Vec::new();
-    let mut entries = Vec::new();
-    for position in page.items.iter().rev() {
+    let internal = |error: super::run_view::ViewError| Problem::new(&codes::INTERNAL_ERROR, error.to_string());
+    let (mut newest_first, mut bytes, mut truncated) = (Vec::new(), 0, page.has_more);
+    for position in &page.items {
         let records = api.run_records(position.last_seq)?;
-        let internal = |error: super::run_view::ViewError| Problem::new(&codes::INTERNAL_ERROR, error.to_string());
-        entries.extend(run_events(&records).map_err(internal)?);
-        daemon_outputs.extend(super::run_view::fold(&records).map_err(internal)?.outputs);
+        let outputs = super::run_view::fold(&records).map_err(internal)?.outputs;
+        bytes += outputs.iter().map(|output| output.get().len()).sum::<usize>();
+        if bytes > LIST_ANSWER_BYTES_MAX && !newest_first.is_empty() {
+            truncated = true;
+            break;
+        }
+        newest_first.push((run_events(&records).map_err(internal)?, outputs));
     }
-    entries.sort_by_key(|entry| entry.timestamp_ms);
-    let events =
-        SessionEvents { session: session.into(), daemon_outputs, run_events: entries, truncated: page.has_more };
+    let (entries, outputs): (Vec<_>, Vec<_>) = newest_first.into_iter().rev().unzip();
+    let (mut run_events, daemon_outputs): (Vec<_>, _) = (entries.concat(), outputs.concat());
+    run_events.sort_by_key(|entry| entry.timestamp_ms);
+    let events = SessionEvents { session: session.into(), daemon_outputs, run_events, truncated };
     Ok(Response::json(200, &events))
 }
 

@@ -65,13 +65,14 @@ impl Redactor {
     /// How many bytes of `text` no continuation can make a part of a secret. The rest may be shown only together with
     /// what follows it.
     pub(super) fn settled(&self, text: &str) -> usize {
-        let bytes = text.as_bytes();
-        let mut settled = self.open_at(bytes);
-        for decoded in [percent_decoded(bytes), json_unescaped(bytes)] {
-            settled = settled.min(decoded.positions[self.open_at(&decoded.bytes)]);
+        if self.patterns.is_empty() {
+            return text.len();
         }
-        if !self.patterns.is_empty() {
-            settled = settled.min(unfinished_escape(bytes));
+        let bytes = text.as_bytes();
+        let decodable = unfinished_escape(bytes);
+        let mut settled = decodable.min(self.open_at(bytes));
+        for decoded in [percent_decoded(&bytes[..decodable]), json_unescaped(&bytes[..decodable])] {
+            settled = settled.min(decoded.positions[self.open_at(&decoded.bytes)]);
         }
         // Nor may a secret be cut in two because another one may begin inside it.
         for (start, end) in self.found(text).into_iter().rev() {

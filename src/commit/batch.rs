@@ -100,13 +100,7 @@ impl CommitLoop {
         let mut commands = Vec::new();
         let mut queries = Vec::new();
         while !self.stopping {
-            self.gather(&mut commands, &mut queries);
-            self.commit(commands.drain(..));
-            for query in queries.drain(..) {
-                self.answer(query);
-            }
-            self.hand_out_runs();
-            self.maintain();
+            self.pass(&mut commands, &mut queries);
         }
         // Dropping the waiting engines' channels tells them to end.
         self.idle_engines.clear();
@@ -118,6 +112,17 @@ impl CommitLoop {
             }
         }
         closed
+    }
+
+    /// One batch and what belongs to it. The lists are empty before and after.
+    pub(super) fn pass(&mut self, commands: &mut Vec<(Command, Reply)>, queries: &mut Vec<Query>) {
+        self.gather(commands, queries);
+        self.commit(commands.drain(..));
+        for query in queries.drain(..) {
+            self.answer(query);
+        }
+        self.hand_out_runs();
+        self.maintain();
     }
 
     /// Waits for the first message and takes what else is there, within the batch's bounds.

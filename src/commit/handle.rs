@@ -137,7 +137,7 @@ impl CoreHandle {
         }
     }
 
-    fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
+    pub(super) fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
         self.sender.try_send(message).map_err(|refused| match refused {
             TrySendError::Full(message) => (CommandError::Busy, message),
             TrySendError::Disconnected(message) => (CommandError::Stopping, message),

@@ -14,3 +14,6 @@ pub use handle::{CommandError, CoreHandle, Job, Reply};
 pub use published::{CoreView, Published};
 pub use restore::Restored;
 pub use snapshotter::{SnapshotJob, Snapshotter};
+
+#[cfg(test)]
+mod tests;

@@ -204,3 +204,55 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Command, Decision, Txn};
+
+    fn decide(state: &mut State, command: Command) -> Decision {
+        let mut txn = Txn::new(state, 1, 1);
+        let decision = txn.decide(command).expect("legal");
+        let (delta, _) = txn.finish();
+        state.absorb(delta);
+        decision
+    }
+
+    #[test]
+    fn a_list_tells_the_same_places_in_the_queue_as_each_run_by_itself() {
+        let mut state = State::default();
+        let sessions = ["a", "b", "c"].map(|id| SessionId::parse(id).expect("legal"));
+        for id in sessions.clone() {
+            decide(&mut state, Command::CreateSession { id, thread_id: None });
+        }
+        let mut runs = Vec::new();
+        for n in 0..30 {
+            let command = Command::SubmitRun {
+                session: sessions[n * n % 3].clone(),
+                request: serde_json::value::RawValue::from_string("{}".to_string()).expect("JSON"),
+                route: "main".to_string(),
+                model: "m".to_string(),
+                submitted_by: None,
+                idempotency: None,
+            };
+            match decide(&mut state, command) {
+                Decision::Accepted { run, .. } => runs.push(run),
+                other => panic!("{other:?}"),
+            }
+        }
+        for run in [runs[4], runs[9], runs[17]] {
+            decide(&mut state, Command::CancelRun { run, reason: None });
+        }
+        let alone: Vec<RunPosition> = runs.iter().map(|run| state.run_position(*run).expect("accepted")).collect();
+        assert!(alone.iter().filter(|position| position.queued_position.is_some()).count() > 20);
+        for session in [None, Some(sessions[0].clone()), Some(sessions[1].clone())] {
+            let in_scope = |position: &&RunPosition| session.as_ref().is_none_or(|id| *id == position.session);
+            let mut expected: Vec<RunPosition> = alone.iter().filter(in_scope).cloned().collect();
+            for order in [Order::Ascending, Order::Descending] {
+                let page = state.run_page(&RunQuery { session: session.clone(), order, after: None, limit: 100 });
+                assert_eq!(page.items, expected);
+                expected.reverse();
+            }
+        }
+    }
+}

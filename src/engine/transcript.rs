@@ -127,3 +127,6 @@ fn kept(reader: &Reader, seq: Seq) -> Result<Option<Record>, TranscriptError> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,10 @@
 //! Never: retries, follows or hides anything; a daemon that dies in the middle is an `Err`, which tests count on.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,11 +14,17 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {}", self.status, self.headers, String::from_utf8_lossy(&self.body))
+    }
 }
 
 impl Reply {
@@ -171,11 +177,14 @@ impl EventStream {
 
     /// The first frame that `wanted` takes; those before it are passed over.
     pub fn until(&mut self, what: &str, mut wanted: impl FnMut(&Frame) -> bool) -> Frame {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let frame = self.next().unwrap_or_else(|error| panic!("{what} never came: {error}"));
             if wanted(&frame) {
                 return frame;
             }
+            // Heartbeats keep coming even if nothing else does.
+            assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         }
     }
 }

@@ -130,7 +130,7 @@ fn show(name: &str, value: &Value) -> String {
     let digits = with_separators(number);
     if name.contains("BYTES") {
         for (unit, size) in [("GiB", 1u128 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-            if number >= size && number % size == 0 {
+            if number >= size && number.is_multiple_of(size) {
                 return format!("{} {unit}", with_separators(number / size));
             }
         }
