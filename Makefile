@@ -17,13 +17,14 @@ test: ## Everything that CI runs and that needs no root: format, lints, all test
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(CARGO_OPTIONS) --all-targets -- --deny warnings
 	for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
-	./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS)
+	./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --no-fail-fast
 
 test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
 	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill
 
 test-root: ## The tests that mount small file systems; run as root, skips are counted and printed
-	./scripts/test-root.sh
+	@[ "$$(id -u)" -eq 0 ] || { echo "test-root: needs root; next: sudo make test-root" >&2; exit 1; }
+	./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test 'root_*' -- --ignored --test-threads 1
 
 bench: ## Measure accepts, streams, start-up and memory, beside Redis and PostgreSQL where installed
 	$(CARGO) build $(CARGO_OPTIONS) --release

@@ -1,10 +1,8 @@
 //! Lists of runs with outputs of several MiB: an answer stays bounded, says that more follows, and loses nothing.
 
 #[path = "support/daemon.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
 mod daemon;
 #[path = "support/http.rs"]
-#[allow(dead_code, reason = "each test binary uses a part")]
 mod http;
 
 use daemon::{Home, Provider};

@@ -24,6 +24,8 @@ use strace::{Fault, injected, is_usable};
 const CALLS_MAX: usize = 400;
 /// Calls that fail in a short sweep: those of the start, and some of the life after it.
 const CALLS_SHORT: [usize; 4] = [1, 2, 4, 7];
+/// Cases before a fresh state root: a sweep whose every case adds a file would never catch up with the calls for them.
+const CASES_PER_ROOT: usize = 16;
 /// Submissions against each fault. With this much text they fill more than one segment, so that each case rotates.
 const SUBMISSIONS: usize = 8;
 const TEXT_BYTES: usize = 4 * 1024;
@@ -73,18 +75,36 @@ struct World {
 }
 
 impl World {
-    fn new(test: &str) -> Self {
+    /// `None`, which has been said aloud, where no fault can be injected.
+    fn new(test: &str) -> Option<Self> {
+        if !is_usable(test) {
+            return None;
+        }
         let provider = Provider::start("");
-        let home = Home::new(test, Some(&provider));
+        let home = Home::new("faults", Some(&provider));
         let report = home.join("strace.txt");
-        let world = Self { provider, home, report, fates: BTreeMap::new(), provider_seen: 0, case: 0 };
-        // From here on there is a journal that a fault could harm.
-        world.serve().start().stop();
-        world
+        let mut world = Self { provider, home, report, fates: BTreeMap::new(), provider_seen: 0, case: 0 };
+        world.renew();
+        Some(world)
+    }
+
+    /// Begins with a fresh state root that has a journal which a fault could harm.
+    fn renew(&mut self) {
+        self.home = Home::new("faults", Some(&self.provider));
+        self.report = self.home.join("strace.txt");
+        self.fates.clear();
+        self.serve().start().stop();
     }
 
     fn serve(&self) -> Serve<'_> {
         self.home.serve().segment_bytes(JOURNAL_SEGMENT_BYTES_MIN)
+    }
+
+    /// Every file there is, and those that the next start will make first.
+    fn paths(&self) -> Vec<PathBuf> {
+        let mut paths = paths_below(&self.home.root());
+        paths.push(tail_segment(&self.home.root()).with_extension("jsonl.rewrite"));
+        paths
     }
 
     fn under(&self, fault: &Fault) -> Serve<'_> {
@@ -195,12 +215,13 @@ impl World {
                         (left || status["journal"]["poisoned"] == true).then_some(())
                     });
                 }
-                if number % 2 == 0 { daemon.kill() } else { drop(daemon.stop()) }
+                if number.is_multiple_of(2) { daemon.kill() } else { drop(daemon.stop()) }
             }
         }
         let failed = injected(&self.report);
 
         let daemon = self.serve().start();
+        daemon.create_session(&format!("case-{number}"));
         for text in self.fates.clone().into_iter().filter(|(_, fate)| *fate == Fate::Unknown).map(|(text, _)| text) {
             // Whether it has become a run or not, its key gives exactly one.
             assert_eq!(self.submit(&daemon, &text).status, 202);
@@ -248,13 +269,21 @@ impl World {
     fn sweep(&mut self, calls: &'static str, only_on_our_paths: bool) {
         let is_full = std::env::var("KHEISH_FAULTS").is_ok_and(|how| how == "full");
         let mut failed_total = 0;
-        for (index, (errno, suffix)) in [("EIO", ""), ("ENOSPC", "+"), ("ENOSPC", ""), ("EIO", "+")].into_iter().enumerate() {
-            let numbers: Vec<usize> =
-                if is_full { (1..CALLS_MAX).collect() } else { CALLS_SHORT.into_iter().skip(index % 2).step_by(2).collect() };
+        for (index, (errno, suffix)) in
+            [("EIO", ""), ("ENOSPC", "+"), ("ENOSPC", ""), ("EIO", "+")].into_iter().enumerate()
+        {
+            let numbers: Vec<usize> = if is_full {
+                (1..CALLS_MAX).collect()
+            } else {
+                CALLS_SHORT.into_iter().skip(index % 2).step_by(2).collect()
+            };
             let mut is_over = !is_full;
             for n in numbers {
                 self.case += 1;
-                let paths = if only_on_our_paths { paths_below(&self.home.root()) } else { Vec::new() };
+                if self.case.is_multiple_of(CASES_PER_ROOT) {
+                    self.renew();
+                }
+                let paths = if only_on_our_paths { self.paths() } else { Vec::new() };
                 let fault = Fault { calls, errno, when: format!("{n}{suffix}"), paths };
                 let failed = self.one_case(self.case, &fault).len();
                 failed_total += failed;
@@ -272,40 +301,30 @@ impl World {
 
 #[test]
 fn a_failing_write_is_refused_and_leaves_nothing_behind() {
-    if !is_usable("a_failing_write_is_refused_and_leaves_nothing_behind") {
-        return;
-    }
-    let mut world = World::new("write");
+    let Some(mut world) = World::new("a_failing_write_is_refused_and_leaves_nothing_behind") else { return };
     world.sweep("pwrite64", false);
     world.sweep("write", true);
 }
 
 #[test]
 fn a_failing_sync_loses_nothing_acknowledged() {
-    if !is_usable("a_failing_sync_loses_nothing_acknowledged") {
-        return;
-    }
-    let mut world = World::new("sync");
+    let Some(mut world) = World::new("a_failing_sync_loses_nothing_acknowledged") else { return };
     world.sweep("fdatasync", false);
     world.sweep("fsync", false);
 }
 
 #[test]
 fn a_failing_preallocation_or_truncation_loses_nothing_acknowledged() {
-    if !is_usable("a_failing_preallocation_or_truncation_loses_nothing_acknowledged") {
+    let Some(mut world) = World::new("a_failing_preallocation_or_truncation_loses_nothing_acknowledged") else {
         return;
-    }
-    let mut world = World::new("allocate");
+    };
     world.sweep("fallocate", false);
     world.sweep("ftruncate", false);
 }
 
 #[test]
 fn a_failing_open_rename_or_removal_loses_nothing_acknowledged() {
-    if !is_usable("a_failing_open_rename_or_removal_loses_nothing_acknowledged") {
-        return;
-    }
-    let mut world = World::new("names");
+    let Some(mut world) = World::new("a_failing_open_rename_or_removal_loses_nothing_acknowledged") else { return };
     world.sweep("openat", true);
     world.sweep("/^rename", false);
     world.sweep("/^unlink", false);
@@ -314,10 +333,7 @@ fn a_failing_open_rename_or_removal_loses_nothing_acknowledged() {
 /// The core's third sync of the tail fails, once. The disk is well afterwards, and that proves nothing about the batch.
 #[test]
 fn one_failed_sync_ends_all_changes_until_a_restart_and_is_reported() {
-    if !is_usable("one_failed_sync_ends_all_changes_until_a_restart_and_is_reported") {
-        return;
-    }
-    let world = World::new("poison");
+    let Some(world) = World::new("one_failed_sync_ends_all_changes_until_a_restart_and_is_reported") else { return };
     let tail = tail_segment(&world.home.root());
     let fault = Fault { calls: "fdatasync", errno: "EIO", when: "3".to_string(), paths: vec![tail.clone()] };
     let daemon = world.under(&fault).options(&["--hold"]).start();
@@ -358,20 +374,12 @@ fn one_failed_sync_ends_all_changes_until_a_restart_and_is_reported() {
     world.home.assert_journal_verifies(&world.home.root());
 }
 
-
 /// The core's third write to the tail fails, once, and is cut back.
 #[test]
 fn one_failed_write_refuses_one_change_and_nothing_after_it() {
-    if !is_usable("one_failed_write_refuses_one_change_and_nothing_after_it") {
-        return;
-    }
-    let world = World::new("write-once");
-    let fault = Fault {
-        calls: "pwrite64",
-        errno: "EIO",
-        when: "3".to_string(),
-        paths: vec![tail_segment(&world.home.root())],
-    };
+    let Some(world) = World::new("one_failed_write_refuses_one_change_and_nothing_after_it") else { return };
+    let fault =
+        Fault { calls: "pwrite64", errno: "EIO", when: "3".to_string(), paths: vec![tail_segment(&world.home.root())] };
     let daemon = world.under(&fault).options(&["--hold"]).start();
     // The first write is that of the hold, the second that of the session.
     daemon.create_session("s");
@@ -395,10 +403,10 @@ fn one_failed_write_refuses_one_change_and_nothing_after_it() {
 /// The disk is full for the reserve's next attempts, as it is when other files took the space; then it is not.
 #[test]
 fn a_full_disk_refuses_work_serves_reads_and_stops_and_service_resumes_by_itself() {
-    if !is_usable("a_full_disk_refuses_work_serves_reads_and_stops_and_service_resumes_by_itself") {
+    let Some(world) = World::new("a_full_disk_refuses_work_serves_reads_and_stops_and_service_resumes_by_itself")
+    else {
         return;
-    }
-    let world = World::new("full");
+    };
     let daemon = world.serve().options(&["--hold"]).start();
     daemon.create_session("s");
     let runs: Vec<String> = (0..3).map(|n| daemon.submit("s", &format!("before {n}"))).collect();
@@ -413,7 +421,9 @@ fn a_full_disk_refuses_work_serves_reads_and_stops_and_service_resumes_by_itself
     let warnings = status["health"]["warnings"].as_array().expect("warnings");
     assert!(warnings.iter().any(|warning| warning["code"] == "storage_full"), "{status}");
     assert_eq!(status["journal"]["poisoned"], false);
-    let texts = |daemon: &Daemon| daemon.all_runs().iter().map(|run| run["request"]["text_preview"].clone()).collect::<Vec<_>>();
+    let texts = |daemon: &Daemon| {
+        daemon.all_runs().iter().map(|run| run["request"]["text_preview"].clone()).collect::<Vec<_>>()
+    };
     assert_eq!(texts(&daemon), ["before 0", "before 1", "before 2"]);
     let cancelled = daemon.post(&format!("/v1/runs/{}/cancel", runs[1]), &Value::Null);
     assert_eq!((cancelled.status, cancelled.json()["status"].as_str()), (200, Some("cancelled")), "{cancelled:?}");

@@ -182,7 +182,7 @@ impl World {
                 let (daemon, mut rng) = (&daemon, Rng::new(rng.next()));
                 scope.spawn(move || self.load(daemon, round, number, &mut rng));
             }
-            scope.spawn(|| self.watch(&daemon, round % 2 == 0));
+            scope.spawn(|| self.watch(&daemon, round.is_multiple_of(2)));
             pause(load_time);
             daemon.strike();
         });

@@ -31,7 +31,7 @@ use net_raw_server::{RawServer, read_request, wait_for_close};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sse_support::{Client, calm, pair};
-use state_root_scratch::{KEY, Scratch, id, key, record};
+use state_root_scratch::{KEY, Scratch, key, record};
 
 /// Only a hang takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -538,14 +538,13 @@ fn an_answer_that_the_disk_refuses_is_kept_until_it_takes_it() {
 
 #[test]
 fn a_secret_that_a_model_repeats_reaches_neither_journal_nor_stream() {
-    for credential in [FROM_SLOT.to_string(), format!("api_key = '{SECRET}'")] {
-        let echo = format!("the key is {SECRET}, really");
-        let server = server(&format!("[default]\ntext = '{echo}'\nreasoning = 'r {SECRET}'\nchunk_chars = 4"));
+    // The second one stands in the routes file alone, and no slot has ever held it.
+    let inline = "sk-inline-secret-987654321";
+    for (secret, credential) in [(SECRET, FROM_SLOT.to_string()), (inline, format!("api_key = '{inline}'"))] {
+        let server = server(&format!(
+            "[default]\ntext = 'the key is {secret}, really'\nreasoning = 'r {secret}'\nchunk_chars = 4"
+        ));
         let world = World::scripted(&server, &credential);
-        if credential != FROM_SLOT {
-            // Then the routes file is the only place that has it.
-            world.secrets.delete(&id("openai.test"), &[]).unwrap();
-        }
         let mut client = world.stream();
         let run = world.submit("what is the key?");
         let (texts, frame) = previews(&mut client);
@@ -553,13 +552,13 @@ fn a_secret_that_a_model_repeats_reaches_neither_journal_nor_stream() {
         assert_eq!(requests(&server)[0]["authorization"]["scheme"], "Bearer");
         let hidden = "the key is <redacted>, really";
         assert_eq!(texts.concat(), hidden, "{texts:?}");
-        assert!(frame.contains(hidden) && !frame.contains(SECRET), "{frame}");
+        assert!(frame.contains(hidden) && !frame.contains(secret), "{frame}");
         assert_eq!(world.output(run), [json!(hidden)]);
         let message = &world.bodies(run, "message.appended")[0];
         assert_eq!(message["items"][0]["encrypted_content"], "r <redacted>");
         assert_eq!(message["items"][1]["content"][0]["text"], hidden);
         let written = world.journal_text();
-        assert!(!written.contains(SECRET) && !written.contains(&SECRET[3..]), "{written}");
+        assert!(!written.contains(secret) && !written.contains(&secret[3..]), "{written}");
     }
 }
 

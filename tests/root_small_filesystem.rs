@@ -1,6 +1,9 @@
 //! The real binary on a file system of 16 MB that is filled up and freed again.
 //! Needs root (mounts, in a namespace of their own that ends with the test): `make test-root`.
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -38,7 +41,7 @@ impl SmallFileSystem {
         if line != "mounted\n" {
             holder.wait().expect("a child of ours");
             std::fs::remove_dir_all(&scratch).expect("a scratch folder of ours");
-            eprintln!("skipped: {test}: this machine does not let root mount it");
+            skip::skip(test, "this machine does not let root mount it");
             return None;
         }
         Some(Self { holder, mount, scratch })
@@ -93,6 +96,7 @@ impl Daemon {
             .arg(&routes)
             .env("KHEISH_AUTH_STORE_MASTER_KEY", "cm9vdC10ZXN0LW1hc3Rlci1rZXktMDEyMzQ1Njc4OTA=")
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .expect("nsenter is part of util-linux");
         let mut daemon = Self { child, address };

@@ -390,6 +390,13 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_secret_is_not_cut_where_another_one_may_begin_inside_it() {
+        let redactor = redactor(&["abcdefghij", "ghijklmnopq"]);
+        assert_eq!(in_pieces(&redactor, &["(abcdefghij", "x"]), ["(", "<redacted>x", ""]);
+        assert_eq!(in_pieces(&redactor, &["(abcdefghij", "klmnopq)"]), ["(", "<redacted>)", ""]);
+    }
+
+    #[test]
     fn a_text_without_the_beginning_of_a_secret_is_not_held_back() {
         let redactor = redactor(&["sk-secret-key"]);
         assert_eq!(in_pieces(&redactor, &["Hello ", "ask me", " s", "o"]), ["Hello ", "ask me", " ", "so", ""]);

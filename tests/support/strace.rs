@@ -3,10 +3,14 @@
 //! Never: passes silently where strace cannot be used; the caller prints why it skips.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[path = "skip.rs"]
+mod skip;
+
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use skip::skip;
 
 /// Calls that are to fail.
 #[derive(Debug, Clone)]
@@ -45,16 +49,15 @@ pub fn injected(report: &Path) -> Vec<String> {
     text.lines().filter(|line| line.ends_with("(INJECTED)")).map(str::to_string).collect()
 }
 
-/// Whether faults can be injected here. If not, says so where the test runner does not hide it.
+/// Whether faults can be injected here. If not, `test` is told to be skipped.
 pub fn is_usable(test: &str) -> bool {
     let probe = Fault { calls: "fdatasync", errno: "EIO", when: "1".to_string(), paths: Vec::new() };
     let words = probe.wrapper(Path::new("/dev/null"));
     let why = match Command::new(&words[0]).args(&words[1..]).arg("true").output() {
         Ok(output) if output.status.success() => return true,
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
         Err(error) => error.to_string(),
     };
-    let line = format!("SKIPPED: {test}: strace cannot inject faults here: {why}\n");
-    std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+    skip(test, &format!("strace cannot inject faults here: {why}"));
     false
 }
