@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo test test-kill test-root bench build limits clean
+.PHONY: help demo test test-kill test-faults test-root bench build limits clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: ## Everything that CI runs and that needs no root: format, lints, all test
 
 test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
 	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill
+
+test-faults: ## Every disk call of the daemon fails once and for good, by strace (`make test` has a few of them)
+	KHEISH_FAULTS=full ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test daemon_faults
 
 test-root: ## The tests that mount small file systems; run as root, skips are counted and printed
 	@[ "$$(id -u)" -eq 0 ] || { echo "test-root: needs root; next: sudo make test-root" >&2; exit 1; }

@@ -93,6 +93,8 @@ struct Daemon {
     broker: Broker,
     audit: ControlPlaneAudit,
     access_log: AccessLog,
+    /// The core sealed the journal, or had found it poisoned before.
+    journal_closed: Arc<AtomicBool>,
     /// Threads that must not end before they are told to.
     core: Worker,
     engines: Vec<Worker>,
@@ -148,10 +150,11 @@ impl Daemon {
             records_since_snapshot: records_replayed,
         });
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
-        let core_thread = Worker::spawn("core", move || {
-            if let Err(error) = core_loop.run() {
-                log::error!("the journal could not be closed: {error}");
-            }
+        let journal_closed = Arc::new(AtomicBool::new(false));
+        let closed = journal_closed.clone();
+        let core_thread = Worker::spawn("core", move || match core_loop.run() {
+            Ok(()) => closed.store(true, Ordering::SeqCst),
+            Err(error) => log::error!("the journal could not be closed: {error}"),
         })
         .map_err(step("threads"))?;
         if config.hold {
@@ -228,6 +231,7 @@ impl Daemon {
             broker,
             audit,
             access_log,
+            journal_closed,
             core: core_thread,
             engines,
             upkeep: upkeep_thread,
@@ -290,6 +294,7 @@ impl Daemon {
                 clean = false;
             }
         }
+        clean &= self.journal_closed.load(Ordering::SeqCst);
         if let Err(panicked) = self.broker.stop() {
             log::error!("{panicked}");
             clean = false;
@@ -300,7 +305,11 @@ impl Daemon {
         }
         log::info!("stopped");
         self.access_log.stop();
-        if clean { Ok(()) } else { Err(step("stop")("a thread had died; next: report the log lines above")) }
+        if clean {
+            Ok(())
+        } else {
+            Err(step("stop")("the journal was not closed or a thread had died; next: read the log lines above"))
+        }
     }
 }
 
