@@ -213,7 +213,20 @@ pub fn check_over_http<A>(routes: &[Route<A>], target: &Target<'_>, state: &mut 
                 Some(b"{"),
                 &[&codes::MISSING_TOKEN, &codes::RATE_LIMITED],
             );
+            let wrong = [("authorization", "Bearer no-such-token-0123456789"), json[1]];
+            check("wrong token", &wrong, &path, Some(b"{}"), &[&codes::INVALID_TOKEN, &codes::RATE_LIMITED]);
+            let basic = [("authorization", "Basic eDp5"), json[1]];
+            check("no bearer token", &basic, &path, Some(b"{}"), &[&codes::MALFORMED_TOKEN, &codes::RATE_LIMITED]);
         }
+        let read_only = format!("Bearer {}", target.read_only);
+        let read_only = [("authorization", read_only.as_str()), json[1]];
+        if route.access == Access::Admin {
+            let refused = [&codes::INSUFFICIENT_ACCESS, &codes::RATE_LIMITED];
+            check("read-only token", &read_only, &path, Some(b"{}"), &refused);
+        }
+        let answer = call(target.address, "PATCH", &path, &admin, None);
+        assert_documented(route, "wrong method", &answer, &[&codes::METHOD_NOT_ALLOWED]);
+        assert!(answer.header("allow").is_some_and(|allow| allow.contains(method)), "{path}: {answer:?}");
         check("unknown parameter", &admin, &format!("{path}?no_such_parameter=1"), None, &[&codes::BAD_REQUEST]);
         for param in route.query {
             let (name, good, bad) = (param.name, good_value(param.kind), bad_value(param.kind));
