@@ -38,6 +38,9 @@ pub const QUEUED_RUNS_MAX: u64 = 4_000_000;
 pub const QUEUED_RUN_LAG_WARNING_MS: u64 = 30 * 60 * 1_000;
 /// Silence of a run that has not ended at which status warns.
 pub const STALE_RUN_WARNING_MS: u64 = 30 * 60 * 1_000;
+/// Wait of a request handler for the core; then it answers 503 `core_unavailable`. Longer than any sync of a healthy
+/// disk, short enough that a hanging one does not hold all workers for good.
+pub const CORE_REPLY_MS_MAX: u64 = 15_000;
 /// Age of a batch (write begun, sync not returned) at which `/readyz` fails.
 pub const CORE_BATCH_STALL_MS: u64 = 2_000;
 

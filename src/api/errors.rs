@@ -16,7 +16,7 @@ impl From<CommandError> for Problem {
             CommandError::WriteFailed { .. } => &codes::SERVICE_UNAVAILABLE,
             CommandError::Poisoned { .. } => &codes::JOURNAL_POISONED,
             CommandError::TooLarge { .. } => &codes::PAYLOAD_TOO_LARGE,
-            CommandError::Stopping => &codes::CORE_UNAVAILABLE,
+            CommandError::NoAnswer { .. } | CommandError::Stopping => &codes::CORE_UNAVAILABLE,
         };
         let problem = Self::new(code, error.to_string());
         match code.status {

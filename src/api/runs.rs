@@ -245,7 +245,7 @@ pub struct CancelBody {
 pub fn cancel(api: &Api, call: &Call) -> Result<Response, Problem> {
     let run = call.run_id()?;
     let body: CancelBody = json::parse_or_default(&call.body)?;
-    api.core.execute(Command::CancelRun { run, reason: super::sessions::reason(body.reason)? })?;
+    api.core.request(Command::CancelRun { run, reason: super::sessions::reason(body.reason)? })?;
     Ok(Response::json(200, &view_of(api, &position(api, run)?)?))
 }
 
@@ -265,6 +265,6 @@ struct HoldView {
 /// `POST /v1/runtime/hold`: queued runs stay queued while held.
 pub fn hold(api: &Api, call: &Call) -> Result<Response, Problem> {
     let body: HoldBody = json::parse(&call.body)?;
-    api.core.execute(Command::SetHold { held: body.held, reason: super::sessions::reason(body.reason)? })?;
+    api.core.request(Command::SetHold { held: body.held, reason: super::sessions::reason(body.reason)? })?;
     Ok(Response::json(200, &HoldView { held: body.held }))
 }

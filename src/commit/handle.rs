@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
@@ -11,7 +12,7 @@ use super::published::{CoreView, Published};
 use crate::core::{Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionView};
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
-use crate::limits::CORE_MAILBOX_MAX;
+use crate::limits::{CORE_MAILBOX_MAX, CORE_REPLY_MS_MAX};
 
 /// Where a command's outcome goes, called on the core thread once the batch is durable. Must not block.
 pub type Reply = Box<dyn FnOnce(Result<Decision, CommandError>) + Send>;
@@ -46,6 +47,11 @@ pub enum CommandError {
         /// What the journal said.
         reason: String,
     },
+    /// No answer in time, as while a sync hangs. A change may still take place.
+    NoAnswer {
+        /// How long was waited.
+        waited_ms: u64,
+    },
     /// The daemon is stopping, or its core has ended.
     Stopping,
 }
@@ -61,6 +67,11 @@ impl fmt::Display for CommandError {
             | Self::WriteFailed { reason }
             | Self::Poisoned { reason }
             | Self::TooLarge { reason } => f.write_str(reason),
+            Self::NoAnswer { waited_ms } => write!(
+                f,
+                "the core gave no answer within {waited_ms} ms, as while a sync hangs; a change may still take place; \
+                 next: see journal in GET /v1/status and check the disk, and look before a change is tried again"
+            ),
             Self::Stopping => f.write_str("the daemon is stopping; next: retry when it is back"),
         }
     }
@@ -137,6 +148,16 @@ impl CoreHandle {
         }
     }
 
+    /// As [`CoreHandle::wait`], for at most `limit`.
+    fn wait_within<T>(&self, answer: &Receiver<T>, limit: Duration) -> Result<T, CommandError> {
+        select! {
+            recv(answer) -> answered => answered.ok(),
+            recv(self.ended) -> _ended => answer.try_recv().ok(),
+            default(limit) => return Err(CommandError::NoAnswer { waited_ms: limit.as_millis() as u64 }),
+        }
+        .ok_or(CommandError::Stopping)
+    }
+
     pub(super) fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
         self.sender.try_send(message).map_err(|refused| match refused {
             TrySendError::Full(message) => (CommandError::Busy, message),
@@ -152,7 +173,22 @@ impl CoreHandle {
         }
     }
 
-    /// Hands over a command and waits for its outcome.
+    /// Hands over a command of a caller who may be told to look again: waits for its outcome for at most
+    /// [`CORE_REPLY_MS_MAX`], so that a hanging sync does not hold the threads that answer requests.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; after [`CommandError::NoAnswer`] the outcome is not known.
+    pub fn request(&self, command: Command) -> Result<Decision, CommandError> {
+        self.request_within(command, Duration::from_millis(CORE_REPLY_MS_MAX))
+    }
+
+    pub(super) fn request_within(&self, command: Command, limit: Duration) -> Result<Decision, CommandError> {
+        let (reply, outcome) = bounded(1);
+        self.submit(command, Box::new(move |result| drop(reply.try_send(result))));
+        self.wait_within(&outcome, limit)?
+    }
+
+    /// Hands over a command and waits for its outcome, however long a sync takes.
     ///
     /// # Errors
     /// See [`CommandError`]; no error means the outcome is durable.
@@ -165,7 +201,7 @@ impl CoreHandle {
     fn ask<T>(&self, query: impl FnOnce(Sender<T>) -> Query) -> Result<T, CommandError> {
         let (reply, answer) = bounded(1);
         self.send(Message::Ask(query(reply))).map_err(|(error, _)| error)?;
-        self.wait(&answer).ok_or(CommandError::Stopping)
+        self.wait_within(&answer, Duration::from_millis(CORE_REPLY_MS_MAX))
     }
 
     /// A session's figures.

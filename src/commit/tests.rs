@@ -370,3 +370,17 @@ fn a_stopped_run_is_reported_once_to_whoever_carries_it() {
     assert_eq!(world.decide(finish), Err(CommandError::Refused(conflict)));
     assert_eq!(*world.stopped.lock().unwrap(), [run]);
 }
+
+/// A sync that hung held the workers that answer requests, and with them every read, for as long as it hung.
+#[test]
+fn a_caller_is_told_when_the_core_does_not_answer_and_the_command_may_still_take_effect() {
+    let mut world = World::new(FakeDisk::new(1), 1_000);
+    let id = SessionId::parse("s").unwrap();
+    let create = Command::CreateSession { id: id.clone(), thread_id: None };
+    // Nobody drives the core meanwhile.
+    let limit = std::time::Duration::from_millis(1);
+    assert_eq!(world.handle.request_within(create, limit), Err(CommandError::NoAnswer { waited_ms: 1 }));
+    let (mut commands, mut queries) = (Vec::new(), Vec::new());
+    world.core.pass(&mut commands, &mut queries);
+    assert_eq!(world.handle.view().counts.sessions, 1);
+}
