@@ -215,7 +215,7 @@ impl World {
                         (left || status["journal"]["poisoned"] == true).then_some(())
                     });
                 }
-                if number.is_multiple_of(2) { daemon.kill() } else { drop(daemon.stop()) }
+                if number.is_multiple_of(2) { daemon.kill() } else { daemon.stop_on_a_faulty_disk() }
             }
         }
         let failed = injected(&self.report);
