@@ -47,10 +47,6 @@ pub struct RawServe {
     pub audit_signing_key_file: Option<String>,
     /// `--segment-bytes`.
     pub segment_bytes: Option<String>,
-    /// `--log-format`.
-    pub log_format: Option<String>,
-    /// `--log-level`.
-    pub log_level: Option<String>,
     /// `--ca-file`.
     pub ca_file: Option<String>,
 }

@@ -92,8 +92,6 @@ impl Command for Serve {
             hold: self.hold,
             audit_signing_key_file: self.audit_signing_key_file,
             segment_bytes: self.segment_bytes,
-            log_format: self.log_format,
-            log_level: self.log_level,
             ca_file: context.shared.ca_file.clone(),
         };
         crate::serve::run(raw).map_err(|error| CliError::component("serve", error))
