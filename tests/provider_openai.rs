@@ -54,11 +54,11 @@ fn net() -> Net {
 }
 
 fn user(text: &str) -> Message {
-    Message::User { text: text.to_string() }
+    Message::user(text)
 }
 
 fn asks(messages: &[Message]) -> TurnRequest<'_> {
-    TurnRequest { model: "m", instructions: None, messages, max_output_tokens: None, temperature: None }
+    TurnRequest { model: "m", instructions: None, messages, tools: &[], max_output_tokens: None, temperature: None }
 }
 
 fn run_with(route: &Route, messages: &[Message], cancel: &Cancel, on_event: &mut dyn FnMut(TurnEvent<'_>)) -> Turn {
@@ -125,6 +125,7 @@ fn answers_go_back_as_received_to_the_same_route_and_model_and_as_text_to_any_ot
     let first = run(&route, "hi").expect("answer");
     let answer = |route: &str, model: &str| Message::Assistant {
         text: first.text.clone(),
+        tool_calls: Vec::new(),
         items: first.items.clone(),
         origin: Origin { route: route.to_string(), model: model.to_string() },
     };

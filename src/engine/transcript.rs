@@ -70,7 +70,7 @@ impl Submitted {
 /// The oldest exchanges are left out, each as a whole, where a bound would be passed.
 pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Result<Transcript, TranscriptError> {
     let own: AcceptedBody = body(accepted).map_err(TranscriptError::Record)?;
-    let mut newest_first = vec![Message::User { text: Submitted::read(own.request)?.content }];
+    let mut newest_first = vec![Message::user(Submitted::read(own.request)?.content)];
     let (mut bytes, mut runs, mut walked, mut own_actions) = (0, 0, 0, 0);
     // Of the exchange whose end was met and whose beginning was not.
     let (mut completed, mut answers, mut answer_bytes) = (None, Vec::new(), 0);
@@ -94,7 +94,12 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
                 let message: MessageBody = body(&record).map_err(TranscriptError::Record)?;
                 answer_bytes += record.body.get().len();
                 let origin = Origin { route: message.route, model: message.model };
-                answers.push(Message::Assistant { text: message.text, items: message.items, origin });
+                answers.push(Message::Assistant {
+                    text: message.text,
+                    tool_calls: Vec::new(),
+                    items: message.items,
+                    origin,
+                });
             }
             "run.started" => {
                 let Some(first) = kept(reader, record.run_first)? else {
@@ -110,7 +115,7 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
                     break;
                 }
                 newest_first.append(&mut answers);
-                newest_first.push(Message::User { text });
+                newest_first.push(Message::user(text));
             }
             _ => {}
         }

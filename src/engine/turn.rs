@@ -121,6 +121,7 @@ impl Engine {
             model: &pinned.model,
             instructions: None,
             messages: &transcript.messages,
+            tools: &[],
             max_output_tokens: submitted.max_output_tokens,
             temperature: submitted.temperature,
         };

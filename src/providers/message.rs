@@ -2,6 +2,9 @@
 //! Owns: the types that the engine and the drivers share.
 //! Never: knows a wire format; what a vendor wants back unchanged travels as raw JSON.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,23 +18,84 @@ pub struct Origin {
     pub model: String,
 }
 
+/// One part of what a user said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputPart {
+    /// Plain text.
+    Text(String),
+    /// A picture.
+    Image {
+        /// For example `image/png`.
+        media_type: String,
+        /// The file's bytes.
+        bytes: Arc<[u8]>,
+    },
+    /// A document, for example a PDF.
+    Document {
+        /// For example `application/pdf`.
+        media_type: String,
+        /// File name shown to the model.
+        name: String,
+        /// The file's bytes.
+        bytes: Arc<[u8]>,
+    },
+}
+
 /// One message of a conversation, oldest first.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// What the user said.
+    /// What the user said; at least one part.
     User {
-        /// Plain text.
-        text: String,
+        /// In order.
+        parts: Vec<InputPart>,
     },
     /// What a model answered.
     Assistant {
         /// Plain text of the answer.
         text: String,
+        /// Tools it asked for, in order; each has its result in the [`Message::ToolResults`] that follows.
+        tool_calls: Vec<ToolCall>,
         /// The vendor's output items as received, in order; may be empty.
         items: Vec<Box<RawValue>>,
         /// Who answered.
         origin: Origin,
     },
+    /// What the tools of the assistant message before gave, in the order of its calls.
+    ToolResults {
+        /// One for each call.
+        results: Vec<ToolResult>,
+    },
+}
+
+impl Message {
+    /// What a user said, as plain text.
+    pub fn user(text: impl Into<String>) -> Self {
+        Self::User { parts: vec![InputPart::Text(text.into())] }
+    }
+}
+
+/// What one tool call gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolResult {
+    /// Id of the call, as the vendor gave it.
+    pub call_id: String,
+    /// Tool name.
+    pub name: String,
+    /// Text for the model.
+    pub content: String,
+    /// The call failed, was denied or was interrupted; the content says so.
+    pub is_error: bool,
+}
+
+/// A tool that the model is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolSpec {
+    /// Name: letters, digits, `_` and `-`, at most 64 bytes, as all vendors take it.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON Schema of its arguments: one JSON object.
+    pub input_schema: Cow<'static, str>,
 }
 
 /// What is asked of the model.
@@ -43,6 +107,8 @@ pub struct TurnRequest<'a> {
     pub instructions: Option<&'a str>,
     /// The conversation so far; the last one is usually the user's.
     pub messages: &'a [Message],
+    /// Tools offered; none is an empty slice.
+    pub tools: &'a [ToolSpec],
     /// Ceiling of the answer's tokens, reasoning included.
     pub max_output_tokens: Option<u32>,
     /// Sampling temperature.
@@ -85,7 +151,7 @@ pub enum Stop {
 }
 
 /// A tool call of the model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// The vendor's id, to be repeated with the result.
     pub call_id: String,

@@ -13,7 +13,9 @@ mod routes_file;
 mod routes_rules;
 
 pub use error::{ErrorClass, ProviderError, Retry};
-pub use message::{Message, Origin, Stop, ToolCall, TurnEvent, TurnOutcome, TurnRequest, Usage};
+pub use message::{
+    InputPart, Message, Origin, Stop, ToolCall, ToolResult, ToolSpec, TurnEvent, TurnOutcome, TurnRequest, Usage,
+};
 pub use openai::{Attempt, Exchange, PreparedTurn, Turn, run_turn};
 pub use retry::retry_delay_ms;
 pub use routes::{

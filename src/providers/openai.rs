@@ -3,6 +3,7 @@
 //! May touch: the network through `net`.
 //! Never: retries, or takes a stream without its terminal event for an answer.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ring::digest::{self, SHA256};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -14,7 +15,7 @@ use crate::limits::{
 use crate::net::{Auth, Cancel, Method, Net, NetError, Request, Response, SseParser};
 
 use super::error::{self, ErrorClass, ProviderError, Retry, VendorError};
-use super::message::{Message, TurnEvent, TurnOutcome, TurnRequest};
+use super::message::{InputPart, Message, TurnEvent, TurnOutcome, TurnRequest};
 use super::openai_stream::Collector;
 use super::routes::Route;
 
@@ -71,19 +72,41 @@ struct RequestBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     input: Vec<InputItem<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Tool<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tool<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'a str,
+    description: &'a str,
+    parameters: &'a RawValue,
+    strict: bool,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
 enum InputItem<'a> {
-    Message { role: &'static str, content: [Part<'a>; 1] },
+    Message { role: &'static str, content: Vec<Part<'a>> },
     AsReceived(&'a RawValue),
+    Call(CallItem<'a>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum CallItem<'a> {
+    FunctionCall { call_id: &'a str, name: &'a str, arguments: &'a str },
+    FunctionCallOutput { call_id: &'a str, output: &'a str },
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Part<'a> {
     InputText { text: &'a str },
+    InputImage { image_url: String },
+    InputFile { filename: &'a str, file_data: String },
     OutputText { text: &'a str, annotations: [(); 0] },
 }
 
@@ -97,19 +120,38 @@ impl<'r> PreparedTurn<'r> {
         let mut input = Vec::with_capacity(request.messages.len());
         for message in request.messages {
             match message {
-                Message::User { text } => {
-                    input.push(InputItem::Message { role: "user", content: [Part::InputText { text }] });
+                Message::User { parts } => {
+                    input.push(InputItem::Message { role: "user", content: parts.iter().map(user_part).collect() });
                 }
                 Message::Assistant { items, origin, .. }
                     if !items.is_empty() && origin.route == route.id && origin.model == request.model =>
                 {
                     input.extend(items.iter().map(|item| InputItem::AsReceived(item)));
                 }
-                Message::Assistant { text, .. } => {
-                    let content = [Part::OutputText { text, annotations: [] }];
-                    input.push(InputItem::Message { role: "assistant", content });
+                Message::Assistant { text, tool_calls, .. } => {
+                    if !text.is_empty() || tool_calls.is_empty() {
+                        let content = vec![Part::OutputText { text, annotations: [] }];
+                        input.push(InputItem::Message { role: "assistant", content });
+                    }
+                    input.extend(tool_calls.iter().map(|call| {
+                        let (call_id, name, arguments) = (&*call.call_id, &*call.name, &*call.arguments);
+                        InputItem::Call(CallItem::FunctionCall { call_id, name, arguments })
+                    }));
                 }
+                Message::ToolResults { results } => input.extend(results.iter().map(|result| {
+                    let (call_id, output) = (&*result.call_id, &*result.content);
+                    InputItem::Call(CallItem::FunctionCallOutput { call_id, output })
+                })),
             }
+        }
+        let mut tools = Vec::with_capacity(request.tools.len());
+        for tool in request.tools {
+            let parameters: &RawValue = serde_json::from_str(&tool.input_schema).map_err(|error| {
+                let message = format!("the input schema of tool {} is no JSON: {error}", tool.name);
+                ProviderError::new(ErrorClass::InvalidRequest, Retry::Never, "tool_schema_invalid", message)
+            })?;
+            let (name, description) = (&*tool.name, &*tool.description);
+            tools.push(Tool { kind: "function", name, description, parameters, strict: false });
         }
         let body = RequestBody {
             model: request.model,
@@ -120,6 +162,7 @@ impl<'r> PreparedTurn<'r> {
             max_output_tokens: request.max_output_tokens,
             temperature: request.temperature,
             input,
+            tools,
         };
         let body = serde_json::to_vec(&body).expect("text and raw JSON always serialise");
         if body.len() > PROVIDER_REQUEST_BYTES_MAX {
@@ -174,6 +217,18 @@ impl<'r> PreparedTurn<'r> {
             body_bytes_max: PROVIDER_STREAM_BYTES_MAX,
         };
         Ok(attempt.net.send(request, attempt.cancel)?)
+    }
+}
+
+fn user_part(part: &InputPart) -> Part<'_> {
+    let data_url =
+        |media_type: &str, bytes: &[u8]| format!("data:{media_type};base64,{}", BASE64_STANDARD.encode(bytes));
+    match part {
+        InputPart::Text(text) => Part::InputText { text },
+        InputPart::Image { media_type, bytes } => Part::InputImage { image_url: data_url(media_type, bytes) },
+        InputPart::Document { media_type, name, bytes } => {
+            Part::InputFile { filename: name, file_data: data_url(media_type, bytes) }
+        }
     }
 }
 

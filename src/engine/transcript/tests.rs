@@ -13,6 +13,7 @@ use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::fake_disk::FakeDisk;
 use crate::journal::{Draft, Journal, Options, Reader, RecordRef, Restore};
 use crate::limits::{CONTEXT_BYTES_MAX, CONTEXT_RUNS_MAX, CONTEXT_WALK_RECORDS_MAX};
+use crate::providers::InputPart;
 use crate::providers::{Message, Origin};
 
 struct Nothing;
@@ -114,8 +115,13 @@ impl Log {
 fn lines(transcript: &Transcript) -> Vec<String> {
     let main = Origin { route: "main".to_string(), model: "m".to_string() };
     let line = |message: &Message| match message {
-        Message::User { text } => format!("> {text}"),
-        Message::Assistant { text, items, origin } => {
+        Message::User { parts } => match &parts[..] {
+            [InputPart::Text(text)] => format!("> {text}"),
+            other => panic!("{other:?}"),
+        },
+        Message::ToolResults { results } => panic!("{results:?}"),
+        Message::Assistant { text, tool_calls, items, origin } => {
+            assert_eq!(tool_calls[..], []);
             assert_eq!(*origin, main);
             let items: Vec<&str> = items.iter().map(|item| item.get()).collect();
             format!("< {text} {}", items.concat())
