@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::ActionChain;
 use super::run::{Run, RunStatus, RunTable};
 use super::session::Session;
 use super::state::State;
@@ -22,6 +23,7 @@ pub struct Frozen {
     head: Head,
     sessions: Vec<Session>,
     runs: RunTable,
+    chains: Vec<(u32, ActionChain)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +43,8 @@ enum Line {
     State(Head),
     Session(Session),
     Runs(Vec<RunRow>),
+    /// The chain of a run's signed actions; the daemon's under 0.
+    Actions(u32, ActionChain),
 }
 
 /// A run as a row without field names: a million of them are read at start.
@@ -104,7 +108,7 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, sessions, runs } = self;
+        let Self { head, sessions, runs, chains } = self;
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
             let first = line * RUNS_PER_LINE as u32 + 1;
@@ -115,6 +119,7 @@ impl Frozen {
         std::iter::once(json(&Line::State(head)))
             .chain(sessions.into_iter().map(|session| json(&Line::Session(session))))
             .chain(run_lines)
+            .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
     }
 }
 
@@ -130,7 +135,8 @@ impl State {
             sessions: self.sessions.len() as u32,
             runs: self.runs.len(),
         };
-        Frozen { head, sessions: self.sessions.clone(), runs: self.runs.clone() }
+        let chains = self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect();
+        Frozen { head, sessions: self.sessions.clone(), runs: self.runs.clone(), chains }
     }
 
     /// Adds one line of a snapshot to a state that holds only earlier lines of the same snapshot.
@@ -157,6 +163,12 @@ impl State {
                     return Err(RestoreError(format!("session {} does not follow {}", session.number, next - 1)));
                 }
                 self.put_session(next, session);
+            }
+            Line::Actions(run, chain) => {
+                if run != 0 && !self.runs.get(run).is_some_and(|run| run.status.is_active()) {
+                    return Err(RestoreError(format!("actions belong to run number {run}, which is not active")));
+                }
+                self.chains.insert(run, chain);
             }
             Line::Runs(rows) => {
                 for row in rows {

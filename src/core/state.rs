@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use super::action::ActionChain;
 use super::event::{Body, Event};
 use super::run::{Run, RunStatus, RunTable};
 use super::session::{Session, SessionStatus};
@@ -24,6 +25,8 @@ pub struct State {
     pub(super) runs: RunTable,
     pub(super) idempotency: HashMap<[u8; 16], u32>,
     pub(super) held: bool,
+    /// Chains of signed actions: those of active runs by number, the daemon's own under 0.
+    pub(super) chains: BTreeMap<u32, ActionChain>,
     derived: Derived,
 }
 
@@ -113,7 +116,7 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready } = delta;
+        let Delta { sessions, runs, idempotency, held, ready, chains } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -123,6 +126,12 @@ impl State {
         self.idempotency.extend(idempotency);
         if let Some(held) = held {
             self.held = held;
+        }
+        for (number, chain) in chains {
+            match chain {
+                Some(chain) => drop(self.chains.insert(number, chain)),
+                None => drop(self.chains.remove(&number)),
+            }
         }
         for number in ready {
             self.derived.resumable.remove(&number);
