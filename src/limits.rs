@@ -438,6 +438,13 @@ pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
 // --- engine ----------------------------------------------------------------------------------
 
+/// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer
+/// that is forgotten here is still refused when it is repeated, since nothing is pending any more.
+pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
+/// Wait for an approval or an answer at which status warns.
+pub const PENDING_WAIT_WARNING_MS: u64 = 4 * 60 * 60 * 1_000;
+/// Runs whose approvals or questions expire in one batch of the core; the rest follow in the next one.
+pub const CORE_EXPIRE_RUNS_MAX: usize = 256;
 /// Engine workers: runs in hand at once. Each waits for a model most of its time.
 pub const ENGINE_WORKERS: usize = 16;
 /// Bytes of earlier exchanges sent with a model call; older ones are left out and the request says so.

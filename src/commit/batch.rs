@@ -15,7 +15,9 @@ use crate::clock::Clock;
 use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Txn};
 use crate::ids::RunId;
 use crate::journal::{Draft, Journal, JournalError};
-use crate::limits::{CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS};
+use crate::limits::{
+    CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS,
+};
 
 /// What the core tells others after a commit. None of these may block.
 pub struct Effects {
@@ -175,6 +177,7 @@ impl CommitLoop {
         if let Some(error) = poisoned(&self.parts.journal) {
             return commands.for_each(|(_, reply)| reply(Err(error.clone())));
         }
+        let now_ms = self.parts.clock.now_ms();
         let mut txn = self.begin();
         let decided: Vec<Decided> = commands
             .map(|(command, reply)| {
@@ -185,6 +188,10 @@ impl CommitLoop {
         if self.parts.state.wants_pump() {
             let pumped = txn.decide(Command::Pump { limit: CORE_PUMP_RUNS_MAX });
             debug_assert!(pumped.is_ok(), "a pump is never refused");
+        }
+        if self.parts.state.wants_expiry(now_ms) {
+            let expired = txn.decide(Command::Expire { limit: CORE_EXPIRE_RUNS_MAX });
+            debug_assert!(expired.is_ok(), "an expiry is never refused");
         }
         let (delta, events) = txn.finish();
         if events.is_empty() {
@@ -389,7 +396,7 @@ fn draft(event: &Event) -> Draft {
 fn weight(command: &Command) -> usize {
     match command {
         Command::SubmitRun { request, .. } => request.get().len(),
-        Command::Record { notes, .. } | Command::Finish { notes, .. } => {
+        Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }
         // Ending a session writes a record for each queued run.

@@ -158,17 +158,19 @@ impl CoreHandle {
         .ok_or(CommandError::Stopping)
     }
 
-    pub(super) fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
+    pub(super) fn send(&self, message: Message) -> Result<(), Box<(CommandError, Message)>> {
         self.sender.try_send(message).map_err(|refused| match refused {
-            TrySendError::Full(message) => (CommandError::Busy, message),
-            TrySendError::Disconnected(message) => (CommandError::Stopping, message),
+            TrySendError::Full(message) => Box::new((CommandError::Busy, message)),
+            TrySendError::Disconnected(message) => Box::new((CommandError::Stopping, message)),
         })
     }
 
     /// Hands over a command; `reply` is called exactly once, here if the command could not be handed over. Only when
     /// the core panics is it dropped without a call.
     pub fn submit(&self, command: Command, reply: Reply) {
-        if let Err((error, Message::Decide { reply, .. })) = self.send(Message::Decide { command, reply }) {
+        if let Err(refused) = self.send(Message::Decide { command, reply })
+            && let (error, Message::Decide { reply, .. }) = *refused
+        {
             reply(Err(error));
         }
     }
@@ -200,7 +202,7 @@ impl CoreHandle {
 
     fn ask<T>(&self, query: impl FnOnce(Sender<T>) -> Query) -> Result<T, CommandError> {
         let (reply, answer) = bounded(1);
-        self.send(Message::Ask(query(reply))).map_err(|(error, _)| error)?;
+        self.send(Message::Ask(query(reply))).map_err(|refused| refused.0)?;
         self.wait_within(&answer, Duration::from_millis(CORE_REPLY_MS_MAX))
     }
 
