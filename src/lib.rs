@@ -21,6 +21,7 @@ pub mod limits;
 pub mod logging;
 pub mod net;
 pub mod providers;
+pub mod sandbox;
 pub mod scripted;
 pub mod secret;
 pub mod serve;
