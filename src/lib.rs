@@ -27,5 +27,6 @@ pub mod serve;
 pub mod sse;
 pub mod state_root;
 pub mod sys;
+pub mod tools;
 pub mod upkeep;
 pub mod worker;

@@ -527,3 +527,20 @@ pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
+
+// --- tools -----------------------------------------------------------------------------------
+
+/// Arguments of one tool call as the model wrote them; more is a tool error.
+pub const TOOL_INPUT_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// What one tool call gives to the model, as JSON text. A tool cuts its own texts earlier and says so.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Text kept beyond that for a blob; what lies behind it is only counted.
+pub const TOOL_OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
+/// A path in a tool's arguments; the kernel's own bound.
+pub const TOOL_PATH_BYTES_MAX: usize = 4_096;
+/// Shortest time a tool call gets, however close its deadline is.
+pub const TOOL_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest time of a foreground command; longer ones are background tasks.
+pub const TOOL_SHELL_TIMEOUT_MS_MAX: u64 = 180_000;
+/// Time of a foreground command that names none.
+pub const TOOL_SHELL_TIMEOUT_MS_DEFAULT: u64 = 20_000;
