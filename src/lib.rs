@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod actor;
 pub mod api;
 pub mod audit;
 pub mod broker;

@@ -10,6 +10,16 @@ pub const SESSION_ID_BYTES_MAX: usize = 100;
 /// An `Idempotency-Key` in bytes: what the widely used key formats need, with room.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// A caller as a journal line names it, in bytes of JSON: role, token fingerprint, address and request id at their
+/// longest.
+pub const ACTOR_JSON_BYTES_MAX: usize = 256;
+
+/// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
+pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
+/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
+/// hold the caller for longer than two seconds.
+pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+
 // --- core ------------------------------------------------------------------------------------
 
 /// Commands waiting for the core: each HTTP connection and each fixed thread has at most one in flight.
