@@ -10,6 +10,16 @@ pub const SESSION_ID_BYTES_MAX: usize = 100;
 /// An `Idempotency-Key` in bytes: what the widely used key formats need, with room.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// A caller as a journal line names it, in bytes of JSON: role, token fingerprint, address and request id at their
+/// longest.
+pub const ACTOR_JSON_BYTES_MAX: usize = 256;
+
+/// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
+pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
+/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
+/// hold the caller for longer than two seconds.
+pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+
 // --- core ------------------------------------------------------------------------------------
 
 /// Commands waiting for the core: each HTTP connection and each fixed thread has at most one in flight.
@@ -458,6 +468,33 @@ pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.
 pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
 
+// --- sandbox ---------------------------------------------------------------------------------
+
+/// Address space of one process in a worker: compilers fit, a leak ends before the host suffers.
+pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Open files of one process in a worker.
+pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
+/// Largest file that a worker's process can write.
+pub const SANDBOX_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Processes and threads of one worker: parallel builds fit, a fork bomb ends.
+pub const SANDBOX_PROCESSES_MAX: u64 = 256;
+/// Private temp directory of a worker; it is memory.
+pub const SANDBOX_SCRATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// One call, arguments included.
+pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// One answer, without the whole text that goes to a blob.
+pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The whole text of an answer that was cut.
+pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A worker's greeting: the list of its walls.
+pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
+/// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.
+pub const SANDBOX_START_MS: u64 = 10_000;
+/// Time that a worker gets beyond a call's deadline to answer with what it has; then it is killed.
+pub const SANDBOX_DEADLINE_GRACE_MS: u64 = 2_000;
+/// Wait for the end of all processes of a worker before its outermost one is killed as well.
+pub const SANDBOX_END_MS: u64 = 5_000;
+
 // --- upkeep ----------------------------------------------------------------------------------
 
 /// Pause between two write probes, and between two re-hashed segments.
@@ -534,3 +571,20 @@ pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
+
+// --- tools -----------------------------------------------------------------------------------
+
+/// Arguments of one tool call as the model wrote them; more is a tool error.
+pub const TOOL_INPUT_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// What one tool call gives to the model, as JSON text. A tool cuts its own texts earlier and says so.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Text kept beyond that for a blob; what lies behind it is only counted.
+pub const TOOL_OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
+/// A path in a tool's arguments; the kernel's own bound.
+pub const TOOL_PATH_BYTES_MAX: usize = 4_096;
+/// Shortest time a tool call gets, however close its deadline is.
+pub const TOOL_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest time of a foreground command; longer ones are background tasks.
+pub const TOOL_SHELL_TIMEOUT_MS_MAX: u64 = 180_000;
+/// Time of a foreground command that names none.
+pub const TOOL_SHELL_TIMEOUT_MS_DEFAULT: u64 = 20_000;

@@ -33,6 +33,7 @@ pub mod streams;
 pub mod submit;
 pub mod text;
 pub mod waiting;
+mod witness;
 
 #[cfg(test)]
 pub(crate) mod testing;

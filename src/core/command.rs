@@ -6,7 +6,8 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use super::event::{Failure, SubmittedBy};
+use super::control::{ControlIntent, ControlResult};
+use super::event::Failure;
 use super::run::{Run, RunStatus};
 use super::turn::QuestionAnswer;
 use crate::ids::{RunId, Seq, SessionId};
@@ -152,8 +153,6 @@ pub enum Command {
         route: String,
         /// Model, resolved by the caller.
         model: String,
-        /// Who asks.
-        submitted_by: Option<SubmittedBy>,
         /// For repeated submissions.
         idempotency: Option<IdempotencyKey>,
     },
@@ -182,6 +181,20 @@ pub enum Command {
         held: bool,
         /// Operator's words.
         reason: Option<String>,
+    },
+    /// Record that something outside the journal is about to be changed. The change must wait for the outcome.
+    ControlIntent {
+        /// What, and what to.
+        intent: ControlIntent,
+        /// Whether it only takes rights away: then it is served from the reserve on a full disk.
+        containment: bool,
+    },
+    /// Record what became of it; served from the reserve as its intent was.
+    ControlResult {
+        /// Which, and what.
+        result: ControlResult,
+        /// As of the intent.
+        containment: bool,
     },
     /// Record something for an active run before going on.
     Record {
@@ -265,6 +278,8 @@ impl Command {
                 | Self::InterruptSession { .. }
                 | Self::EndSession { .. }
                 | Self::SetHold { held: true, .. }
+                | Self::ControlIntent { containment: true, .. }
+                | Self::ControlResult { containment: true, .. }
         )
     }
 }

@@ -9,6 +9,7 @@
 
 mod approvals;
 mod command;
+mod control;
 mod decide;
 mod event;
 mod questions;
@@ -23,7 +24,8 @@ mod txn;
 mod view;
 
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
-pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding, SubmittedBy};
+pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use run::{Run, RunStatus, RunTable};
 pub use session::{Session, SessionStatus};
 pub use snapshot::{Frozen, RestoreError};
