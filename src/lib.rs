@@ -20,6 +20,7 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod net;
+pub mod permissions;
 pub mod providers;
 pub mod scripted;
 pub mod secret;
