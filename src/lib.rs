@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod actor;
 pub mod api;
 pub mod audit;
 pub mod broker;
@@ -28,5 +29,6 @@ pub mod serve;
 pub mod sse;
 pub mod state_root;
 pub mod sys;
+pub mod tools;
 pub mod upkeep;
 pub mod worker;

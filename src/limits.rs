@@ -10,6 +10,16 @@ pub const SESSION_ID_BYTES_MAX: usize = 100;
 /// An `Idempotency-Key` in bytes: what the widely used key formats need, with room.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// A caller as a journal line names it, in bytes of JSON: role, token fingerprint, address and request id at their
+/// longest.
+pub const ACTOR_JSON_BYTES_MAX: usize = 256;
+
+/// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
+pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
+/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
+/// hold the caller for longer than two seconds.
+pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+
 // --- core ------------------------------------------------------------------------------------
 
 /// Commands waiting for the core: each HTTP connection and each fixed thread has at most one in flight.
@@ -542,3 +552,19 @@ pub const PERMISSION_SESSION_RULES_MAX: usize = 64;
 pub const PERMISSION_COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// A path that rules are compared with, which is what the kernel takes; a longer one is treated as such a command is.
 pub const PERMISSION_PATH_BYTES_MAX: usize = 4_096;
+// --- tools -----------------------------------------------------------------------------------
+
+/// Arguments of one tool call as the model wrote them; more is a tool error.
+pub const TOOL_INPUT_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// What one tool call gives to the model, as JSON text. A tool cuts its own texts earlier and says so.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Text kept beyond that for a blob; what lies behind it is only counted.
+pub const TOOL_OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
+/// A path in a tool's arguments; the kernel's own bound.
+pub const TOOL_PATH_BYTES_MAX: usize = 4_096;
+/// Shortest time a tool call gets, however close its deadline is.
+pub const TOOL_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest time of a foreground command; longer ones are background tasks.
+pub const TOOL_SHELL_TIMEOUT_MS_MAX: u64 = 180_000;
+/// Time of a foreground command that names none.
+pub const TOOL_SHELL_TIMEOUT_MS_DEFAULT: u64 = 20_000;

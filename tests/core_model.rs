@@ -87,7 +87,6 @@ fn step(rng: &mut Rng, txn: &mut Txn<'_>, model: &mut Model) {
                 request: raw("{\"content\":\"x\"}"),
                 route: "main".to_string(),
                 model: "m".to_string(),
-                submitted_by: None,
                 idempotency: idempotency.map(|(k, f)| key(k, f)),
             });
             let of = &model.sessions[session];
@@ -340,7 +339,6 @@ fn a_restart_resumes_active_runs_once_and_says_what_it_found() {
         request: raw("{}"),
         route: "main".to_string(),
         model: "m".to_string(),
-        submitted_by: None,
         idempotency: None,
     };
     let mut log = Vec::new();

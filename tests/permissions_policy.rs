@@ -1,6 +1,8 @@
 //! Decisions: the reference's matrix, what rules of several scopes do to each other, and properties over random rules.
 //! Owns: the checks of `permissions::Policy` as its callers see it. Never: looks inside.
 
+use std::slice;
+
 use kheish_daemon::permissions::{
     ArgumentMatcher, Behavior, Effective, Facts, Mode, Policy, Question, Rule, RuleScope, Verdict,
 };
@@ -266,11 +268,13 @@ fn a_revision_follows_the_rules_and_nothing_else() {
     let (one, two) = (rule(RuleScope::User, "bash", Deny), rule(RuleScope::Project, "*", Ask));
     let revision = |rules: &[Rule]| Policy::new(rules).expect("legal").revision();
     assert_eq!(revision(&[one.clone(), two.clone()]), revision(&[two.clone(), one.clone()]));
-    assert_ne!(revision(&[one.clone(), two.clone()]), revision(&[one.clone()]));
-    assert_ne!(revision(&[one.clone()]), revision(&[Rule { behavior: Ask, ..one.clone() }]));
-    assert_eq!(revision(&[one.clone()]), revision(&[Rule { reason: Some("why".to_string()), ..one.clone() }]));
+    assert_ne!(revision(&[one.clone(), two.clone()]), revision(slice::from_ref(&one)));
+    assert_ne!(revision(slice::from_ref(&one)), revision(&[Rule { behavior: Ask, ..one.clone() }]));
+    assert_eq!(revision(slice::from_ref(&one)), revision(&[Rule { reason: Some("why".to_string()), ..one.clone() }]));
     let session = rule(RuleScope::Session, "bash", Deny);
-    let with = Policy::new(&[one.clone()]).and_then(|policy| policy.with_session(&[session.clone()])).expect("legal");
+    let with = Policy::new(slice::from_ref(&one))
+        .and_then(|policy| policy.with_session(slice::from_ref(&session)))
+        .expect("legal");
     assert_eq!(with.revision(), revision(&[session, one]));
 }
 
@@ -356,7 +360,7 @@ fn random_rules_keep_the_promises() {
 
         // A deny that matches by itself wins among the others.
         for deny in rules.iter().filter(|rule| rule.behavior == Deny) {
-            let alone = Policy::new(std::slice::from_ref(deny)).expect("legal");
+            let alone = Policy::new(slice::from_ref(deny)).expect("legal");
             let speaks = verdict(&alone, tool, input, Mode::Default.into()).matched_rule.is_some();
             assert!(!speaks || base == Deny, "seed {seed}: {deny:?} did not win over {rules:?}");
         }

@@ -70,6 +70,7 @@ fn next_group(script: &Arc<Mutex<Script>>) {
         let asked = command.clone();
         handle.submit(
             command,
+            None,
             Box::new(move |result| {
                 let done = {
                     let mut this = script.lock().expect("one thread");
@@ -172,7 +173,6 @@ fn random_command(rng: &mut Rng, told: &Told) -> Command {
                 request: raw(format!("{{\"content\":\"{padding}\"}}")),
                 route: "main".to_string(),
                 model: "m".to_string(),
-                submitted_by: None,
                 idempotency,
             }
         }

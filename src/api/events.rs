@@ -73,6 +73,8 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("external_action.request", Wire::Hidden),
     ("external_action.response", Wire::Hidden),
     ("hold.changed", Wire::RuntimeUpdated),
+    ("control.intent", Wire::Hidden),
+    ("control.result", Wire::Hidden),
     ("journal.opened", Wire::Hidden),
     ("journal.seal", Wire::Hidden),
     ("journal.recovered", Wire::Hidden),
@@ -359,6 +361,7 @@ mod tests {
             session_prev: links.0,
             run_prev: 0,
             run_first: links.1,
+            by: None,
             body: RawValue::from_string(body.to_string()).unwrap(),
             batch: None,
         }

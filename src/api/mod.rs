@@ -31,6 +31,7 @@ pub mod status;
 pub mod streams;
 pub mod submit;
 pub mod text;
+mod witness;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -449,6 +449,7 @@ mod tests {
             session_prev: 0,
             run_prev: 0,
             run_first: 0,
+            by: None,
             body: RawValue::from_string(body.to_string()).unwrap(),
             batch: None,
         }

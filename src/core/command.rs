@@ -6,7 +6,8 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use super::event::{Failure, SubmittedBy};
+use super::control::{ControlIntent, ControlResult};
+use super::event::Failure;
 use super::run::{Run, RunStatus};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
@@ -84,8 +85,6 @@ pub enum Command {
         route: String,
         /// Model, resolved by the caller.
         model: String,
-        /// Who asks.
-        submitted_by: Option<SubmittedBy>,
         /// For repeated submissions.
         idempotency: Option<IdempotencyKey>,
     },
@@ -114,6 +113,20 @@ pub enum Command {
         held: bool,
         /// Operator's words.
         reason: Option<String>,
+    },
+    /// Record that something outside the journal is about to be changed. The change must wait for the outcome.
+    ControlIntent {
+        /// What, and what to.
+        intent: ControlIntent,
+        /// Whether it only takes rights away: then it is served from the reserve on a full disk.
+        containment: bool,
+    },
+    /// Record what became of it; served from the reserve as its intent was.
+    ControlResult {
+        /// Which, and what.
+        result: ControlResult,
+        /// As of the intent.
+        containment: bool,
     },
     /// Record something for an active run before going on.
     Record {
@@ -149,6 +162,8 @@ impl Command {
                 | Self::InterruptSession { .. }
                 | Self::EndSession { .. }
                 | Self::SetHold { held: true, .. }
+                | Self::ControlIntent { containment: true, .. }
+                | Self::ControlResult { containment: true, .. }
         )
     }
 }

@@ -6,10 +6,22 @@ use super::command::{Command, Decision, Note, Outcome, Refusal};
 use super::event::{Body, HoldChanged, Reason, ResumeFinding, RunAccepted, RunFailed, RunResumed, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::txn::{Txn, agent_id, times};
+use crate::actor::Actor;
 use crate::ids::{RunId, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
 
 impl Txn<'_> {
+    /// As [`Txn::decide`], on behalf of an API caller, whom all records of the decision name.
+    ///
+    /// # Errors
+    /// The refusal; nothing was emitted.
+    pub fn decide_for(&mut self, by: Option<Actor>, command: Command) -> Result<Decision, Refusal> {
+        self.set_caller(by);
+        let decided = self.decide(command);
+        self.set_caller(None);
+        decided
+    }
+
     /// Decides one command on top of everything decided in this batch so far.
     ///
     /// # Errors
@@ -17,14 +29,13 @@ impl Txn<'_> {
     pub fn decide(&mut self, command: Command) -> Result<Decision, Refusal> {
         match command {
             Command::CreateSession { id, thread_id } => self.create_session(id, thread_id),
-            Command::SubmitRun { session, request, route, model, submitted_by, idempotency } => {
+            Command::SubmitRun { session, request, route, model, idempotency } => {
                 let accepted = RunAccepted {
                     agent: String::new(),
                     kind: "input".to_string(),
                     position: 0,
                     route,
                     model,
-                    submitted_by,
                     idempotency,
                     request,
                 };
@@ -34,6 +45,14 @@ impl Txn<'_> {
             Command::InterruptSession { session } => self.interrupt_session(&session),
             Command::EndSession { session, reason } => self.end_session(&session, reason),
             Command::SetHold { held, reason } => Ok(self.set_hold(held, reason)),
+            Command::ControlIntent { intent, .. } => {
+                self.emit_global(None, Body::ControlIntent(intent));
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
+            Command::ControlResult { result, .. } => {
+                self.emit_global(None, Body::ControlResult(result));
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
             Command::Record { run, notes } => {
                 let (number, run) = self.active_run(run)?;
                 self.emit_notes(run.session, number, notes);

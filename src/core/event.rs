@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::command::NoteKind;
+use super::control::{ControlIntent, ControlResult};
+use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
 /// One event with the envelope that becomes a journal line.
@@ -27,6 +29,8 @@ pub struct Event {
     pub run_prev: Seq,
     /// The run's `run.accepted` record; 0 for that record itself and where there is no run.
     pub run_first: Seq,
+    /// The API caller on whose behalf it happened.
+    pub by: Option<Actor>,
     /// What happened.
     pub body: Body,
 }
@@ -95,6 +99,10 @@ pub enum Body {
     RunCancelled(RunTimes),
     /// Starting of queued runs was suspended or allowed again.
     HoldChanged(HoldChanged),
+    /// Something outside the journal is about to be changed.
+    ControlIntent(ControlIntent),
+    /// What became of it.
+    ControlResult(ControlResult),
 }
 
 /// Body of `session.created`.
@@ -128,27 +136,11 @@ pub struct RunAccepted {
     pub route: String,
     /// Model pinned at acceptance.
     pub model: String,
-    /// Who submitted it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted_by: Option<SubmittedBy>,
     /// Hashes that make a repeated submission return this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
     /// The normalised submission.
     pub request: Box<RawValue>,
-}
-
-/// The caller behind an accepted run: what the control-plane audit would say of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubmittedBy {
-    /// Fingerprint of the bearer token; absent while authentication is off.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// Address of the TCP peer; absent for a Unix socket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// The request.
-    pub request_id: String,
 }
 
 /// Times every state record repeats, so that one record suffices to show the run's state.
@@ -236,6 +228,8 @@ impl Body {
             Self::RunInterrupted(_) => "run.interrupted",
             Self::RunCancelled(_) => "run.cancelled",
             Self::HoldChanged(_) => "hold.changed",
+            Self::ControlIntent(_) => "control.intent",
+            Self::ControlResult(_) => "control.result",
         }
     }
 
@@ -261,6 +255,8 @@ impl Body {
             Self::RunNote(_, body) => body.get().as_bytes().to_vec(),
             Self::RunFailed(body) => json(body),
             Self::HoldChanged(body) => json(body),
+            Self::ControlIntent(body) => json(body),
+            Self::ControlResult(body) => json(body),
         }
     }
 
@@ -287,6 +283,8 @@ impl Body {
             "run.interrupted" => Self::RunInterrupted(parse(kind, body)?),
             "run.cancelled" => Self::RunCancelled(parse(kind, body)?),
             "hold.changed" => Self::HoldChanged(parse(kind, body)?),
+            "control.intent" => Self::ControlIntent(parse(kind, body)?),
+            "control.result" => Self::ControlResult(parse(kind, body)?),
             kind => match NoteKind::parse(kind) {
                 Some(note) => Self::RunNote(note, body.to_owned()),
                 None => return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() }),

@@ -8,6 +8,7 @@
 //! committed [`State`]; a batch that could not be written is dropped with its transaction, never undone.
 
 mod command;
+mod control;
 mod decide;
 mod event;
 mod run;
@@ -18,7 +19,8 @@ mod txn;
 mod view;
 
 pub use command::{Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal};
-pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding, SubmittedBy};
+pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use run::{Run, RunStatus, RunTable};
 pub use session::{Session, SessionStatus};
 pub use snapshot::{Frozen, RestoreError};

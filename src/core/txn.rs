@@ -9,6 +9,7 @@ use super::event::{Body, Event, RunAccepted, RunTimes, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::session::Session;
 use super::state::State;
+use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
 /// What a batch changes. Opaque outside the core: made by a [`Txn`], taken by [`State::absorb`].
@@ -36,6 +37,7 @@ pub struct Txn<'s> {
     events: Vec<Event>,
     now_ms: u64,
     next_seq: Seq,
+    by: Option<Actor>,
 }
 
 impl<'s> Txn<'s> {
@@ -52,12 +54,18 @@ impl<'s> Txn<'s> {
             events: Vec::new(),
             now_ms,
             next_seq,
+            by: None,
         }
     }
 
     /// The events decided so far.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Names the caller whose commands are decided from here on; their records carry it.
+    pub(super) fn set_caller(&mut self, by: Option<Actor>) {
+        self.by = by;
     }
 
     /// Ends the batch.
@@ -164,6 +172,7 @@ impl<'s> Txn<'s> {
             session_prev,
             run_prev: of_run.map_or(0, |run| run.last_seq),
             run_first: of_run.map_or(0, |run| run.first_seq),
+            by: self.by.clone(),
             body,
         });
     }
@@ -180,14 +189,15 @@ impl<'s> Txn<'s> {
             session_prev,
             run_prev: 0,
             run_first: 0,
+            by: self.by.clone(),
             body,
         });
     }
 
     /// Decides that something happened outside any known session: a new one, or the whole daemon.
     pub(super) fn emit_global(&mut self, session: Option<SessionId>, body: Body) {
-        let (seq, at_ms) = (self.next_seq, self.now_ms);
-        self.record(Event { seq, at_ms, session, run: None, session_prev: 0, run_prev: 0, run_first: 0, body });
+        let (seq, at_ms, by) = (self.next_seq, self.now_ms, self.by.clone());
+        self.record(Event { seq, at_ms, session, run: None, session_prev: 0, run_prev: 0, run_first: 0, by, body });
     }
 
     fn record(&mut self, event: Event) {
@@ -203,6 +213,8 @@ impl<'s> Txn<'s> {
     pub fn apply(&mut self, event: &Event) -> Result<(), String> {
         match &event.body {
             Body::JournalOpened { .. } | Body::JournalOther => return Ok(()),
+            // They tell an auditor what happened elsewhere; no state here depends on them.
+            Body::ControlIntent(_) | Body::ControlResult(_) => return Ok(()),
             Body::HoldChanged(change) => {
                 self.delta.held = Some(change.held);
                 return Ok(());

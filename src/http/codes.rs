@@ -239,6 +239,10 @@ codes! {
         "The encrypted store cannot be opened or written.",
         "check the master key and the state root, see GET /v1/status";
 
+    AUDIT_UNAVAILABLE: 503 "audit" "audit_unavailable",
+        "The act cannot be put on record, so it was not begun.",
+        "free space or repair the disk of the state root, see journal in GET /v1/status, and try again";
+
     CORE_BUSY: 503 "core" "core_busy",
         "The core's mailbox is full.",
         "retry after the Retry-After time";

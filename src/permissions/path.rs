@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn workspace() -> Path {
-        Path::absolute("/home/op/work").expect("legal")
+        Path::absolute("/srv/op/work").expect("legal")
     }
 
     fn matches(pattern: &str, path: &str) -> bool {
@@ -190,7 +190,7 @@ mod tests {
             ("src/**", "src", true),
             ("src/", "src/a", true),
             ("src/**", "./src//a", true),
-            ("src/**", "/home/op/work/src/a", true),
+            ("src/**", "/srv/op/work/src/a", true),
             ("src/**", "srcs/a", false),
             ("src/**", "a/src/b", false),
             ("src/**", "/src/a", false),
@@ -223,9 +223,9 @@ mod tests {
             ("a/*/c", "a/b", true),
             ("a/*/c", "a/b/c/d", false),
             ("**/.env", "src", true),
-            ("secrets/**", "/home", true),
+            ("secrets/**", "/srv", true),
             ("/etc/**", "/", true),
-            ("/etc/**", "/home/op/work", false),
+            ("/etc/**", "/srv/op/work", false),
         ];
         for (pattern, base, expected) in cases {
             let pattern_read = PathPattern::parse(pattern).expect(pattern);
