@@ -23,6 +23,7 @@ pub mod logging;
 pub mod net;
 pub mod permissions;
 pub mod providers;
+pub mod sandbox;
 pub mod scripted;
 pub mod secret;
 pub mod serve;

@@ -461,6 +461,33 @@ pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.
 pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
 
+// --- sandbox ---------------------------------------------------------------------------------
+
+/// Address space of one process in a worker: compilers fit, a leak ends before the host suffers.
+pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Open files of one process in a worker.
+pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
+/// Largest file that a worker's process can write.
+pub const SANDBOX_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Processes and threads of one worker: parallel builds fit, a fork bomb ends.
+pub const SANDBOX_PROCESSES_MAX: u64 = 256;
+/// Private temp directory of a worker; it is memory.
+pub const SANDBOX_SCRATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// One call, arguments included.
+pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// One answer, without the whole text that goes to a blob.
+pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The whole text of an answer that was cut.
+pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A worker's greeting: the list of its walls.
+pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
+/// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.
+pub const SANDBOX_START_MS: u64 = 10_000;
+/// Time that a worker gets beyond a call's deadline to answer with what it has; then it is killed.
+pub const SANDBOX_DEADLINE_GRACE_MS: u64 = 2_000;
+/// Wait for the end of all processes of a worker before its outermost one is killed as well.
+pub const SANDBOX_END_MS: u64 = 5_000;
+
 // --- upkeep ----------------------------------------------------------------------------------
 
 /// Pause between two write probes, and between two re-hashed segments.
