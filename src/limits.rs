@@ -572,6 +572,20 @@ pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
 
+// --- permissions -----------------------------------------------------------------------------
+
+/// A tool, command, path or host pattern of a rule.
+pub const PERMISSION_PATTERN_BYTES_MAX: usize = 256;
+/// Why a rule exists, for people.
+pub const PERMISSION_REASON_BYTES_MAX: usize = 512;
+/// Rules of the scopes `user` and `project` together. Each call of a tool is compared with all of them.
+pub const PERMISSION_RULES_MAX: usize = 512;
+/// Rules of one session.
+pub const PERMISSION_SESSION_RULES_MAX: usize = 64;
+/// A shell command that rules are compared with; a longer one is allowed by no rule and matched by every restriction.
+pub const PERMISSION_COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// A path that rules are compared with, which is what the kernel takes; a longer one is treated as such a command is.
+pub const PERMISSION_PATH_BYTES_MAX: usize = 4_096;
 // --- tools -----------------------------------------------------------------------------------
 
 /// Arguments of one tool call as the model wrote them; more is a tool error.
