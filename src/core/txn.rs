@@ -2,14 +2,17 @@
 //! Owns: staging, and `apply`, the only way from an event to state.
 //! Never: touches the committed state; dropping a transaction undoes it completely.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::action::{ActionChain, Signer};
 use super::command::NoteKind;
-use super::event::{Body, Event, RunAccepted, RunTimes, SessionCreated};
+use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::session::Session;
 use super::state::State;
+use super::step::{Mark, Step};
+use super::turn::WaitsFor;
 use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
@@ -26,6 +29,9 @@ pub struct Delta {
     pub(super) ready: Vec<u32>,
     /// Chains of signed actions by run number, the daemon's under 0; none for a run that has ended.
     pub(super) chains: HashMap<u32, Option<ActionChain>>,
+    /// The turn at hand of runs; none for one that has ended.
+    pub(super) steps: HashMap<u32, Option<Arc<Step>>>,
+    pub(super) receipts: Vec<(Idempotency, u32)>,
 }
 
 /// A batch in the making.
@@ -161,6 +167,33 @@ impl<'s> Txn<'s> {
 
     pub(super) fn put_chain(&mut self, number: u32, chain: Option<ActionChain>) {
         self.delta.chains.insert(number, chain);
+    }
+
+    /// The turn at hand of an active run.
+    pub(super) fn step(&self, number: u32) -> Option<&Step> {
+        match self.delta.steps.get(&number) {
+            Some(step) => step.as_deref(),
+            None => self.base.step(number),
+        }
+    }
+
+    /// Runs that have a turn at hand, in order.
+    pub(super) fn runs_with_steps(&self) -> BTreeSet<u32> {
+        let staged = self.delta.steps.iter().filter(|(_, step)| step.is_some()).map(|(number, _)| *number);
+        let committed = self.base.runs_with_steps().filter(|number| !self.delta.steps.contains_key(number));
+        staged.chain(committed).collect()
+    }
+
+    /// Fingerprint and run of an earlier answer with this key.
+    pub(super) fn receipt(&self, key: &[u8; 16]) -> Option<([u8; 16], u32)> {
+        let staged = self.delta.receipts.iter().rev().find(|(idempotency, _)| idempotency.key == *key);
+        staged.map(|(idempotency, run)| (idempotency.fingerprint, *run)).or_else(|| self.base.receipts.get(key))
+    }
+
+    fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
+        let mut step = self.step(number).cloned().unwrap_or_default();
+        change(&mut step);
+        self.delta.steps.insert(number, (!step.is_empty()).then(|| Arc::new(step)));
     }
 
     fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
@@ -376,7 +409,11 @@ impl<'s> Txn<'s> {
 
     fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
         let next = match body {
-            Body::RunStarted(_) => Some(RunStatus::Running),
+            Body::RunStarted(_) | Body::RunContinued(_) => Some(RunStatus::Running),
+            Body::RunWaiting(waiting) => Some(match waiting.waits_for {
+                WaitsFor::Approval => RunStatus::WaitingForApproval,
+                WaitsFor::UserQuestion => RunStatus::WaitingForUserQuestion,
+            }),
             Body::RunCompleted(_) => Some(RunStatus::Completed),
             Body::RunFailed(_) => Some(RunStatus::Failed),
             Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
@@ -395,6 +432,7 @@ impl<'s> Txn<'s> {
             }
             None => {}
         }
+        self.apply_to_step(event, number, body)?;
         let run = self.run_mut(number)?;
         match body {
             Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = run.status.is_active(),
@@ -403,8 +441,33 @@ impl<'s> Txn<'s> {
         }
         run.last_seq = event.seq;
         run.updated_at_ms = event.at_ms;
-        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_)) {
+        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_) | Body::RunContinued(_)) {
             self.delta.ready.push(number);
+        }
+        Ok(())
+    }
+
+    fn apply_to_step(&mut self, event: &Event, number: u32, body: &Body) -> Result<(), String> {
+        match body {
+            Body::RunNote(kind, note) => match Mark::read(*kind, note, event.seq, event.at_ms)? {
+                Mark::None => {}
+                Mark::NextTurn if self.step(number).is_none() => {}
+                mark => self.change_step(number, |step| step.fold(mark)),
+            },
+            Body::ApprovalResolved(resolved) => {
+                self.change_step(number, |step| step.approvals.retain(|approval| approval.id != resolved.id));
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::QuestionResolved(resolved) => {
+                self.change_step(number, |step| step.question = None);
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::RunCompleted(_) | Body::RunFailed(_) | Body::RunInterrupted(_) | Body::RunCancelled(_)
+                if self.step(number).is_some() =>
+            {
+                self.delta.steps.insert(number, None);
+            }
+            _ => {}
         }
         Ok(())
     }
