@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod actor;
 pub mod api;
 pub mod audit;
 pub mod broker;
@@ -20,12 +21,15 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod net;
+pub mod permissions;
 pub mod providers;
+pub mod sandbox;
 pub mod scripted;
 pub mod secret;
 pub mod serve;
 pub mod sse;
 pub mod state_root;
 pub mod sys;
+pub mod tools;
 pub mod upkeep;
 pub mod worker;

@@ -10,6 +10,16 @@ pub const SESSION_ID_BYTES_MAX: usize = 100;
 /// An `Idempotency-Key` in bytes: what the widely used key formats need, with room.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// A caller as a journal line names it, in bytes of JSON: role, token fingerprint, address and request id at their
+/// longest.
+pub const ACTOR_JSON_BYTES_MAX: usize = 256;
+
+/// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
+pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
+/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
+/// hold the caller for longer than two seconds.
+pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+
 // --- core ------------------------------------------------------------------------------------
 
 /// Commands waiting for the core: each HTTP connection and each fixed thread has at most one in flight.
@@ -446,6 +456,13 @@ pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
 // --- engine ----------------------------------------------------------------------------------
 
+/// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer
+/// that is forgotten here is still refused when it is repeated, since nothing is pending any more.
+pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
+/// Wait for an approval or an answer at which status warns.
+pub const PENDING_WAIT_WARNING_MS: u64 = 4 * 60 * 60 * 1_000;
+/// Runs whose approvals or questions expire in one batch of the core; the rest follow in the next one.
+pub const CORE_EXPIRE_RUNS_MAX: usize = 256;
 /// Engine workers: runs in hand at once. Each waits for a model most of its time.
 pub const ENGINE_WORKERS: usize = 16;
 /// Bytes of earlier exchanges sent with a model call; older ones are left out and the request says so.
@@ -458,6 +475,33 @@ pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
 pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.
 pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
+
+// --- sandbox ---------------------------------------------------------------------------------
+
+/// Address space of one process in a worker: compilers fit, a leak ends before the host suffers.
+pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Open files of one process in a worker.
+pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
+/// Largest file that a worker's process can write.
+pub const SANDBOX_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Processes and threads of one worker: parallel builds fit, a fork bomb ends.
+pub const SANDBOX_PROCESSES_MAX: u64 = 256;
+/// Private temp directory of a worker; it is memory.
+pub const SANDBOX_SCRATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// One call, arguments included.
+pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// One answer, without the whole text that goes to a blob.
+pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The whole text of an answer that was cut.
+pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A worker's greeting: the list of its walls.
+pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
+/// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.
+pub const SANDBOX_START_MS: u64 = 10_000;
+/// Time that a worker gets beyond a call's deadline to answer with what it has; then it is killed.
+pub const SANDBOX_DEADLINE_GRACE_MS: u64 = 2_000;
+/// Wait for the end of all processes of a worker before its outermost one is killed as well.
+pub const SANDBOX_END_MS: u64 = 5_000;
 
 // --- upkeep ----------------------------------------------------------------------------------
 
@@ -535,3 +579,34 @@ pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
+
+// --- permissions -----------------------------------------------------------------------------
+
+/// A tool, command, path or host pattern of a rule.
+pub const PERMISSION_PATTERN_BYTES_MAX: usize = 256;
+/// Why a rule exists, for people.
+pub const PERMISSION_REASON_BYTES_MAX: usize = 512;
+/// Rules of the scopes `user` and `project` together. Each call of a tool is compared with all of them.
+pub const PERMISSION_RULES_MAX: usize = 512;
+/// Rules of one session.
+pub const PERMISSION_SESSION_RULES_MAX: usize = 64;
+/// A shell command that rules are compared with; a longer one is allowed by no rule and matched by every restriction.
+pub const PERMISSION_COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// A path that rules are compared with, which is what the kernel takes; a longer one is treated as such a command is.
+pub const PERMISSION_PATH_BYTES_MAX: usize = 4_096;
+// --- tools -----------------------------------------------------------------------------------
+
+/// Arguments of one tool call as the model wrote them; more is a tool error.
+pub const TOOL_INPUT_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// What one tool call gives to the model, as JSON text. A tool cuts its own texts earlier and says so.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Text kept beyond that for a blob; what lies behind it is only counted.
+pub const TOOL_OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
+/// A path in a tool's arguments; the kernel's own bound.
+pub const TOOL_PATH_BYTES_MAX: usize = 4_096;
+/// Shortest time a tool call gets, however close its deadline is.
+pub const TOOL_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest time of a foreground command; longer ones are background tasks.
+pub const TOOL_SHELL_TIMEOUT_MS_MAX: u64 = 180_000;
+/// Time of a foreground command that names none.
+pub const TOOL_SHELL_TIMEOUT_MS_DEFAULT: u64 = 20_000;

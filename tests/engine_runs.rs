@@ -206,7 +206,6 @@ impl World {
             request: RawValue::from_string(request.to_string()).unwrap(),
             route: "main".to_string(),
             model: "m".to_string(),
-            submitted_by: None,
             idempotency: None,
         });
         match decision {

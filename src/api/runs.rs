@@ -8,12 +8,14 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
-use super::run_view::{RunSummary, RunView, fold, run_events};
+use super::run_events::run_events;
+use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
-use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus, SubmittedBy};
+use crate::actor::Actor;
+use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus};
+use crate::http::Response;
 use crate::http::problem::{Problem, codes};
-use crate::http::{Peer, Response};
 use crate::ids::{RunId, SessionId};
 use crate::limits::LIST_ANSWER_BYTES_MAX;
 use crate::sse::{Scope, StreamSpec};
@@ -29,6 +31,7 @@ pub fn submit(api: &Api, call: Call, reply: Reply) {
 struct Prepared {
     session: SessionId,
     command: Command,
+    by: Actor,
     summary: RunSummary,
 }
 
@@ -41,21 +44,8 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let Submission { request, mut summary, .. } = submission;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let submitted_by = Some(submitted_by(call));
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, submitted_by, idempotency };
-    Ok(Prepared { session, command, summary })
-}
-
-fn submitted_by(call: &Call) -> SubmittedBy {
-    let actor = call.actor();
-    SubmittedBy {
-        token: actor.caller.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        peer: match actor.peer {
-            Peer::Tcp(address) => Some(address.to_string()),
-            Peer::Unix => None,
-        },
-        request_id: actor.request_id.as_str().to_string(),
-    }
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    Ok(Prepared { session, command, by: call.actor(), summary })
 }
 
 /// Route and model in force: what the caller asks for, else the default.
@@ -83,9 +73,10 @@ fn pin(api: &Api, submission: &Submission) -> Result<(String, String), Problem> 
 }
 
 fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
-    let Prepared { session, command, summary } = prepared;
+    let Prepared { session, command, by, summary } = prepared;
     api.core.submit(
         command,
+        Some(by),
         Box::new(move |decided| match decided {
             Ok(Decision::Accepted { run, session_number, position, submitted_at_ms }) => {
                 let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
@@ -136,6 +127,10 @@ fn accepted_view(
         queued_position: None,
         request,
         input_metadata: None,
+        pending_approval_ids: Vec::new(),
+        pending_approvals: Vec::new(),
+        pending_question_ids: Vec::new(),
+        pending_questions: Vec::new(),
         outputs: Vec::new(),
         error: None,
     }
@@ -245,7 +240,7 @@ pub struct CancelBody {
 pub fn cancel(api: &Api, call: &Call) -> Result<Response, Problem> {
     let run = call.run_id()?;
     let body: CancelBody = json::parse_or_default(&call.body)?;
-    api.core.request(Command::CancelRun { run, reason: super::sessions::reason(body.reason)? })?;
+    api.core.request(Command::CancelRun { run, reason: super::sessions::reason(body.reason)? }, Some(call.actor()))?;
     Ok(Response::json(200, &view_of(api, &position(api, run)?)?))
 }
 
@@ -265,6 +260,9 @@ struct HoldView {
 /// `POST /v1/runtime/hold`: queued runs stay queued while held.
 pub fn hold(api: &Api, call: &Call) -> Result<Response, Problem> {
     let body: HoldBody = json::parse(&call.body)?;
-    api.core.request(Command::SetHold { held: body.held, reason: super::sessions::reason(body.reason)? })?;
+    api.core.request(
+        Command::SetHold { held: body.held, reason: super::sessions::reason(body.reason)? },
+        Some(call.actor()),
+    )?;
     Ok(Response::json(200, &HoldView { held: body.held }))
 }

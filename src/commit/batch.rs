@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use super::handle::{CommandError, CoreHandle, Job, Message, Never, Query, Reply};
+use super::handle::{Asked, CommandError, CoreHandle, Job, Message, Never, Query, Reply};
 use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
+use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Txn};
 use crate::ids::RunId;
 use crate::journal::{Draft, Journal, JournalError};
-use crate::limits::{CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS};
+use crate::limits::{
+    CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS,
+};
 
 /// What the core tells others after a commit. None of these may block.
 pub struct Effects {
@@ -54,7 +57,7 @@ pub struct CommitLoop {
     /// Engines that wait for work, each at most once, so at most as many as there are engine workers.
     idle_engines: VecDeque<Sender<Job>>,
     /// A command too large for the batch that it arrived with; it begins the next one.
-    carried: Option<(Command, Reply)>,
+    carried: Option<Asked>,
     /// When the disk last refused.
     refused_at_ms: u64,
     records_since_snapshot: u64,
@@ -66,7 +69,7 @@ struct Decided {
     reply: Reply,
     outcome: Result<Decision, Refusal>,
     /// The command once more, if it may be served from the reserve.
-    containment: Option<Command>,
+    containment: Option<(Command, Option<Actor>)>,
 }
 
 impl CommitLoop {
@@ -107,15 +110,15 @@ impl CommitLoop {
         let Self { parts, inbox, .. } = self;
         let closed = close(parts);
         for message in inbox.try_iter() {
-            if let Message::Decide { reply, .. } = message {
-                reply(Err(CommandError::Stopping));
+            if let Message::Decide(asked) = message {
+                (asked.reply)(Err(CommandError::Stopping));
             }
         }
         closed
     }
 
     /// One batch and what belongs to it. The lists are empty before and after.
-    pub(super) fn pass(&mut self, commands: &mut Vec<(Command, Reply)>, queries: &mut Vec<Query>) {
+    pub(super) fn pass(&mut self, commands: &mut Vec<Asked>, queries: &mut Vec<Query>) {
         self.gather(commands, queries);
         self.commit(commands.drain(..));
         for query in queries.drain(..) {
@@ -126,22 +129,22 @@ impl CommitLoop {
     }
 
     /// Waits for the first message and takes what else is there, within the batch's bounds.
-    fn gather(&mut self, commands: &mut Vec<(Command, Reply)>, queries: &mut Vec<Query>) {
+    fn gather(&mut self, commands: &mut Vec<Asked>, queries: &mut Vec<Query>) {
         self.published.end_batch();
         let mut next = self.first_message();
         self.published.begin_batch();
         let mut bytes = 0;
         while let Some(message) = next.take() {
             match message {
-                Message::Decide { command, reply } => {
-                    let weight = weight(&command);
+                Message::Decide(asked) => {
+                    let weight = weight(&asked.command);
                     // A command that alone breaks the journal's bound must not take others with it.
                     if !commands.is_empty() && bytes + weight > CORE_BATCH_BYTES_MAX {
-                        self.carried = Some((command, reply));
+                        self.carried = Some(asked);
                         return;
                     }
                     bytes += weight;
-                    commands.push((command, reply));
+                    commands.push(asked);
                 }
                 Message::Ask(query) => queries.push(query),
                 Message::TakeRun(engine) => self.idle_engines.push_back(engine),
@@ -156,8 +159,8 @@ impl CommitLoop {
 
     /// What to begin a batch with; `None` when a tick has passed without a message.
     fn first_message(&mut self) -> Option<Message> {
-        if let Some((command, reply)) = self.carried.take() {
-            return Some(Message::Decide { command, reply });
+        if let Some(asked) = self.carried.take() {
+            return Some(Message::Decide(asked));
         }
         let refusing = self.view.poisoned.is_some() || self.view.refusing.is_some();
         let wait_ms = if self.parts.state.wants_pump() && !refusing { 0 } else { CORE_TICK_MS };
@@ -171,20 +174,25 @@ impl CommitLoop {
         }
     }
 
-    fn commit(&mut self, commands: impl Iterator<Item = (Command, Reply)>) {
+    fn commit(&mut self, commands: impl Iterator<Item = Asked>) {
         if let Some(error) = poisoned(&self.parts.journal) {
-            return commands.for_each(|(_, reply)| reply(Err(error.clone())));
+            return commands.for_each(|asked| (asked.reply)(Err(error.clone())));
         }
+        let now_ms = self.parts.clock.now_ms();
         let mut txn = self.begin();
         let decided: Vec<Decided> = commands
-            .map(|(command, reply)| {
-                let containment = command.is_containment().then(|| command.clone());
-                Decided { reply, outcome: txn.decide(command), containment }
+            .map(|Asked { command, by, reply }| {
+                let containment = command.is_containment().then(|| (command.clone(), by.clone()));
+                Decided { reply, outcome: txn.decide_for(by, command), containment }
             })
             .collect();
         if self.parts.state.wants_pump() {
             let pumped = txn.decide(Command::Pump { limit: CORE_PUMP_RUNS_MAX });
             debug_assert!(pumped.is_ok(), "a pump is never refused");
+        }
+        if self.parts.state.wants_expiry(now_ms) {
+            let expired = txn.decide(Command::Expire { limit: CORE_EXPIRE_RUNS_MAX });
+            debug_assert!(expired.is_ok(), "an expiry is never refused");
         }
         let (delta, events) = txn.finish();
         if events.is_empty() {
@@ -236,7 +244,7 @@ impl CommitLoop {
         self.note_refusal(&error);
         for Decided { reply, containment, .. } in decided {
             reply(match (&error, containment) {
-                (CommandError::StorageFull { .. }, Some(command)) => self.contain(command),
+                (CommandError::StorageFull { .. }, Some((command, by))) => self.contain(command, by),
                 _ => Err(error.clone()),
             });
         }
@@ -250,9 +258,9 @@ impl CommitLoop {
         self.publish();
     }
 
-    fn contain(&mut self, command: Command) -> Result<Decision, CommandError> {
+    fn contain(&mut self, command: Command, by: Option<Actor>) -> Result<Decision, CommandError> {
         let mut txn = self.begin();
-        let decision = txn.decide(command)?;
+        let decision = txn.decide_for(by, command)?;
         let (delta, events) = txn.finish();
         if !events.is_empty() {
             self.write(delta, &events, Journal::append_from_reserve)?;
@@ -381,6 +389,7 @@ fn draft(event: &Event) -> Draft {
         session_prev: event.session_prev,
         run_prev: event.run_prev,
         run_first: event.run_first,
+        by: event.by.clone(),
         body: event.body.encode(),
     }
 }
@@ -389,7 +398,7 @@ fn draft(event: &Event) -> Draft {
 fn weight(command: &Command) -> usize {
     match command {
         Command::SubmitRun { request, .. } => request.get().len(),
-        Command::Record { notes, .. } | Command::Finish { notes, .. } => {
+        Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }
         // Ending a session writes a record for each queued run.

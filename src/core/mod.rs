@@ -7,21 +7,34 @@
 //! an event into state: live traffic, replay and the simulation share it. A [`Txn`] stages one batch over the
 //! committed [`State`]; a batch that could not be written is dropped with its transaction, never undone.
 
+mod approvals;
 mod command;
+mod control;
 mod decide;
 mod event;
+mod questions;
+mod receipts;
 mod run;
 mod session;
 mod snapshot;
 mod state;
+mod step;
+mod turn;
 mod txn;
 mod view;
 
-pub use command::{Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal};
-pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding, SubmittedBy};
+pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
+pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use run::{Run, RunStatus, RunTable};
 pub use session::{Session, SessionStatus};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
+pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};
+pub use turn::{
+    ApprovalRequested, ApprovalResolved, BlobRef, CallFindings, CallOutcome, PermissionDecided, QuestionAnswer,
+    QuestionAsked, QuestionOption, QuestionResolved, Ruling, RunWaiting, ToolCallFinished, ToolCallStarted,
+    UserQuestion, WaitsFor,
+};
 pub use txn::{Delta, Txn};
 pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView};

@@ -2,13 +2,17 @@
 //! Owns: staging, and `apply`, the only way from an event to state.
 //! Never: touches the committed state; dropping a transaction undoes it completely.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::command::NoteKind;
-use super::event::{Body, Event, RunAccepted, RunTimes, SessionCreated};
+use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::session::Session;
 use super::state::State;
+use super::step::{Mark, Step};
+use super::turn::WaitsFor;
+use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
 /// What a batch changes. Opaque outside the core: made by a [`Txn`], taken by [`State::absorb`].
@@ -22,6 +26,9 @@ pub struct Delta {
     pub(super) idempotency: HashMap<[u8; 16], u32>,
     pub(super) held: Option<bool>,
     pub(super) ready: Vec<u32>,
+    /// The turn at hand of runs; none for one that has ended.
+    pub(super) steps: HashMap<u32, Option<Arc<Step>>>,
+    pub(super) receipts: Vec<(Idempotency, u32)>,
 }
 
 /// A batch in the making.
@@ -36,6 +43,7 @@ pub struct Txn<'s> {
     events: Vec<Event>,
     now_ms: u64,
     next_seq: Seq,
+    by: Option<Actor>,
 }
 
 impl<'s> Txn<'s> {
@@ -52,12 +60,18 @@ impl<'s> Txn<'s> {
             events: Vec::new(),
             now_ms,
             next_seq,
+            by: None,
         }
     }
 
     /// The events decided so far.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Names the caller whose commands are decided from here on; their records carry it.
+    pub(super) fn set_caller(&mut self, by: Option<Actor>) {
+        self.by = by;
     }
 
     /// Ends the batch.
@@ -123,6 +137,33 @@ impl<'s> Txn<'s> {
         self.base.idempotency.get(key).or_else(|| self.delta.idempotency.get(key)).copied()
     }
 
+    /// The turn at hand of an active run.
+    pub(super) fn step(&self, number: u32) -> Option<&Step> {
+        match self.delta.steps.get(&number) {
+            Some(step) => step.as_deref(),
+            None => self.base.step(number),
+        }
+    }
+
+    /// Runs that have a turn at hand, in order.
+    pub(super) fn runs_with_steps(&self) -> BTreeSet<u32> {
+        let staged = self.delta.steps.iter().filter(|(_, step)| step.is_some()).map(|(number, _)| *number);
+        let committed = self.base.runs_with_steps().filter(|number| !self.delta.steps.contains_key(number));
+        staged.chain(committed).collect()
+    }
+
+    /// Fingerprint and run of an earlier answer with this key.
+    pub(super) fn receipt(&self, key: &[u8; 16]) -> Option<([u8; 16], u32)> {
+        let staged = self.delta.receipts.iter().rev().find(|(idempotency, _)| idempotency.key == *key);
+        staged.map(|(idempotency, run)| (idempotency.fingerprint, *run)).or_else(|| self.base.receipts.get(key))
+    }
+
+    fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
+        let mut step = self.step(number).cloned().unwrap_or_default();
+        change(&mut step);
+        self.delta.steps.insert(number, (!step.is_empty()).then(|| Arc::new(step)));
+    }
+
     fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
         let slot = match self.session_slots.get(&number) {
             Some(slot) => *slot,
@@ -164,6 +205,7 @@ impl<'s> Txn<'s> {
             session_prev,
             run_prev: of_run.map_or(0, |run| run.last_seq),
             run_first: of_run.map_or(0, |run| run.first_seq),
+            by: self.by.clone(),
             body,
         });
     }
@@ -180,14 +222,15 @@ impl<'s> Txn<'s> {
             session_prev,
             run_prev: 0,
             run_first: 0,
+            by: self.by.clone(),
             body,
         });
     }
 
     /// Decides that something happened outside any known session: a new one, or the whole daemon.
     pub(super) fn emit_global(&mut self, session: Option<SessionId>, body: Body) {
-        let (seq, at_ms) = (self.next_seq, self.now_ms);
-        self.record(Event { seq, at_ms, session, run: None, session_prev: 0, run_prev: 0, run_first: 0, body });
+        let (seq, at_ms, by) = (self.next_seq, self.now_ms, self.by.clone());
+        self.record(Event { seq, at_ms, session, run: None, session_prev: 0, run_prev: 0, run_first: 0, by, body });
     }
 
     fn record(&mut self, event: Event) {
@@ -203,6 +246,8 @@ impl<'s> Txn<'s> {
     pub fn apply(&mut self, event: &Event) -> Result<(), String> {
         match &event.body {
             Body::JournalOpened { .. } | Body::JournalOther => return Ok(()),
+            // They tell an auditor what happened elsewhere; no state here depends on them.
+            Body::ControlIntent(_) | Body::ControlResult(_) => return Ok(()),
             Body::HoldChanged(change) => {
                 self.delta.held = Some(change.held);
                 return Ok(());
@@ -312,7 +357,11 @@ impl<'s> Txn<'s> {
 
     fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
         let next = match body {
-            Body::RunStarted(_) => Some(RunStatus::Running),
+            Body::RunStarted(_) | Body::RunContinued(_) => Some(RunStatus::Running),
+            Body::RunWaiting(waiting) => Some(match waiting.waits_for {
+                WaitsFor::Approval => RunStatus::WaitingForApproval,
+                WaitsFor::UserQuestion => RunStatus::WaitingForUserQuestion,
+            }),
             Body::RunCompleted(_) => Some(RunStatus::Completed),
             Body::RunFailed(_) => Some(RunStatus::Failed),
             Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
@@ -330,6 +379,7 @@ impl<'s> Txn<'s> {
             }
             None => {}
         }
+        self.apply_to_step(event, number, body)?;
         let run = self.run_mut(number)?;
         match body {
             Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = true,
@@ -338,8 +388,33 @@ impl<'s> Txn<'s> {
         }
         run.last_seq = event.seq;
         run.updated_at_ms = event.at_ms;
-        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_)) {
+        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_) | Body::RunContinued(_)) {
             self.delta.ready.push(number);
+        }
+        Ok(())
+    }
+
+    fn apply_to_step(&mut self, event: &Event, number: u32, body: &Body) -> Result<(), String> {
+        match body {
+            Body::RunNote(kind, note) => match Mark::read(*kind, note, event.seq, event.at_ms)? {
+                Mark::None => {}
+                Mark::NextTurn if self.step(number).is_none() => {}
+                mark => self.change_step(number, |step| step.fold(mark)),
+            },
+            Body::ApprovalResolved(resolved) => {
+                self.change_step(number, |step| step.approvals.retain(|approval| approval.id != resolved.id));
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::QuestionResolved(resolved) => {
+                self.change_step(number, |step| step.question = None);
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::RunCompleted(_) | Body::RunFailed(_) | Body::RunInterrupted(_) | Body::RunCancelled(_)
+                if self.step(number).is_some() =>
+            {
+                self.delta.steps.insert(number, None);
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -232,7 +232,6 @@ mod tests {
                 request: serde_json::value::RawValue::from_string("{}".to_string()).expect("JSON"),
                 route: "main".to_string(),
                 model: "m".to_string(),
-                submitted_by: None,
                 idempotency: None,
             };
             match decide(&mut state, command) {

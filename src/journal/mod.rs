@@ -44,8 +44,8 @@ use crate::limits::{
     JOURNAL_SEAL_INTERVAL_MS_DEFAULT, JOURNAL_SEAL_INTERVAL_RECORDS_DEFAULT, JOURNAL_SEGMENT_BYTES_DEFAULT,
 };
 
-/// The format written, and the newest one read. `journal.opened` and every snapshot carry it.
-pub const JOURNAL_FORMAT: u32 = 1;
+/// The format written, and the newest one read. `journal.opened` and every snapshot carry it. Format 2 has `by`.
+pub const JOURNAL_FORMAT: u32 = 2;
 
 /// Where the journal stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

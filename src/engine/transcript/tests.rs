@@ -65,6 +65,7 @@ impl Log {
             session_prev: std::mem::replace(&mut self.session_prev, seq),
             run_prev,
             run_first,
+            by: None,
             body: serde_json::to_vec(body).unwrap(),
         });
         seq
