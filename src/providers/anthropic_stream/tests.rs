@@ -1,4 +1,6 @@
 //! The Messages events folded: blocks, figures, stops and failures.
+//! Owns: nothing but tests.
+//! Never: ships.
 
 use super::*;
 
