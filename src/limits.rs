@@ -14,6 +14,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// longest.
 pub const ACTOR_JSON_BYTES_MAX: usize = 256;
 
+/// External actions of one run, or of the daemon itself, without a recorded outcome. When one more begins, the oldest is
+/// recorded as having an unknown outcome.
+pub const ACTIONS_OPEN_MAX: usize = 256;
 /// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
 pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
 /// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
