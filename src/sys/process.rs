@@ -15,13 +15,17 @@ use super::check;
 pub const SIGKILL: i32 = libc::SIGKILL;
 
 /// Makes the command the leader of a session and process group of its own in `directory`, with an empty signal mask and
-/// default handlers: no controlling terminal to type into, and a polite stop is not ignored because we ignore something.
+/// default handlers, and no descriptor but the standard ones: no controlling terminal to type into, and a polite stop is not
+/// ignored because we ignore something.
 pub fn in_own_session(command: &mut Command, directory: File) {
     let prepare = move || {
         // SAFETY: async-signal-safe calls only, between fork and exec; the structs are local, the descriptor is open.
         unsafe {
             check(libc::setsid())?;
             check(libc::fchdir(directory.as_raw_fd()))?;
+            // What somebody else left open for us is not for the command. An old kernel without the flag has to do with
+            // close-on-exec of our own ones.
+            let _old_kernel = libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             check(libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()))?;
