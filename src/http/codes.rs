@@ -42,6 +42,9 @@ codes! {
     FORBIDDEN: 403 "" "forbidden",
         "The caller may not do this.",
         "use a token with the needed access";
+    MISDIRECTED_REQUEST: 421 "" "misdirected_request",
+        "The request names a host that this listener does not answer for while authentication is off.",
+        "use a loopback name, start the daemon with --http-allowed-host, or configure an admin token";
     NOT_FOUND: 404 "" "not_found",
         "The resource does not exist.",
         "check the id in the path";
