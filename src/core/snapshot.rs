@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Idempotency;
 use super::run::{Run, RunStatus, RunTable};
+use super::runtime_config::{Revision, RuntimeConfig};
 use super::session::Session;
 use super::state::State;
 use super::step::Step;
@@ -23,6 +24,7 @@ const RUNS_PER_LINE: usize = 256;
 #[derive(Debug)]
 pub struct Frozen {
     head: Head,
+    runtime: Arc<RuntimeConfig>,
     sessions: Vec<Session>,
     runs: RunTable,
     steps: Vec<(u32, Arc<Step>)>,
@@ -44,6 +46,8 @@ struct Head {
 #[serde(rename_all = "snake_case")]
 enum Line {
     State(Head),
+    /// All kept revisions of the runtime configuration, the one in force last.
+    Runtime(Vec<Revision>),
     Session(Session),
     Runs(Vec<RunRow>),
     /// The turn at hand of a run.
@@ -112,7 +116,8 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, sessions, runs, steps, receipts } = self;
+        let Self { head, runtime, sessions, runs, steps, receipts } = self;
+        let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
             let first = line * RUNS_PER_LINE as u32 + 1;
@@ -120,7 +125,8 @@ impl Frozen {
             let rows = (first..=last).map(|number| runs.get(number).expect("numbers have no holes").into());
             json(&Line::Runs(rows.collect()))
         });
-        std::iter::once(json(&Line::State(head)))
+        [json(&Line::State(head)), json(&Line::Runtime(revisions))]
+            .into_iter()
             .chain(sessions.into_iter().map(|session| json(&Line::Session(session))))
             .chain(run_lines)
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
@@ -142,6 +148,7 @@ impl State {
         };
         Frozen {
             head,
+            runtime: self.runtime.clone(),
             sessions: self.sessions.clone(),
             runs: self.runs.clone(),
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
@@ -166,6 +173,9 @@ impl State {
                 self.held = head.held;
                 self.sessions.reserve(head.sessions as usize);
                 self.idempotency.reserve(head.runs as usize);
+            }
+            Line::Runtime(revisions) => {
+                self.runtime = Arc::new(RuntimeConfig::restored(revisions).map_err(RestoreError)?);
             }
             Line::Session(session) => {
                 let next = self.sessions.len() as u32 + 1;
