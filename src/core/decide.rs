@@ -48,6 +48,11 @@ impl Txn<'_> {
             Command::SetHold { held, reason } => Ok(self.set_hold(held, reason)),
             Command::ChangeRuntime { edit, expected_revision } => self.change_runtime(edit, expected_revision),
             Command::UpdateSession { session, change } => self.update_session(&session, change),
+            Command::SettleActions => {
+                self.close_actions(0, "restart");
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
+            Command::RecordAction { run, note } => self.record_action(run, note),
             Command::ControlIntent { intent, .. } => {
                 self.emit_global(None, Body::ControlIntent(intent));
                 Ok(Decision::Recorded { last_seq: self.last_seq() })
@@ -175,6 +180,16 @@ impl Txn<'_> {
         for note in notes {
             self.emit(session, number, Body::RunNote(note.kind, note.body));
         }
+    }
+
+    fn record_action(&mut self, run: Option<RunId>, note: Note) -> Result<Decision, Refusal> {
+        let number = match run {
+            Some(run) => self.known_run(run)?.0,
+            None => 0,
+        };
+        let session = self.run(number).map_or(0, |run| run.session);
+        self.emit_action(0, session, number, note.kind, &note.body);
+        Ok(Decision::Recorded { last_seq: self.last_seq() })
     }
 
     fn cancel_run(&mut self, id: RunId, reason: Option<String>) -> Result<Decision, Refusal> {

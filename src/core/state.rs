@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::action::ActionChain;
 use super::event::{Body, Event};
 use super::receipts::Receipts;
 use super::run::{Run, RunStatus, RunTable};
@@ -31,6 +32,8 @@ pub struct State {
     pub(super) runs: RunTable,
     pub(super) idempotency: HashMap<[u8; 16], u32>,
     pub(super) held: bool,
+    /// Chains of signed actions: those of active runs by number, the daemon's own under 0.
+    pub(super) chains: BTreeMap<u32, ActionChain>,
     /// The turn at hand of active runs that have one.
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
@@ -139,7 +142,7 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime } = delta;
+        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -152,6 +155,12 @@ impl State {
         }
         if let Some(runtime) = runtime {
             self.runtime = runtime;
+        }
+        for (number, chain) in chains {
+            match chain {
+                Some(chain) => drop(self.chains.insert(number, chain)),
+                None => drop(self.chains.remove(&number)),
+            }
         }
         for (number, step) in steps {
             self.put_step(number, step);
