@@ -257,7 +257,7 @@ fn rules_of_one_scope_are_replaced_without_touching_the_other() {
     };
     put(&mut world, None, vec![one.clone(), two.clone()]);
     put(&mut world, Some(User), vec![]);
-    assert_eq!(world.config().settings().permission_rules, [two.clone()]);
+    assert_eq!(world.config().settings().permission_rules, std::slice::from_ref(&two));
     put(&mut world, Some(User), vec![one.clone()]);
     assert_eq!(world.config().settings().permission_rules, [two, one]);
     world.assert_twins_agree();
