@@ -7,7 +7,7 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    builtin, permissions, runs, runtime, runtime_changes, secrets, session_settings, sessions, status, streams,
+    audit, builtin, permissions, runs, runtime, runtime_changes, secrets, session_settings, sessions, status, streams,
 };
 use crate::http::problem::codes;
 use crate::http::{Lane, Method};
@@ -446,6 +446,31 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Deferred(runs::stream),
         )
     },
+    Route {
+        query: &[PAGE, LIMIT, CURSOR],
+        problems: &[&codes::RUN_NOT_FOUND],
+        ..get(
+            "/v1/runs/{run_id}/external-actions",
+            Access::ReadOnly,
+            "The signed records of a run's external actions, oldest first, byte for byte as they were signed.",
+            list("ExternalAction"),
+            Handler::Plain(audit::run_actions),
+        )
+    },
+    get(
+        "/v1/audit/public-key",
+        Access::ReadOnly,
+        "The public key that checks the audit trail, and those before it.",
+        json(200, "AuditPublicKey"),
+        Handler::Plain(audit::public_key),
+    ),
+    get(
+        "/v1/audit/checkpoint",
+        Access::ReadOnly,
+        "A signed head of the journal, to be kept elsewhere.",
+        json(200, "AuditCheckpoint"),
+        Handler::Plain(audit::checkpoint),
+    ),
     Route {
         problems: &[&codes::RUN_NOT_FOUND],
         ..post(

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::handle::CommandError;
 use crate::core::{Counts, RuntimeConfig, SessionSettings};
 use crate::ids::{Seq, SessionId};
+use crate::journal::Chain;
 
 /// Figures as of the last committed batch.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +21,8 @@ pub struct CoreView {
     pub runtime: Arc<RuntimeConfig>,
     /// Last committed record.
     pub committed: Seq,
+    /// Its chain value.
+    pub chain: Chain,
     /// Batches committed since start.
     pub batches: u64,
     /// Records committed since start, without the journal's own.
