@@ -188,7 +188,7 @@ impl Daemon {
             hub: hub.clone(),
             stops: stops.clone(),
             routes: routes.clone(),
-            openapi: openapi::document(routes::ROUTES, &[resource_schemas::RESOURCES]),
+            openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
                 started_at_ms: clock.now_ms(),
                 bind: OnceLock::new(),
