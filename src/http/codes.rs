@@ -129,7 +129,7 @@ codes! {
         "send Authorization: Bearer <token>";
     INVALID_TOKEN: 401 "auth" "invalid_token",
         "The token is not one of the configured ones.",
-        "check the token file; equal admin and read-only tokens are both refused";
+        "check the token file; a token equal to the other role's is refused";
     INSUFFICIENT_ACCESS: 403 "auth" "insufficient_access",
         "The token is read-only and the route needs admin.",
         "use the admin token";
