@@ -27,6 +27,8 @@ pub struct Effects {
     pub committed: Box<dyn Fn() + Send>,
     /// An active run was stopped by somebody else than its engine.
     pub stopped: Box<dyn Fn(RunId) + Send>,
+    /// A record was committed on behalf of an API caller.
+    pub acted: Box<dyn Fn(&Event) + Send>,
 }
 
 /// What the loop is made of.
@@ -291,6 +293,9 @@ impl CommitLoop {
     fn announce(&self, events: &[Event]) {
         (self.parts.effects.committed)();
         for event in events {
+            if event.by.is_some() {
+                (self.parts.effects.acted)(event);
+            }
             if let (Body::RunCancelled(_) | Body::RunInterrupted(_), Some(run)) = (&event.body, event.run) {
                 (self.parts.effects.stopped)(run);
             }
