@@ -216,11 +216,12 @@ impl Format {
             }
             Self::Gemini => {
                 let status = error.kind.as_deref().unwrap_or(match error.status {
-                    400 => "INVALID_ARGUMENT",
                     401 => "UNAUTHENTICATED",
                     403 => "PERMISSION_DENIED",
                     404 => "NOT_FOUND",
                     429 => "RESOURCE_EXHAUSTED",
+                    408 => "CANCELLED",
+                    300..500 => "INVALID_ARGUMENT",
                     503 => "UNAVAILABLE",
                     504 => "DEADLINE_EXCEEDED",
                     _ => "INTERNAL",
