@@ -120,3 +120,59 @@ pub fn requests(server: &ScriptedServer) -> Vec<Value> {
 pub fn last_request(server: &ScriptedServer) -> Value {
     requests(server).pop().expect("a request")
 }
+
+/// The bytes of the streamed answer that the driver of `route` would read: asked for by hand, without HTTP around.
+pub fn stream_bytes(route: &Route, server: &ScriptedServer, input: &str) -> Vec<u8> {
+    use std::io::{Read, Write};
+    let messages = [Message::user(input)];
+    let request = asks(route, &messages);
+    let prepared = kheish_daemon::providers::PreparedTurn::new(route, &request).expect("fits");
+    let target = prepared.target().to_string();
+    let path = target.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).expect("a path");
+    let mut stream = std::net::TcpStream::connect(server.local_addr()).expect("connected");
+    write!(stream, "POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", prepared.body().len())
+        .expect("written");
+    stream.write_all(prepared.body()).expect("written");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("read");
+    let head_end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("head") + 4;
+    without_chunks(&answer[head_end..])
+}
+
+fn without_chunks(mut body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let line_end = body.windows(2).position(|it| it == b"\r\n").expect("a chunk's size");
+        let size = std::str::from_utf8(&body[..line_end]).expect("ASCII");
+        let size = usize::from_str_radix(size, 16).expect("hex");
+        if size == 0 {
+            return bytes;
+        }
+        let start = line_end + 2;
+        bytes.extend_from_slice(&body[start..start + size]);
+        body = &body[start + size + 2..];
+    }
+}
+
+/// Reads `bytes` as the answer of `driver`'s vendor, cut into pieces of `piece` bytes, then the end of the body.
+pub fn read_stream(
+    driver: Driver,
+    bytes: &[u8],
+    piece: usize,
+    clean: bool,
+) -> Result<(TurnOutcome, String), ProviderError> {
+    let mut reader = kheish_daemon::providers::StreamReader::new(driver, "5eed");
+    let mut shown = String::new();
+    let mut on_event = |event: TurnEvent<'_>| {
+        if let TurnEvent::TextDelta(delta) = event {
+            shown.push_str(delta);
+        }
+    };
+    for piece in bytes.chunks(piece) {
+        if let Some(outcome) = reader.push(piece, &mut on_event)? {
+            return Ok((outcome, shown));
+        }
+    }
+    let outcome = reader.end(clean)?;
+    Ok((outcome, shown))
+}
