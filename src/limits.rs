@@ -14,6 +14,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// longest.
 pub const ACTOR_JSON_BYTES_MAX: usize = 256;
 
+/// External actions of one run, or of the daemon itself, without a recorded outcome. When one more begins, the oldest is
+/// recorded as having an unknown outcome.
+pub const ACTIONS_OPEN_MAX: usize = 256;
 /// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
 pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
 /// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
@@ -387,12 +390,20 @@ pub const PROVIDER_REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const PROVIDER_STREAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// One SSE frame of a model stream: a whole response is repeated in the last frame.
 pub const PROVIDER_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Silence after an answer whose end was announced and whose figures were not: then it is taken without them.
+pub const PROVIDER_SETTLED_IDLE_MS: u64 = 5_000;
+/// Plain text kept of what a server puts between events: a failure reported as JSON.
+pub const SSE_STRAY_BYTES_MAX: usize = 64 * 1024;
 /// Output items of one answer: text, reasoning and tool calls.
 pub const PROVIDER_ITEMS_MAX: usize = 1_024;
 /// Body of an error answer that is read; the rest is not worth the memory.
 pub const PROVIDER_ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Text kept of a provider's error type, code or parameter name.
 pub const PROVIDER_ERROR_TOKEN_BYTES_MAX: usize = 64;
+/// Answer tokens asked of an Anthropic model when the run names none, up to what the model can: the field is required.
+pub const ANTHROPIC_OUTPUT_TOKENS_DEFAULT: u32 = 32_000;
+/// Smallest thinking budget that Anthropic takes.
+pub const ANTHROPIC_THINKING_TOKENS_MIN: u32 = 1_024;
 /// Attempts of one model turn, the first included.
 pub const PROVIDER_ATTEMPTS_MAX: u32 = 4;
 /// Attempts after an answer that cannot be understood: a second one tells a glitch from a wrong server.

@@ -25,17 +25,19 @@ use crate::api::status::Facts;
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
+use crate::blobs::Blobs;
 use crate::broker::{Broker, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
-use crate::engine::{Engine, Stops, Tools};
+use crate::engine::{Engine, InForce, Stops, Toolbox, Tools};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
+use crate::sandbox::{Level, SandboxSpec};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -110,6 +112,7 @@ struct Daemon {
 struct Opened {
     root: StateRoot,
     journal: Journal,
+    signer: Arc<SigningKey>,
     state: State,
     records_replayed: u64,
     store: Store,
@@ -128,7 +131,7 @@ impl Daemon {
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, state, records_replayed, store } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -157,12 +160,14 @@ impl Daemon {
             Err(error) => log::error!("the journal could not be closed: {error}"),
         })
         .map_err(step("threads"))?;
+        core.execute(Command::SettleActions).map_err(step("journal"))?;
         if config.hold {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
         let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
             state_root: root.path().to_path_buf(),
@@ -181,6 +186,7 @@ impl Daemon {
         let api = Arc::new(Api {
             core: core.clone(),
             reader: reader.clone(),
+            signer,
             broker: broker.handle(),
             hub: hub.clone(),
             stops: stops.clone(),
@@ -204,7 +210,7 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
-        let engines = start_engines(&api, net, &stops)?;
+        let engines = start_engines(&api, net, &stops, blobs)?;
         let front = Front::new(FrontParts {
             routes: routes::ROUTES,
             context: api.clone(),
@@ -349,7 +355,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
-    let signer = load_signing_key(config, root.path(), nothing_signed)?;
+    let signer = Arc::new(load_signing_key(config, root.path(), nothing_signed)?);
     let disk = |directory: &Path| {
         let opened = RealDisk::open(directory).map(Box::new);
         opened.map_err(|cause| step("journal")(file_error("open", directory, cause)))
@@ -360,7 +366,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
         disk(&journal_directory)?,
         disk(&root.directory(Directory::Snapshots))?,
         options,
-        Arc::new(signer),
+        signer.clone(),
         clock.now_ms(),
         &mut restored,
     )
@@ -375,7 +381,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, state, records_replayed: recovery.records_replayed, store })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
@@ -407,8 +413,14 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
     Ok(Some(Arc::new(routes)))
 }
 
-fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops) -> Result<Vec<Worker>, ServeError> {
+fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
+    let root = &api.config.workspace_root;
+    let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
+        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
+        settings: Arc::new(InForce::default()),
+        blobs: Some(blobs),
+        workspace: workspace.display().to_string(),
         core: api.core.clone(),
         reader: api.reader.clone(),
         broker: api.broker.clone(),

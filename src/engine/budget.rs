@@ -64,8 +64,7 @@ mod tests {
 
     #[test]
     fn each_limit_is_met_exactly_and_named() {
-        let budget =
-            Budget { max_turns: Some(3), max_duration_ms: Some(1_000), max_total_output_tokens: Some(50) };
+        let budget = Budget { max_turns: Some(3), max_duration_ms: Some(1_000), max_total_output_tokens: Some(50) };
         let code = |turns, output_tokens, duration_ms| {
             budget.exceeded(Used { turns, output_tokens, duration_ms }).map(|failure| failure.code)
         };

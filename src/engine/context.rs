@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::records::{AcceptedBody, CompactedBody, MessageBody, body};
 use crate::core::{
-    ApprovalRequested, ApprovalResolved, NoteKind, QuestionAsked, QuestionResolved, ToolCallFinished, ToolCallStarted,
+    ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished, ToolCallStarted,
 };
 use crate::ids::Seq;
 use crate::journal::{ReadError, Reader, Record};
@@ -124,8 +124,7 @@ impl Pending {
         match record.kind.as_str() {
             "tool_call.finished" => {
                 let ToolCallFinished { call, tool, outcome, content, .. } = read(record)?;
-                let result =
-                    ToolResult { call_id: call.clone(), name: tool, content, is_error: outcome.is_error() };
+                let result = ToolResult { call_id: call.clone(), name: tool, content, is_error: outcome.is_error() };
                 self.results.entry(call).or_insert(result);
             }
             "tool_call.started" => {

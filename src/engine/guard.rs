@@ -76,8 +76,7 @@ mod tests {
         let mut guard = Guard::default();
         let same = [r#"{"a":1,"b":2}"#, r#"{ "b": 2, "a": 1 }"#];
         let seen: Vec<Repeat> = (0..6).map(|n| guard.observe(&call(same[n % 2]), true)).collect();
-        let expected =
-            [Repeat::Fine, Repeat::Fine, Repeat::Warn(3), Repeat::Warn(4), Repeat::Warn(5), Repeat::Stop(6)];
+        let expected = [Repeat::Fine, Repeat::Fine, Repeat::Warn(3), Repeat::Warn(4), Repeat::Warn(5), Repeat::Stop(6)];
         assert_eq!(seen, expected);
         assert_eq!(guard.observe(&call(same[0]), false), Repeat::Fine);
         assert_eq!(guard.observe(&call(same[0]), true), Repeat::Fine, "counted from 1 again");

@@ -351,10 +351,11 @@ impl Carried<'_> {
     }
 
     fn used(&self) -> Used {
+        let passed = |_| self.now_ms().saturating_sub(self.started_at_ms);
         Used {
             turns: self.context.turns,
             output_tokens: self.context.output_tokens,
-            duration_ms: self.now_ms().saturating_sub(self.started_at_ms),
+            duration_ms: self.submitted.budget.max_duration_ms.map_or(0, passed),
         }
     }
 

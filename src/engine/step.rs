@@ -232,11 +232,8 @@ impl<'c, 'r> Turn<'c, 'r> {
     fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
         let Ready { place, def, input, .. } = ready;
         let hand = self.run.hand;
-        let caller = Caller {
-            session: hand.job.session.clone(),
-            run: hand.job.id,
-            call: self.calls[place].call_id.clone(),
-        };
+        let caller =
+            Caller { session: hand.job.session.clone(), run: hand.job.id, call: self.calls[place].call_id.clone() };
         let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input));
         let result = self.run.bench.run(&caller, def, &input, limit_ms, &hand.in_hand.cancel);
         if hand.in_hand.cancel.is_cancelled() {
@@ -283,12 +280,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             duration_ms,
         };
         self.notes.push(note(NoteKind::ToolCallFinished, &finished));
-        self.results[place] = Some(ToolResult {
-            call_id: call.call_id,
-            name: call.name,
-            content,
-            is_error: failed,
-        });
+        self.results[place] = Some(ToolResult { call_id: call.call_id, name: call.name, content, is_error: failed });
         let bytes: usize = self.notes.iter().map(|note| note.body.get().len()).sum();
         if bytes > TOOL_PENDING_BYTES_MAX { self.write() } else { Ok(()) }
     }

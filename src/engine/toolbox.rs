@@ -43,13 +43,8 @@ pub trait RunWorker {
     ///
     /// # Errors
     /// There is no answer; the worker is gone, but for a call that was too large.
-    fn call(
-        &mut self,
-        tool: &str,
-        input: &RawValue,
-        limit_ms: u64,
-        cancel: &Cancel,
-    ) -> Result<ToolOutput, WorkerError>;
+    fn call(&mut self, tool: &str, input: &RawValue, limit_ms: u64, cancel: &Cancel)
+    -> Result<ToolOutput, WorkerError>;
 }
 
 impl RunWorker for ToolWorker {
@@ -60,7 +55,9 @@ impl RunWorker for ToolWorker {
         limit_ms: u64,
         cancel: &Cancel,
     ) -> Result<ToolOutput, WorkerError> {
-        Self::call(self, tool, input, limit_ms, cancel)
+        let output = Self::call(self, tool, input, limit_ms, cancel)?;
+        let (content, is_error, truncated) = (output.content, output.is_error, output.truncated);
+        Ok(ToolOutput { content, is_error, truncated, overflow: output.overflow })
     }
 }
 

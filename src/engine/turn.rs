@@ -6,7 +6,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::hand::Hand;
 use super::records::{ActionOutcome, ActionRequest, ActionResponse, note};
-use crate::broker::{BrokerError, Lease, LeaseRequest, Provider, SlotId};
+use crate::broker::{BrokerError, Lease, LeaseRequest, SlotId};
 use crate::commit::CommandError;
 use crate::core::{Failure, Note, NoteKind, Refusal};
 use crate::hex::to_hex;
@@ -124,7 +124,7 @@ impl Call<'_> {
         let request = LeaseRequest {
             subject: format!("session:{}", self.hand.job.session),
             slot: SlotId::parse(slot).map_err(|error| failed("provider_auth", error))?,
-            provider: Provider::OpenAi,
+            provider: self.route.driver.slot_provider(),
             audience: format!("route:{}", self.route.id),
             ttl_ms: self.route.timeouts.total_ms.unwrap_or(LEASE_TTL_MS_MAX),
         };
@@ -166,7 +166,7 @@ impl Call<'_> {
         let request = ActionRequest {
             action,
             kind: "model_provider",
-            target: &format!("openai {}", self.route.target()),
+            target: &format!("{} {}", self.route.driver.as_str(), self.prepared.target()),
             route: &self.route.id,
             model: self.model,
             request_sha256: &to_hex(&self.prepared.body_sha256()),
@@ -201,7 +201,11 @@ impl Call<'_> {
 
     fn show(&self, text: String) {
         if self.is_shown && !text.is_empty() {
-            self.hand.engine.tools.hub.preview(Preview { session: self.hand.job.session.clone(), run: self.hand.job.id, text });
+            self.hand.engine.tools.hub.preview(Preview {
+                session: self.hand.job.session.clone(),
+                run: self.hand.job.id,
+                text,
+            });
         }
     }
 
