@@ -478,8 +478,6 @@ pub const CONTEXT_RUNS_MAX: usize = 500;
 pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
 /// Answers of a model in one run; the run fails when it is met. A run may ask for less.
 pub const RUN_TURNS_MAX: u32 = 500;
-/// Tool calls of one answer that are run; the others get an error that says so.
-pub const TOOL_CALLS_PER_TURN_MAX: usize = 64;
 /// Tool calls of one answer at which the run fails instead: they would not fit in one batch with their answers.
 pub const TOOL_CALLS_PER_ANSWER_MAX: usize = 1_024;
 /// Groups in which the calls of one answer are run. Each costs one sync; with the model call a turn has at most four. What

@@ -31,7 +31,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
-use crate::engine::{Engine, InForce, Stops, Toolbox, Tools};
+use crate::engine::{CoreSettings, Engine, Stops, Toolbox, Tools};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
@@ -426,7 +426,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
         toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
-        settings: Arc::new(InForce::default()),
+        settings: Arc::new(CoreSettings::new(api.core.clone())),
         blobs: Some(blobs),
         workspace: workspace.display().to_string(),
         core: api.core.clone(),

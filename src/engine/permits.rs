@@ -6,7 +6,7 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::core::{PermissionDecided, Ruling};
+use crate::core::{PermissionDecided, Ruling, ToolLimits};
 use crate::hex::to_hex;
 use crate::ids::SessionId;
 use crate::permissions::{Behavior, Effective, Facts, Policy, Question, Verdict};
@@ -21,8 +21,8 @@ pub struct InForce {
     pub mode: Effective,
     /// System prompt.
     pub instructions: Option<String>,
-    /// Tool calls of one answer that are run; the others get an error.
-    pub calls_per_turn_max: Option<usize>,
+    /// Bounds of tools.
+    pub limits: ToolLimits,
     /// Milliseconds after which an open approval counts as denied.
     pub approval_expires_after_ms: Option<u64>,
 }

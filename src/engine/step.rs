@@ -15,9 +15,9 @@ use super::toolbox::{CallResult, Caller, failure};
 use super::turn::Left;
 use crate::core::{
     ApprovalRequested, ApprovalResolved, CallOutcome, Failure, Note, NoteKind, Ruling, ToolCallFinished,
-    ToolCallStarted,
+    ToolCallStarted, ToolLimits,
 };
-use crate::limits::{TOOL_CALLS_PER_TURN_MAX, TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
+use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
 use crate::providers::{Message, ToolCall, ToolResult};
 use crate::tools::{self, ToolDef, ToolOutput};
 
@@ -54,14 +54,26 @@ pub(super) struct Turn<'c, 'r> {
     /// Notes to be written with the next batch.
     notes: Vec<Note>,
     stop: Option<Failure>,
+    limits: ToolLimits,
+    /// Bytes of results so far.
+    result_bytes: u64,
 }
 
 impl<'c, 'r> Turn<'c, 'r> {
     /// Settles the calls of an answer. `notes` are the answer's own when it is new, and empty on a resumption.
     pub(super) fn settle(run: &'c mut Carried<'r>, open: OpenTurn, notes: Vec<Note>) -> Result<Settled, Left> {
         let calls: Vec<ToolCall> = open.calls.iter().map(|open| open.call.clone()).collect();
-        let mut turn = Self { run, results: vec![None; calls.len()], calls, notes, stop: None };
+        let mut turn = Self {
+            run,
+            results: vec![None; calls.len()],
+            calls,
+            notes,
+            stop: None,
+            limits: ToolLimits::default(),
+            result_bytes: 0,
+        };
         let in_force = turn.run.in_force();
+        turn.limits = in_force.limits.clone();
         let mut ready = Vec::new();
         let mut asks = Vec::new();
         for (place, open) in open.calls.into_iter().enumerate() {
@@ -93,7 +105,7 @@ impl<'c, 'r> Turn<'c, 'r> {
     fn judge(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Judged {
         let call = &open.call;
         let refused = |code: &str, text: &str| Judged::Over(CallOutcome::Error, failure(code, text));
-        if place >= in_force.calls_per_turn_max.unwrap_or(usize::MAX).min(TOOL_CALLS_PER_TURN_MAX) {
+        if place as u64 >= in_force.limits.max_calls_per_turn {
             return refused("too_many_calls", "too many calls at once; this one was not run; next: ask for fewer");
         }
         let Some(def) = tools::find(&call.name).filter(|def| self.run.toolbox().offers(def)) else {
@@ -104,6 +116,14 @@ impl<'c, 'r> Turn<'c, 'r> {
             Ok(input) => input,
             Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
         };
+        if input.get().len() as u64 > in_force.limits.max_input_bytes {
+            let text = format!(
+                "the arguments have {} bytes, at most {} are allowed",
+                input.get().len(),
+                in_force.limits.max_input_bytes
+            );
+            return refused("input_too_large", &text);
+        }
         if let Err(error) = tools::check(def, &input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
@@ -234,7 +254,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         let hand = self.run.hand;
         let caller =
             Caller { session: hand.job.session.clone(), run: hand.job.id, call: self.calls[place].call_id.clone() };
-        let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input));
+        let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input).min(self.limits.max_timeout_ms));
         let result = self.run.bench.run(&caller, def, &input, limit_ms, &hand.in_hand.cancel);
         if hand.in_hand.cancel.is_cancelled() {
             // The run was stopped, or the daemon stops and the next start says that the outcome is not known.
@@ -249,6 +269,15 @@ impl<'c, 'r> Turn<'c, 'r> {
         let CallResult { outcome, output, duration_ms } = result;
         let ToolOutput { content, is_error, truncated, overflow } = output;
         let mut content = self.run.redact(&content);
+        let (mut truncated, bytes) = (truncated, content.len() as u64);
+        self.result_bytes += bytes;
+        if bytes > self.limits.max_output_bytes || self.result_bytes > self.limits.max_cumulative_output_bytes {
+            let text = format!(
+                "the result has {bytes} bytes, which passes a limit of the operator; next: ask for less at once"
+            );
+            content = failure("output_too_large", &text).content;
+            truncated = true;
+        }
         let failed = is_error || outcome.is_error();
         match self.run.guard.observe(&call, failed) {
             Repeat::Fine => {}
