@@ -208,6 +208,7 @@ impl CommitLoop {
             Ok(()) => {
                 self.view.refusing = None;
                 self.publish();
+                self.tell_acts(&events);
                 release(decided);
                 self.announce(&events);
             }
@@ -284,18 +285,21 @@ impl CommitLoop {
         if !events.is_empty() {
             self.write(delta, &events, Journal::append_from_reserve)?;
             self.publish();
+            self.tell_acts(&events);
             self.announce(&events);
         }
         Ok(decision)
+    }
+
+    /// Before the callers are answered: whoever records that a request was answered knows then what it committed.
+    fn tell_acts(&self, events: &[Event]) {
+        events.iter().filter(|event| event.by.is_some()).for_each(|event| (self.parts.effects.acted)(event));
     }
 
     /// Tells the others of a committed batch.
     fn announce(&self, events: &[Event]) {
         (self.parts.effects.committed)();
         for event in events {
-            if event.by.is_some() {
-                (self.parts.effects.acted)(event);
-            }
             if let (Body::RunCancelled(_) | Body::RunInterrupted(_), Some(run)) = (&event.body, event.run) {
                 (self.parts.effects.stopped)(run);
             }
