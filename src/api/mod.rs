@@ -4,7 +4,9 @@
 //! Never: decides anything about sessions or runs; that is the core's.
 
 pub mod access_log;
+pub mod accounts;
 pub mod auth;
+pub mod auth_schemas;
 pub mod builtin;
 pub mod call;
 pub mod context;
@@ -25,6 +27,7 @@ pub mod run_events;
 pub mod run_view;
 pub mod runs;
 pub mod runtime;
+pub mod runtime_auth;
 pub mod schemas;
 pub mod secrets;
 pub mod sessions;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 
+mod accounts;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
@@ -32,6 +33,7 @@ mod path;
 mod run_view;
 mod runs;
 mod runtime;
+mod runtime_auth;
 mod scripted;
 mod secret_value;
 mod secrets;

@@ -48,8 +48,15 @@ pub struct Row {
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
 const WAITING: Scope = Scope::Verbs(&["runs wait", "sessions input"]);
-const STORE: Scope =
-    Scope::Verbs(&["secrets set", "secrets get", "secrets list", "secrets delete", "journal verify", "journal show"]);
+const STORE: Scope = Scope::Verbs(&[
+    "secrets set",
+    "secrets get",
+    "secrets list",
+    "secrets delete",
+    "secrets import",
+    "journal verify",
+    "journal show",
+]);
 
 const fn row(scope: Scope, option: &'static str, env: &'static str, default: Default) -> Row {
     let env = if env.is_empty() { None } else { Some(env) };
@@ -98,12 +105,12 @@ pub const ROWS: &[Row] = &[
 /// Variables that have no option, with the commands that read them.
 pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete"]),
+        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
         "KHEISH_AUTH_STORE_MASTER_KEY",
         "master key of the auth store (from `secrets generate`)",
     ),
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete"]),
+        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",
     ),

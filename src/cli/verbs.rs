@@ -7,7 +7,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 use super::context::Context;
 use super::exit::CliError;
-use super::{events, input, journal, overview, runs, runtime, scripted, secrets, serve, sessions};
+use super::{
+    accounts, events, input, journal, overview, runs, runtime, runtime_auth, scripted, secrets, serve, sessions,
+};
 
 /// A command: its options as a struct that `argh` fills, and what it does.
 pub trait Command: FromArgs + ArgsInfo {
@@ -23,7 +25,7 @@ pub type Run = fn(&Verb, &[&str], &mut Context<'_>) -> Result<(), CliError>;
 
 /// One row of the table.
 pub struct Verb {
-    /// Group and name, separated by a blank, or only a name.
+    /// Groups and name, separated by blanks, or only a name.
     pub path: &'static str,
     /// Other words for the name.
     pub aliases: &'static [&'static str],
@@ -42,10 +44,15 @@ impl std::fmt::Debug for Verb {
 impl Verb {
     /// The group, when it has one, and the name.
     pub fn split(&self) -> (Option<&'static str>, &'static str) {
-        match self.path.split_once(' ') {
-            Some((group, name)) => (Some(group), name),
-            None => (None, self.path),
-        }
+        split(self.path)
+    }
+}
+
+/// The groups before the last word of a path, when there are any, and that word.
+pub fn split(path: &'static str) -> (Option<&'static str>, &'static str) {
+    match path.rsplit_once(' ') {
+        Some((group, name)) => (Some(group), name),
+        None => (None, path),
     }
 }
 
@@ -63,6 +70,8 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runs", "list, follow, wait for and cancel runs"),
     ("events", "the daemon's event stream"),
     ("runtime", "the daemon's configuration in force"),
+    ("runtime auth", "leases of credentials, who holds them, and taking them away"),
+    ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("secrets", "the encrypted auth store"),
     ("journal", "verify and read the journal offline"),
 ];
@@ -91,11 +100,24 @@ pub const VERBS: &[Verb] = &[
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime::Hold>("runtime hold", &[]),
     verb::<runtime::Release>("runtime release", &[]),
+    verb::<runtime_auth::ShowSubject>("runtime auth subject", &[]),
+    verb::<runtime_auth::Subjects>("runtime auth subjects", &[]),
+    verb::<runtime_auth::ShowLease>("runtime auth lease", &[]),
+    verb::<runtime_auth::Leases>("runtime auth leases", &[]),
+    verb::<runtime_auth::RevokeLease>("runtime auth revoke-lease", &[]),
+    verb::<runtime_auth::RevokeSubject>("runtime auth revoke-subject", &[]),
+    verb::<runtime_auth::ReinstateSubject>("runtime auth reinstate-subject", &[]),
+    verb::<runtime_auth::RevokeSlot>("runtime auth revoke-slot", &[]),
+    verb::<accounts::List>("runtime auth accounts list", &[]),
+    verb::<accounts::Get>("runtime auth accounts get", &["show"]),
+    verb::<accounts::Refresh>("runtime auth accounts refresh", &[]),
+    verb::<accounts::Revoke>("runtime auth accounts revoke", &["delete"]),
     verb::<secrets::Generate>("secrets generate", &[]),
     verb::<secrets::Set>("secrets set", &[]),
     verb::<secrets::Get>("secrets get", &["show"]),
     verb::<secrets::List>("secrets list", &[]),
     verb::<secrets::Delete>("secrets delete", &[]),
+    verb::<secrets::Import>("secrets import", &[]),
     verb::<journal::Verify>("journal verify", &[]),
     verb::<journal::Show>("journal show", &[]),
 ];

@@ -3,6 +3,7 @@
 //! May touch: core (through its handle), journal (reading), broker (leases), providers, net, the stream hub.
 //! Never: holds a secret; keeps anything that the journal does not; holds a thread for a run that waits.
 
+mod credential;
 mod records;
 mod stops;
 mod transcript;

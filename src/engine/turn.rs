@@ -8,18 +8,19 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::value::RawValue;
 
+use super::credential::InUse;
 use super::records::{AcceptedBody, ActionOutcome, ActionRequest, ActionResponse, MessageBody, Role};
 use super::records::{body, note, output_note};
 use super::stops::{InHand, Stops};
 use super::transcript::{Submitted, Transcript, assemble};
-use crate::broker::{BrokerError, BrokerHandle, Lease, LeaseRequest, Provider, SlotId};
+use crate::broker::{BrokerError, BrokerHandle, LeaseRequest, Provider, SlotId, Subject, Use};
 use crate::clock::Clock;
 use crate::commit::{CommandError, CoreHandle, Job};
 use crate::core::{Command, Failure, Note, NoteKind, Outcome};
 use crate::hex::to_hex;
 use crate::journal::{Reader, Record};
 use crate::limits::{ENGINE_RETRY_MS, LEASE_TTL_MS_MAX, RUN_ERROR_BYTES_MAX};
-use crate::net::{Auth, CredentialRefused, Net};
+use crate::net::{Auth, Net};
 use crate::providers::{
     Attempt, Exchange, PreparedTurn, ProviderError, Route, RouteCredential, Routes, Stop, TurnEvent, TurnOutcome,
     TurnRequest, retry_delay_ms,
@@ -126,7 +127,8 @@ impl Engine {
             temperature: submitted.temperature,
         };
         let prepared = PreparedTurn::new(route, &request).map_err(|error| self.provider_failure(&error))?;
-        let call = Call { engine: self, job, in_hand, route, model: &pinned.model, prepared, transcript: &transcript };
+        let (agent, model) = (&pinned.agent, &pinned.model);
+        let call = Call { engine: self, job, in_hand, agent, route, model, prepared, transcript: &transcript };
         call.until_answered()
     }
 
@@ -173,6 +175,7 @@ struct Call<'a> {
     engine: &'a Engine,
     job: &'a Job,
     in_hand: &'a InHand,
+    agent: &'a str,
     route: &'a Route,
     model: &'a str,
     prepared: PreparedTurn<'a>,
@@ -185,20 +188,22 @@ impl Call<'_> {
         let mut attempt = 1;
         loop {
             let action = self.transcript.own_actions + attempt;
-            let lease = self.lease()?;
-            self.record_request(action, lease.as_ref())?;
+            let credential = self.credential()?;
+            self.record_request(action, credential.as_ref().map(InUse::lease_id))?;
             let mut held = String::new();
-            let turn = self.prepared.run(self.attempt(lease.clone()), &mut |event| self.preview(event, &mut held));
-            if let Some(lease) = lease {
-                broker.release(lease);
-            }
+            let turn =
+                self.prepared.run(self.attempt(credential.as_ref()), &mut |event| self.preview(event, &mut held));
             let error = match turn.result {
                 Ok(outcome) => {
                     self.show(broker.redact(&held));
                     return self.complete(action, &turn.exchange, outcome);
                 }
-                Err(error) => error,
+                Err(error) => match &credential {
+                    Some(in_use) => in_use.judge(error),
+                    None => error,
+                },
             };
+            drop(credential);
             if self.in_hand.cancel.is_cancelled() || !broker.stats().is_alive {
                 // The run was ended and there is nothing to record; or the daemon ends, with or without its broker, and
                 // the run is resumed at the next start.
@@ -235,20 +240,20 @@ impl Call<'_> {
         }
     }
 
-    fn lease(&self) -> Result<Option<Lease>, Left> {
+    fn credential(&self) -> Result<Option<InUse>, Left> {
         let RouteCredential::AuthRef(slot) = &self.route.credential else { return Ok(None) };
         let request = LeaseRequest {
-            subject: format!("session:{}", self.job.session),
+            subject: Subject::agent_of(self.agent, &self.job.session),
             slot: SlotId::parse(slot).map_err(|error| failed("provider_auth", error))?,
             provider: Provider::OpenAi,
-            audience: format!("route:{}", self.route.id),
+            use_for: Use::Route(self.route.id.clone()),
             ttl_ms: self.route.timeouts.total_ms.unwrap_or(LEASE_TTL_MS_MAX),
         };
-        let tools = &self.engine.tools;
         loop {
-            match tools.broker.lease(request.clone(), tools.clock.now_ms()) {
-                Ok(lease) => return Ok(Some(lease)),
-                Err(BrokerError::Busy | BrokerError::NoAnswer | BrokerError::LeasesFull) => {
+            match InUse::take(&self.engine.tools, request.clone(), &self.in_hand.cancel) {
+                Ok(in_use) => return Ok(Some(in_use)),
+                // Without its log the broker cannot lease a new secret, and an operator is told so by status.
+                Err(error) if error.is_silence() || matches!(error, BrokerError::LeasesFull | BrokerError::Log(_)) => {
                     self.pause(ENGINE_RETRY_MS)?;
                 }
                 Err(BrokerError::Gone) => return Err(Left::LetGo),
@@ -257,28 +262,21 @@ impl Call<'_> {
         }
     }
 
-    fn attempt(&self, lease: Option<Lease>) -> Attempt<'_> {
+    fn attempt<'c>(&'c self, credential: Option<&'c InUse>) -> Attempt<'c> {
         let tools = &self.engine.tools;
-        let auth = match (&self.route.credential, lease) {
-            (RouteCredential::AuthRef(_), Some(lease)) => {
-                let (broker, clock) = (tools.broker.clone(), tools.clock.clone());
-                Some(Auth::bearer_from(move || {
-                    broker
-                        .redeem(&lease, clock.now_ms())
-                        .map(|credential| credential.secret)
-                        .map_err(|error| CredentialRefused { reason: error.to_string() })
-                }))
-            }
+        let auth = match (&self.route.credential, credential) {
+            (RouteCredential::AuthRef(_), Some(in_use)) => Some(in_use.auth()),
             (RouteCredential::Inline(secret), _) => {
                 let secret = secret.clone();
                 Some(Auth::bearer_from(move || Ok(Secret::new(secret.expose().to_vec()))))
             }
             (RouteCredential::AuthRef(_) | RouteCredential::None, _) => None,
         };
-        Attempt { net: &tools.net, clock: &*tools.clock, cancel: &self.in_hand.cancel, auth }
+        let cancel = credential.map_or(&self.in_hand.cancel, InUse::cancel);
+        Attempt { net: &tools.net, clock: &*tools.clock, cancel, auth }
     }
 
-    fn record_request(&self, action: u32, lease: Option<&Lease>) -> Result<(), Left> {
+    fn record_request(&self, action: u32, lease: Option<&str>) -> Result<(), Left> {
         let request = ActionRequest {
             action,
             kind: "model_provider",
@@ -286,7 +284,7 @@ impl Call<'_> {
             route: &self.route.id,
             model: self.model,
             request_sha256: &to_hex(&self.prepared.body_sha256()),
-            lease: lease.map(|lease| lease.id.as_str()),
+            lease,
             context_truncated: self.transcript.truncated,
         };
         self.record(vec![note(NoteKind::ActionRequest, &request)])
