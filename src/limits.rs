@@ -14,6 +14,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// longest.
 pub const ACTOR_JSON_BYTES_MAX: usize = 256;
 
+/// External actions of one run, or of the daemon itself, without a recorded outcome. When one more begins, the oldest is
+/// recorded as having an unknown outcome.
+pub const ACTIONS_OPEN_MAX: usize = 256;
 /// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
 pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
 /// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
@@ -451,12 +454,20 @@ pub const PROVIDER_REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const PROVIDER_STREAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// One SSE frame of a model stream: a whole response is repeated in the last frame.
 pub const PROVIDER_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Silence after an answer whose end was announced and whose figures were not: then it is taken without them.
+pub const PROVIDER_SETTLED_IDLE_MS: u64 = 5_000;
+/// Plain text kept of what a server puts between events: a failure reported as JSON.
+pub const SSE_STRAY_BYTES_MAX: usize = 64 * 1024;
 /// Output items of one answer: text, reasoning and tool calls.
 pub const PROVIDER_ITEMS_MAX: usize = 1_024;
 /// Body of an error answer that is read; the rest is not worth the memory.
 pub const PROVIDER_ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Text kept of a provider's error type, code or parameter name.
 pub const PROVIDER_ERROR_TOKEN_BYTES_MAX: usize = 64;
+/// Answer tokens asked of an Anthropic model when the run names none, up to what the model can: the field is required.
+pub const ANTHROPIC_OUTPUT_TOKENS_DEFAULT: u32 = 32_000;
+/// Smallest thinking budget that Anthropic takes.
+pub const ANTHROPIC_THINKING_TOKENS_MIN: u32 = 1_024;
 /// Attempts of one model turn, the first included.
 pub const PROVIDER_ATTEMPTS_MAX: u32 = 4;
 /// Attempts after an answer that cannot be understood: a second one tells a glitch from a wrong server.
@@ -666,3 +677,50 @@ pub const TOOL_TIMEOUT_MS_MIN: u64 = 100;
 pub const TOOL_SHELL_TIMEOUT_MS_MAX: u64 = 180_000;
 /// Time of a foreground command that names none.
 pub const TOOL_SHELL_TIMEOUT_MS_DEFAULT: u64 = 20_000;
+/// A file that tools write or edit as a whole; it is held in memory for that.
+pub const TOOL_EDIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tries for the lock of a file that another tool call is replacing; about two seconds together.
+pub const TOOL_LOCK_TRIES_MAX: usize = 100;
+/// Pause between two of them.
+pub const TOOL_LOCK_STEP_MS: u64 = 20;
+/// Text of a file given by one read.
+pub const TOOL_READ_TEXT_BYTES_MAX: usize = 128 * 1024;
+/// The same as it stands in the result: control characters take six bytes each there.
+pub const TOOL_READ_ESCAPED_BYTES_MAX: usize = 200 * 1024;
+/// Bytes of a file that a read goes through for lines and digest; a larger file has no digest and its end is not
+/// looked for.
+pub const TOOL_READ_SCAN_BYTES_MAX: u64 = 512 * 1024 * 1024;
+const _: () = assert!(TOOL_READ_ESCAPED_BYTES_MAX + 16 * 1024 < TOOL_OUTPUT_BYTES_MAX, "a read fits in a result");
+const _: () = assert!(TOOL_READ_TEXT_BYTES_MAX / 3 * 4 + 16 * 1024 < TOOL_OUTPUT_BYTES_MAX, "base64 of a read fits");
+/// Paths or matches of one search.
+pub const TOOL_SEARCH_ITEMS_MAX: usize = 200;
+/// Directory entries that one search looks at.
+pub const TOOL_SEARCH_ENTRIES_MAX: usize = 500_000;
+/// Levels that a search descends; each holds one descriptor.
+pub const TOOL_SEARCH_DEPTH_MAX: usize = 64;
+/// Bytes of files that one search reads.
+pub const TOOL_SEARCH_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Part of a line that is compared with a pattern; matches behind it are not found, and the result says so.
+pub const TOOL_SEARCH_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Text of one match that is shown.
+pub const TOOL_SEARCH_SHOWN_BYTES_MAX: usize = 512;
+/// Memory of a compiled pattern; a pattern that needs more is refused.
+pub const TOOL_PATTERN_BYTES_MAX: usize = 1024 * 1024;
+/// Nesting of a pattern.
+pub const TOOL_PATTERN_DEPTH_MAX: u32 = 64;
+/// One stream of a command as it stands in a result, escaped; with a longer one its two ends are shown.
+pub const TOOL_SHELL_ESCAPED_BYTES_MAX: usize = 96 * 1024;
+const _: () =
+    assert!(2 * TOOL_SHELL_ESCAPED_BYTES_MAX + 32 * 1024 < TOOL_OUTPUT_BYTES_MAX, "both streams fit in a result");
+/// Bytes kept from the end of a command's stream.
+pub const TOOL_SHELL_STREAM_BYTES_MAX: usize = 64 * 1024;
+/// Longest time between two looks at children that ended beside a command.
+pub const TOOL_SHELL_TIDY_MS: u64 = 500;
+/// Wait for the end of a command's pipes after everything was ended; only what could not be ended holds them.
+pub const TOOL_SHELL_DRAIN_MS: u64 = 200;
+/// Time between the polite signal and the one that cannot be ignored.
+pub const TOOL_TERM_GRACE_MS: u64 = 500;
+/// Wait for killed processes to be gone; what is there afterwards is named. A process waiting for a disk may take so long.
+pub const TOOL_KILL_MS_MAX: u64 = 2_000;
+/// Longest pause between two looks during that wait.
+pub const TOOL_KILL_STEP_MS: u64 = 20;

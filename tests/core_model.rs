@@ -7,6 +7,7 @@ mod rng;
 
 use std::collections::{HashMap, VecDeque};
 
+use kheish_daemon::audit::key::SigningKey;
 use kheish_daemon::core::{
     Answer, Body, CallFindings, Command, Counts, Decision, Event, IdempotencyKey, Note, NoteKind, Order, Outcome,
     QuestionAnswer, Refusal, Resolution, RunQuery, RunStatus, State, Target, Txn,
@@ -422,11 +423,12 @@ fn the_core_agrees_with_a_plain_model_over_batches_replay_and_snapshot() {
         let mut model = Model::default();
         let mut log: Vec<Event> = Vec::new();
         let (mut now_ms, mut seq) = (1_000, 1);
+        let signer = SigningKey::from_seed(&[7; 32]);
         println!("replay with KHEISH_SIM_SEED={seed}");
         for _ in 0..120 {
             now_ms += rng.below(50);
             let mut ahead = model.clone();
-            let mut txn = Txn::new(&state, now_ms, seq);
+            let mut txn = Txn::new(&state, now_ms, seq).signed_by(&signer);
             for _ in 0..=rng.below(6) {
                 step(&mut rng, &mut txn, &mut ahead);
             }
@@ -441,7 +443,7 @@ fn the_core_agrees_with_a_plain_model_over_batches_replay_and_snapshot() {
             state.absorb(delta);
             model = ahead;
             if state.wants_pump() {
-                let mut txn = Txn::new(&state, now_ms, seq);
+                let mut txn = Txn::new(&state, now_ms, seq).signed_by(&signer);
                 txn.decide(Command::Pump { limit: 3 }).expect("never refused");
                 let (delta, events) = txn.finish();
                 seq += events.len() as u64;
@@ -514,12 +516,14 @@ fn a_restart_resumes_active_runs_once_and_says_what_it_found() {
         model: "m".to_string(),
         idempotency: None,
     };
+    let signer = SigningKey::from_seed(&[7; 32]);
     let mut log = Vec::new();
-    let mut txn = Txn::new(&state, 10, 1);
+    let mut txn = Txn::new(&state, 10, 1).signed_by(&signer);
     txn.decide(Command::CreateSession { id: session.clone(), thread_id: None }).expect("created");
     txn.decide(submit()).expect("accepted");
     let run = RunId { number: 1, epoch: 0 };
-    let request = Note { kind: NoteKind::ActionRequest, body: raw("{}") };
+    let draft = raw(r#"{"action":1,"kind":"model_provider","target":"t"}"#);
+    let request = Note { kind: NoteKind::ActionRequest, body: draft };
     txn.decide(Command::Record { run, notes: vec![request] }).expect("recorded");
     let (delta, events) = txn.finish();
     state.absorb(delta);
@@ -529,13 +533,19 @@ fn a_restart_resumes_active_runs_once_and_says_what_it_found() {
     let mut state = folded(&log);
     assert_eq!(state.take_ready(), None, "nothing runs before its resumption is durable");
     assert!(state.wants_pump());
-    let mut txn = Txn::new(&state, 20, 10);
+    let mut txn = Txn::new(&state, 20, 10).signed_by(&signer);
     txn.decide(Command::Pump { limit: 10 }).expect("never refused");
     let (delta, events) = txn.finish();
     let bodies: Vec<String> = events.iter().map(|e| String::from_utf8(e.body.encode()).expect("UTF-8")).collect();
+    let [closing, resumed] = &bodies[..] else { panic!("{bodies:?}") };
+    for part in [
+        r#"{"action_id":"action-4","chain":"run-1","index":2,"prev_hash":""#,
+        r#""phase":"response","kind":"model_provider","target":"t","action":1,"outcome":"unknown","cause":"restart","#,
+    ] {
+        assert!(closing.contains(part), "the call in flight has an outcome on record: {closing}");
+    }
     assert_eq!(
-        bodies,
-        [r#"{"submitted_at_ms":10,"started_at_ms":10,"found":"model_call_in_flight"}"#],
+        resumed, r#"{"submitted_at_ms":10,"started_at_ms":10,"found":"model_call_in_flight"}"#,
         "one resumption, with what was found"
     );
     state.absorb(delta);
@@ -580,7 +590,8 @@ fn a_call_starts_once_unless_it_is_idempotent_and_no_model_is_asked_while_one_is
     let mut state = State::default();
     state.open_epoch(7);
     let run = with_active_run(&mut state);
-    let mut txn = Txn::new(&state, 20, 10);
+    let signer = SigningKey::from_seed(&[7; 32]);
+    let mut txn = Txn::new(&state, 20, 10).signed_by(&signer);
     let mut record = |notes: Vec<Note>| txn.decide(Command::Record { run, notes });
     let conflict = |reason: &str| Err(Refusal::RecordConflict { run, reason: reason.to_string() });
     let request = || Note { kind: NoteKind::ActionRequest, body: raw("{}") };

@@ -298,4 +298,6 @@ pub(super) fn uses(lease: &IssuedLease, slot: &SlotId) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
+#[cfg(test)]
+pub(super) use tests::{lease, slot};

@@ -211,6 +211,7 @@ impl CommitLoop {
 
     fn begin(&self) -> Txn<'_> {
         Txn::new(&self.parts.state, self.parts.clock.now_ms(), self.parts.journal.next_seq())
+            .signed_by(self.parts.journal.signer())
     }
 
     /// Makes a batch durable and then the state.
@@ -398,6 +399,7 @@ fn draft(event: &Event) -> Draft {
 fn weight(command: &Command) -> usize {
     match command {
         Command::SubmitRun { request, .. } => request.get().len(),
+        Command::RecordAction { note, .. } => note.body.get().len(),
         Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }

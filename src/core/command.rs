@@ -72,6 +72,11 @@ impl NoteKind {
         }
     }
 
+    /// Whether it is about an external action, whose records are signed.
+    pub fn is_action(self) -> bool {
+        matches!(self, Self::ActionRequest | Self::ActionResponse)
+    }
+
     /// Reads a record kind back.
     pub fn parse(kind: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|note| note.as_str() == kind)
@@ -182,6 +187,16 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Record an external action outside an active run: a token refresh, a delivery, a connection. Its handle, for the
+    /// response, is the position that [`Decision::Recorded`] tells of the request.
+    RecordAction {
+        /// The session and run that it serves, if any; a run may have ended.
+        run: Option<RunId>,
+        /// [`Note::action_request`] or [`Note::action_response`].
+        note: Note,
+    },
+    /// Say of the daemon's own actions that were open when it ended that their outcome is not known. Once, at start.
+    SettleActions,
     /// Record that something outside the journal is about to be changed. The change must wait for the outcome.
     ControlIntent {
         /// What, and what to.

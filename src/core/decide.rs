@@ -46,6 +46,11 @@ impl Txn<'_> {
             Command::InterruptSession { session } => self.interrupt_session(&session),
             Command::EndSession { session, reason } => self.end_session(&session, reason),
             Command::SetHold { held, reason } => Ok(self.set_hold(held, reason)),
+            Command::SettleActions => {
+                self.close_actions(0, "restart");
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
+            Command::RecordAction { run, note } => self.record_action(run, note),
             Command::ControlIntent { intent, .. } => {
                 self.emit_global(None, Body::ControlIntent(intent));
                 Ok(Decision::Recorded { last_seq: self.last_seq() })
@@ -173,6 +178,16 @@ impl Txn<'_> {
         for note in notes {
             self.emit(session, number, Body::RunNote(note.kind, note.body));
         }
+    }
+
+    fn record_action(&mut self, run: Option<RunId>, note: Note) -> Result<Decision, Refusal> {
+        let number = match run {
+            Some(run) => self.known_run(run)?.0,
+            None => 0,
+        };
+        let session = self.run(number).map_or(0, |run| run.session);
+        self.emit_action(0, session, number, note.kind, &note.body);
+        Ok(Decision::Recorded { last_seq: self.last_seq() })
     }
 
     fn cancel_run(&mut self, id: RunId, reason: Option<String>) -> Result<Decision, Refusal> {

@@ -225,6 +225,18 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 impl Body {
+    /// Why an action that is open when this happens to its run has an unknown outcome; `None` when it may still be
+    /// answered.
+    pub(super) fn leaves_actions_open(&self) -> Option<&'static str> {
+        match self {
+            Self::RunResumed(_) => Some("restart"),
+            Self::RunCompleted(_) | Self::RunFailed(_) => Some("run_ended"),
+            Self::RunInterrupted(_) => Some("run_interrupted"),
+            Self::RunCancelled(_) => Some("run_cancelled"),
+            _ => None,
+        }
+    }
+
     /// The record kind.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,17 +1,20 @@
 //! The functional core: sessions, runs, per-session queues, idempotency.
 //! Owns: the meaning of every record that is not the journal's own, and the state folded from them.
-//! May touch: nothing outside this folder but `ids`, `hex` and `limits`.
+//! May touch: nothing outside this folder but `actor`, `ids`, `hex` and `limits`, the hash function, and the signer that is
+//! handed in.
 //! Never: reads a clock, a file, a socket or a random source; starts a thread; blocks.
 //!
 //! Commands go in ([`Command`]), events come out ([`Event`]), and [`Txn::apply`] is the only code that turns
 //! an event into state: live traffic, replay and the simulation share it. A [`Txn`] stages one batch over the
 //! committed [`State`]; a batch that could not be written is dropped with its transaction, never undone.
 
+mod action;
 mod approvals;
 mod command;
 mod control;
 mod decide;
 mod event;
+mod ledger;
 mod questions;
 mod receipts;
 mod run;
@@ -23,6 +26,7 @@ mod turn;
 mod txn;
 mod view;
 
+pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES, SignedRecord, Signer, record_hash};
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::ActionChain;
 use super::event::Idempotency;
 use super::run::{Run, RunStatus, RunTable};
 use super::session::Session;
@@ -25,6 +26,7 @@ pub struct Frozen {
     head: Head,
     sessions: Vec<Session>,
     runs: RunTable,
+    chains: Vec<(u32, ActionChain)>,
     steps: Vec<(u32, Arc<Step>)>,
     receipts: Vec<(Idempotency, u32)>,
 }
@@ -46,6 +48,8 @@ enum Line {
     State(Head),
     Session(Session),
     Runs(Vec<RunRow>),
+    /// The chain of a run's signed actions; the daemon's under 0.
+    Actions(u32, ActionChain),
     /// The turn at hand of a run.
     Step(u32, Step),
     /// Answers of operators, oldest first.
@@ -112,7 +116,7 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, sessions, runs, steps, receipts } = self;
+        let Self { head, sessions, runs, steps, receipts, chains } = self;
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
             let first = line * RUNS_PER_LINE as u32 + 1;
@@ -123,6 +127,7 @@ impl Frozen {
         std::iter::once(json(&Line::State(head)))
             .chain(sessions.into_iter().map(|session| json(&Line::Session(session))))
             .chain(run_lines)
+            .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
             .chain(std::iter::once(json(&Line::Receipts(receipts))))
     }
@@ -146,6 +151,7 @@ impl State {
             runs: self.runs.clone(),
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
             receipts: self.receipts.iter().collect(),
+            chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
         }
     }
 
@@ -173,6 +179,12 @@ impl State {
                     return Err(RestoreError(format!("session {} does not follow {}", session.number, next - 1)));
                 }
                 self.put_session(next, session);
+            }
+            Line::Actions(run, chain) => {
+                if run != 0 && !self.runs.get(run).is_some_and(|run| run.status.is_active()) {
+                    return Err(RestoreError(format!("actions belong to run number {run}, which is not active")));
+                }
+                self.chains.insert(run, chain);
             }
             Line::Step(number, step) => {
                 if !self.runs.get(number).is_some_and(|run| run.status.is_active()) {

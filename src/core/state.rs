@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::action::ActionChain;
 use super::event::{Body, Event};
 use super::receipts::Receipts;
 use super::run::{Run, RunStatus, RunTable};
@@ -28,6 +29,8 @@ pub struct State {
     pub(super) runs: RunTable,
     pub(super) idempotency: HashMap<[u8; 16], u32>,
     pub(super) held: bool,
+    /// Chains of signed actions: those of active runs by number, the daemon's own under 0.
+    pub(super) chains: BTreeMap<u32, ActionChain>,
     /// The turn at hand of active runs that have one.
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
@@ -135,7 +138,7 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready, steps, receipts } = delta;
+        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, chains } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -145,6 +148,12 @@ impl State {
         self.idempotency.extend(idempotency);
         if let Some(held) = held {
             self.held = held;
+        }
+        for (number, chain) in chains {
+            match chain {
+                Some(chain) => drop(self.chains.insert(number, chain)),
+                None => drop(self.chains.remove(&number)),
+            }
         }
         for (number, step) in steps {
             self.put_step(number, step);

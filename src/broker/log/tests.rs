@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::broker::entry::{EndReason, Order};
-use crate::broker::ledger::tests::{lease, slot};
+use crate::broker::ledger::{lease, slot};
 use crate::broker::subject::{Subject, SubjectId};
 use crate::state_root::scratch::Scratch;
 
