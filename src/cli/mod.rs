@@ -12,6 +12,7 @@ mod accounts;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
+mod audit;
 mod client;
 mod context;
 #[cfg(test)]

@@ -47,6 +47,7 @@ pub struct Row {
 }
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
+const AUDIT_KEY: Scope = Scope::Verbs(&["audit checkpoint", "audit rotate-key"]);
 const WAITING: Scope = Scope::Verbs(&["runs wait", "sessions input"]);
 const STORE: Scope = Scope::Verbs(&[
     "secrets set",
@@ -56,6 +57,11 @@ const STORE: Scope = Scope::Verbs(&[
     "secrets import",
     "journal verify",
     "journal show",
+    "audit verify",
+    "audit checkpoint",
+    "audit public-key",
+    "audit rotate-key",
+    "audit relocate-key",
 ]);
 
 const fn row(scope: Scope, option: &'static str, env: &'static str, default: Default) -> Row {
@@ -90,6 +96,12 @@ pub const ROWS: &[Row] = &[
     row(SERVE, "--hold", "KHEISH_HOLD", Default::None),
     row(
         SERVE,
+        "--audit-signing-key-file",
+        "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE",
+        Default::Described("audit-signing.key in the state root"),
+    ),
+    row(
+        AUDIT_KEY,
         "--audit-signing-key-file",
         "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE",
         Default::Described("audit-signing.key in the state root"),

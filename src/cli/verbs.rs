@@ -8,7 +8,7 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, events, input, journal, overview, runs, runtime, runtime_auth, scripted, secrets, serve, sessions,
+    accounts, audit, events, input, journal, overview, runs, runtime, runtime_auth, scripted, secrets, serve, sessions,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -73,6 +73,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("secrets", "the encrypted auth store"),
+    ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
 ];
 
@@ -96,6 +97,7 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::Stream>("runs stream", &[]),
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
+    verb::<runs::ExternalActions>("runs external-actions", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime::Hold>("runtime hold", &[]),
@@ -118,6 +120,11 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::List>("secrets list", &[]),
     verb::<secrets::Delete>("secrets delete", &[]),
     verb::<secrets::Import>("secrets import", &[]),
+    verb::<audit::Verify>("audit verify", &[]),
+    verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
+    verb::<audit::ShowPublicKey>("audit public-key", &[]),
+    verb::<audit::RotateKey>("audit rotate-key", &[]),
+    verb::<audit::RelocateKey>("audit relocate-key", &[]),
     verb::<journal::Verify>("journal verify", &[]),
     verb::<journal::Show>("journal show", &[]),
 ];

@@ -264,6 +264,25 @@ codes! {
         "The retention request makes no sense.",
         "read the detail and correct the request";
 
+    RUNTIME_REVISION_CONFLICT: 409 "runtime" "runtime_revision_conflict",
+        "Another runtime revision is in force than the caller expects.",
+        "read GET /v1/runtime again and decide anew";
+    RUNTIME_REVISION_NOT_FOUND: 404 "runtime" "runtime_revision_not_found",
+        "The runtime revision is not kept.",
+        "list the kept ones with GET /v1/runtime/revisions";
+    RUNTIME_VALIDATION_FAILED: 400 "runtime" "runtime_validation_failed",
+        "The runtime setting cannot hold.",
+        "read the detail and correct the request";
+    INVALID_TOOL_RUNTIME_LIMITS: 400 "runtime" "invalid_tool_runtime_limits",
+        "A tool limit is outside its bounds.",
+        "read the detail and correct the limit";
+    PERMISSION_RULES_INVALID: 400 "runtime" "permission_rules_invalid",
+        "A permission rule cannot be used.",
+        "read the detail and correct the rule";
+    DEBUG_CAPTURE_KEY_INVALID: 400 "runtime" "debug_capture_key_invalid",
+        "Debug capture is to be encrypted and its key cannot be used.",
+        "correct the capture key and restart the daemon";
+
     ROUTE_NOT_READY: 400 "routes" "route_not_ready",
         "The model route is in error state.",
         "see provider_readiness in GET /v1/status";
