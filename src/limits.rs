@@ -364,8 +364,9 @@ pub const SSE_PREVIEW_TEXT_BYTES_MAX: usize = 16 * 1024;
 pub const SSE_HEARTBEAT_MS: u64 = 10_000;
 /// A client that takes nothing for this long while bytes wait for it is cut off.
 pub const SSE_STALL_MS: u64 = 30_000;
-/// Time between two looks at whether a stream's credentials still hold.
-pub const SSE_CREDENTIAL_CHECK_MS: u64 = 5_000;
+/// Time between two looks at whether a stream's credentials still hold: a rotated token must be without effect within
+/// about a second. A look costs one `stat` a token file.
+pub const SSE_CREDENTIAL_CHECK_MS: u64 = 1_000;
 /// Shortest time between two looks at the clients' deadlines; bounds the work with many clients.
 pub const SSE_SWEEP_MS_MIN: u64 = 20;
 /// Longest time between two looks at the deadlines; also the age of a healthy writer's last progress.

@@ -8,7 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, audit, events, input, journal, overview, runs, runtime, runtime_auth, scripted, secrets, serve, sessions,
+    accounts, audit, events, input, journal, overview, permissions, runs, runtime, runtime_auth, runtime_config,
+    scripted, secrets, serve, session_settings, sessions,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -72,6 +73,8 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runtime", "the daemon's configuration in force"),
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
+    ("runtime permissions", "rules, and what would be decided about a call"),
+    ("runtime tool-limits", "bounds of tools"),
     ("secrets", "the encrypted auth store"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
@@ -91,6 +94,11 @@ pub const VERBS: &[Verb] = &[
     verb::<sessions::Stream>("sessions stream", &[]),
     verb::<sessions::Interrupt>("sessions interrupt", &[]),
     verb::<sessions::End>("sessions end", &[]),
+    verb::<session_settings::Settings>("sessions settings", &[]),
+    verb::<session_settings::SetPermissionMode>("sessions set-permission-mode", &[]),
+    verb::<session_settings::SetPermissionRules>("sessions set-permission-rules", &[]),
+    verb::<session_settings::SetRoute>("sessions set-route", &[]),
+    verb::<session_settings::PermissionAudits>("sessions permission-audits", &[]),
     verb::<runs::List>("runs list", &[]),
     verb::<runs::Get>("runs get", &["show"]),
     verb::<runs::Events>("runs events", &[]),
@@ -100,6 +108,20 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::ExternalActions>("runs external-actions", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
+    verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),
+    verb::<runtime_config::SetModel>("runtime set-model", &[]),
+    verb::<runtime_config::SetDebugLevel>("runtime set-debug-level", &[]),
+    verb::<runtime_config::SetPrompt>("runtime set-prompt", &["set-system-prompt"]),
+    verb::<runtime_config::Revisions>("runtime revisions", &["history"]),
+    verb::<runtime_config::Rollback>("runtime rollback", &[]),
+    verb::<runtime_config::GetToolLimits>("runtime tool-limits get", &["show"]),
+    verb::<runtime_config::SetToolLimits>("runtime tool-limits set", &[]),
+    verb::<permissions::Check>("runtime permissions check", &[]),
+    verb::<permissions::Matrix>("runtime permissions matrix", &[]),
+    verb::<permissions::Rules>("runtime permissions rules", &[]),
+    verb::<permissions::SetRules>("runtime permissions set-rules", &[]),
+    verb::<permissions::AddRule>("runtime permissions add-rule", &[]),
+    verb::<permissions::RemoveRule>("runtime permissions remove-rule", &[]),
     verb::<runtime::Hold>("runtime hold", &[]),
     verb::<runtime::Release>("runtime release", &[]),
     verb::<runtime_auth::ShowSubject>("runtime auth subject", &[]),

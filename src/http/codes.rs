@@ -42,6 +42,9 @@ codes! {
     FORBIDDEN: 403 "" "forbidden",
         "The caller may not do this.",
         "use a token with the needed access";
+    MISDIRECTED_REQUEST: 421 "" "misdirected_request",
+        "The request names a host that this listener does not answer for while authentication is off.",
+        "use a loopback name, start the daemon with --http-allowed-host, or configure an admin token";
     NOT_FOUND: 404 "" "not_found",
         "The resource does not exist.",
         "check the id in the path";
@@ -126,7 +129,7 @@ codes! {
         "send Authorization: Bearer <token>";
     INVALID_TOKEN: 401 "auth" "invalid_token",
         "The token is not one of the configured ones.",
-        "check the token file; equal admin and read-only tokens are both refused";
+        "check the token file; a token equal to the other role's is refused";
     INSUFFICIENT_ACCESS: 403 "auth" "insufficient_access",
         "The token is read-only and the route needs admin.",
         "use the admin token";
