@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::turn::Tools;
+use super::run::Tools;
 use crate::broker::{BrokerError, Lease, LeaseRequest, Watch};
 use crate::limits::{BROKER_REDEEM_ATTEMPTS_MAX, BROKER_REDEEM_PAUSE_MS};
 use crate::net::{Auth, Cancel, CredentialRefused};
