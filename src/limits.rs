@@ -515,6 +515,8 @@ pub const SCRIPTED_IDLE_MS: u64 = 15_000;
 pub const SCRIPTED_WRITE_MS: u64 = 60_000;
 /// Any delay in a script.
 pub const SCRIPTED_DELAY_MS_MAX: u64 = 600_000;
+/// Padding of a scripted stream: as much as a client reads of one stream.
+pub const SCRIPTED_PADDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests kept for `/_scripted/requests`; the oldest is forgotten.
 pub const SCRIPTED_REQUESTS_KEPT_MAX: usize = 1_000;
 /// Bytes of request bodies kept for `/_scripted/requests`; the oldest are forgotten.
