@@ -1,0 +1,114 @@
+//! What this kernel offers, probed once at start, and the specs that follow from it.
+//! Owns: the report that status shows.
+//! May touch: one child process, at start.
+//! Never: probes in the daemon's own process: a wall that was built cannot be taken down.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::features::{Feature, FeatureReport, Strength, strength};
+use super::tool_worker::ToolWorker;
+use super::{Level, SandboxError, SandboxSpec, Walls};
+
+/// The sandbox as status shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SandboxReport {
+    /// What `--sandbox` asks for.
+    pub level: Level,
+    /// What the walls amount to.
+    pub strength: Strength,
+    /// Tools can run under that level.
+    pub usable: bool,
+    /// Time that the probing worker took to stand, microseconds.
+    pub probe_us: u64,
+    /// Every wall, and what became of it.
+    pub features: Vec<FeatureReport>,
+}
+
+/// The sandbox of this daemon. Clones share one report.
+#[derive(Debug, Clone)]
+pub struct Sandbox(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    report: SandboxReport,
+    program: PathBuf,
+    read_only_paths: Vec<PathBuf>,
+}
+
+impl Sandbox {
+    /// Has a worker of `program` try every wall on `workspace` and end. Tools may be unusable afterwards; the daemon is
+    /// not.
+    pub fn probe(level: Level, workspace: &Path, read_only_paths: Vec<PathBuf>, program: PathBuf) -> Self {
+        let started = Instant::now();
+        let walls = if level == Level::Off { Walls::None } else { Walls::All };
+        let spec = SandboxSpec {
+            read_only_paths: read_only_paths.clone(),
+            program: program.clone(),
+            ..SandboxSpec::new(workspace.to_path_buf(), walls)
+        };
+        let features = match level {
+            Level::Off => all_missing("--sandbox off"),
+            _ => ToolWorker::probe(&spec).unwrap_or_else(|error| all_missing(&error.to_string())),
+        };
+        let probe_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let strength = strength(&features);
+        let usable = match level {
+            Level::Off => true,
+            Level::Auto => strength != Strength::None,
+            Level::Required => strength == Strength::Full,
+        };
+        let report = SandboxReport { level, strength, usable, probe_us, features };
+        Self(Arc::new(Shared { report, program, read_only_paths }))
+    }
+
+    /// What was found.
+    pub fn report(&self) -> &SandboxReport {
+        &self.0.report
+    }
+
+    /// A spec for `workspace` with every wall that stands here: writable, no network, default limits.
+    ///
+    /// # Errors
+    /// The kernel offers less than the level asks for; or the workspace cannot be resolved.
+    pub fn spec(&self, workspace: &Path) -> Result<SandboxSpec, SandboxError> {
+        let report = &self.0.report;
+        if !report.usable {
+            return Err(SandboxError::Unavailable { level: report.level, missing: report.missing() });
+        }
+        let workspace = std::fs::canonicalize(workspace)
+            .map_err(|error| SandboxError::Refused { cause: format!("workspace {}: {error}", workspace.display()) })?;
+        let active = report.features.iter().filter(|feature| feature.active).map(|feature| feature.name);
+        let walls = if report.level == Level::Off { Walls::None } else { Walls::Probed(active.collect()) };
+        Ok(SandboxSpec {
+            read_only_paths: self.0.read_only_paths.clone(),
+            program: self.0.program.clone(),
+            ..SandboxSpec::new(workspace, walls)
+        })
+    }
+}
+
+impl SandboxReport {
+    /// The missing walls with their reasons, as one text; empty when there are none.
+    pub fn missing(&self) -> String {
+        let missing = self.features.iter().filter(|feature| !feature.active);
+        let texts: Vec<String> =
+            missing.map(|feature| format!("{} ({})", name(feature.name), feature.reason)).collect();
+        texts.join(", ")
+    }
+}
+
+fn name(feature: Feature) -> String {
+    match serde_json::to_value(feature) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => format!("{feature:?}"),
+    }
+}
+
+fn all_missing(reason: &str) -> Vec<FeatureReport> {
+    let missing = |name: &Feature| FeatureReport { name: *name, active: false, reason: reason.to_string() };
+    Feature::ALL.iter().map(missing).collect()
+}
