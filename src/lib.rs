@@ -21,6 +21,7 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod net;
+pub mod permissions;
 pub mod providers;
 pub mod sandbox;
 pub mod scripted;

@@ -14,6 +14,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// longest.
 pub const ACTOR_JSON_BYTES_MAX: usize = 256;
 
+/// External actions of one run, or of the daemon itself, without a recorded outcome. When one more begins, the oldest is
+/// recorded as having an unknown outcome.
+pub const ACTIONS_OPEN_MAX: usize = 256;
 /// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
 pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
 /// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
@@ -387,12 +390,20 @@ pub const PROVIDER_REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const PROVIDER_STREAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// One SSE frame of a model stream: a whole response is repeated in the last frame.
 pub const PROVIDER_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Silence after an answer whose end was announced and whose figures were not: then it is taken without them.
+pub const PROVIDER_SETTLED_IDLE_MS: u64 = 5_000;
+/// Plain text kept of what a server puts between events: a failure reported as JSON.
+pub const SSE_STRAY_BYTES_MAX: usize = 64 * 1024;
 /// Output items of one answer: text, reasoning and tool calls.
 pub const PROVIDER_ITEMS_MAX: usize = 1_024;
 /// Body of an error answer that is read; the rest is not worth the memory.
 pub const PROVIDER_ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Text kept of a provider's error type, code or parameter name.
 pub const PROVIDER_ERROR_TOKEN_BYTES_MAX: usize = 64;
+/// Answer tokens asked of an Anthropic model when the run names none, up to what the model can: the field is required.
+pub const ANTHROPIC_OUTPUT_TOKENS_DEFAULT: u32 = 32_000;
+/// Smallest thinking budget that Anthropic takes.
+pub const ANTHROPIC_THINKING_TOKENS_MIN: u32 = 1_024;
 /// Attempts of one model turn, the first included.
 pub const PROVIDER_ATTEMPTS_MAX: u32 = 4;
 /// Attempts after an answer that cannot be understood: a second one tells a glitch from a wrong server.
@@ -448,6 +459,13 @@ pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
 // --- engine ----------------------------------------------------------------------------------
 
+/// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer
+/// that is forgotten here is still refused when it is repeated, since nothing is pending any more.
+pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
+/// Wait for an approval or an answer at which status warns.
+pub const PENDING_WAIT_WARNING_MS: u64 = 4 * 60 * 60 * 1_000;
+/// Runs whose approvals or questions expire in one batch of the core; the rest follow in the next one.
+pub const CORE_EXPIRE_RUNS_MAX: usize = 256;
 /// Engine workers: runs in hand at once. Each waits for a model most of its time.
 pub const ENGINE_WORKERS: usize = 16;
 /// Bytes of earlier exchanges sent with a model call; older ones are left out and the request says so.
@@ -578,6 +596,20 @@ pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
 
+// --- permissions -----------------------------------------------------------------------------
+
+/// A tool, command, path or host pattern of a rule.
+pub const PERMISSION_PATTERN_BYTES_MAX: usize = 256;
+/// Why a rule exists, for people.
+pub const PERMISSION_REASON_BYTES_MAX: usize = 512;
+/// Rules of the scopes `user` and `project` together. Each call of a tool is compared with all of them.
+pub const PERMISSION_RULES_MAX: usize = 512;
+/// Rules of one session.
+pub const PERMISSION_SESSION_RULES_MAX: usize = 64;
+/// A shell command that rules are compared with; a longer one is allowed by no rule and matched by every restriction.
+pub const PERMISSION_COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// A path that rules are compared with, which is what the kernel takes; a longer one is treated as such a command is.
+pub const PERMISSION_PATH_BYTES_MAX: usize = 4_096;
 // --- tools -----------------------------------------------------------------------------------
 
 /// Arguments of one tool call as the model wrote them; more is a tool error.

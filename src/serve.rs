@@ -110,6 +110,7 @@ struct Daemon {
 struct Opened {
     root: StateRoot,
     journal: Journal,
+    signer: Arc<SigningKey>,
     state: State,
     records_replayed: u64,
     store: Store,
@@ -128,7 +129,7 @@ impl Daemon {
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, state, records_replayed, store } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -157,6 +158,7 @@ impl Daemon {
             Err(error) => log::error!("the journal could not be closed: {error}"),
         })
         .map_err(step("threads"))?;
+        core.execute(Command::SettleActions).map_err(step("journal"))?;
         if config.hold {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
@@ -181,6 +183,7 @@ impl Daemon {
         let api = Arc::new(Api {
             core: core.clone(),
             reader: reader.clone(),
+            signer,
             broker: broker.handle(),
             hub: hub.clone(),
             stops: stops.clone(),
@@ -349,7 +352,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
-    let signer = load_signing_key(config, root.path(), nothing_signed)?;
+    let signer = Arc::new(load_signing_key(config, root.path(), nothing_signed)?);
     let disk = |directory: &Path| {
         let opened = RealDisk::open(directory).map(Box::new);
         opened.map_err(|cause| step("journal")(file_error("open", directory, cause)))
@@ -360,7 +363,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
         disk(&journal_directory)?,
         disk(&root.directory(Directory::Snapshots))?,
         options,
-        Arc::new(signer),
+        signer.clone(),
         clock.now_ms(),
         &mut restored,
     )
@@ -375,7 +378,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, state, records_replayed: recovery.records_replayed, store })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {

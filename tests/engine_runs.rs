@@ -385,7 +385,7 @@ fn a_refused_attempt_is_tried_again_and_both_are_recorded_with_one_output() {
         ]
     );
     assert_eq!((&asked[0]["action"], &asked[1]["action"]), (&json!(1), &json!(2)));
-    assert_eq!(asked[0]["request_sha256"], asked[1]["request_sha256"], "the same request");
+    assert_eq!(asked[0]["request_digest"], asked[1]["request_digest"], "the same request");
     assert_ne!(asked[0]["lease"], asked[1]["lease"], "each attempt has its own lease");
     assert_eq!(world.output(run), [json!("now")]);
     // The broker is told without being waited for.
@@ -458,7 +458,12 @@ fn a_cancelled_run_lets_go_of_a_hanging_stream_and_of_its_engine() {
     let decision = world.core.execute(Command::CancelRun { run, reason: Some("enough".to_string()) });
     assert_eq!(decision, Ok(Decision::Run { run, status: RunStatus::Cancelled, changed: true }));
     world.wait_for(behind, RunStatus::Completed);
-    assert_eq!(world.kinds(run), ["run.accepted", "run.started", "external_action.request", "run.cancelled"]);
+    assert_eq!(
+        world.kinds(run),
+        ["run.accepted", "run.started", "external_action.request", "external_action.response", "run.cancelled"]
+    );
+    let closing = &world.bodies(run, "external_action.response")[0];
+    assert_eq!((&closing["outcome"], &closing["cause"]), (&json!("unknown"), &json!("run_cancelled")));
     assert_eq!(world.bodies(run, "run.cancelled")[0]["reason"], json!("enough"));
     world.bell.wait_until("an idle engine", || world.stops.is_empty().then_some(()));
 }

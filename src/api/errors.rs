@@ -35,6 +35,14 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
         Refusal::RunQueueFull => &codes::RUN_QUEUE_FULL,
         Refusal::IdempotencyConflict { .. } => &codes::IDEMPOTENCY_CONFLICT,
         Refusal::RunNotFound(_) => &codes::RUN_NOT_FOUND,
+        Refusal::ApprovalStateConflict { .. } => &codes::APPROVAL_STATE_CONFLICT,
+        Refusal::ApprovalBatchEmpty => &codes::APPROVAL_BATCH_EMPTY,
+        Refusal::ApprovalDuplicate(_) => &codes::APPROVAL_DUPLICATE_RESOLUTION,
+        Refusal::ApprovalNotPending(_) => &codes::APPROVAL_REQUEST_NOT_PENDING,
+        Refusal::QuestionStateConflict { .. } => &codes::QUESTION_STATE_CONFLICT,
+        Refusal::QuestionMismatch { .. } => &codes::QUESTION_REQUEST_MISMATCH,
+        Refusal::QuestionExpired(_) => &codes::QUESTION_EXPIRED,
+        Refusal::RecordConflict { .. } => &codes::INTERNAL_ERROR,
         Refusal::RunStateConflict { .. } => &codes::RUN_STATE_CONFLICT,
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::run_view::{Origin, cut_text};
-use crate::core::{Body, RunStatus, SessionStatus};
+use crate::core::{Body, RunStatus, SessionStatus, WaitsFor};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
 use crate::limits::{SESSION_AGENT_STEPS_MAX, SSE_FRAME_DATA_BYTES_MAX, SSE_ORIGINS_CACHED_MAX, SSE_OUTPUT_CUT_BYTES};
@@ -22,6 +22,8 @@ pub enum Wire {
     RunUpdated,
     /// The output inside the record.
     Output,
+    /// Something happened inside the run's turn.
+    Trace,
     /// The session is in this state now.
     SessionStateChanged(SessionStatus),
     /// The session's active run was stopped.
@@ -38,6 +40,7 @@ impl Wire {
         match self {
             Self::RunUpdated => Some("run_updated"),
             Self::Output => Some("output"),
+            Self::Trace => Some("trace"),
             Self::SessionStateChanged(_) => Some("session_state_changed"),
             Self::Interrupted => Some("interrupted"),
             Self::RuntimeUpdated => Some("runtime_updated"),
@@ -48,7 +51,7 @@ impl Wire {
     /// Which streams carry it.
     pub fn audience(self) -> Option<Audience> {
         match self {
-            Self::RunUpdated | Self::Output => Some(Audience::Run),
+            Self::RunUpdated | Self::Output | Self::Trace => Some(Audience::Run),
             Self::SessionStateChanged(_) | Self::Interrupted => Some(Audience::Session),
             Self::RuntimeUpdated => Some(Audience::Global),
             Self::Hidden => None,
@@ -64,12 +67,22 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("run.accepted", Wire::RunUpdated),
     ("run.started", Wire::RunUpdated),
     ("run.resumed", Wire::RunUpdated),
+    ("run.waiting", Wire::RunUpdated),
+    ("run.continued", Wire::RunUpdated),
     ("run.output", Wire::Output),
     ("run.completed", Wire::RunUpdated),
     ("run.failed", Wire::RunUpdated),
     ("run.interrupted", Wire::RunUpdated),
     ("run.cancelled", Wire::RunUpdated),
     ("message.appended", Wire::Hidden),
+    ("permission.decided", Wire::Hidden),
+    ("tool_call.started", Wire::Trace),
+    ("tool_call.finished", Wire::Trace),
+    ("approval.requested", Wire::Trace),
+    ("approval.resolved", Wire::Trace),
+    ("question.asked", Wire::Trace),
+    ("question.resolved", Wire::Trace),
+    ("context.compacted", Wire::Trace),
     ("external_action.request", Wire::Hidden),
     ("external_action.response", Wire::Hidden),
     ("hold.changed", Wire::RuntimeUpdated),
@@ -142,6 +155,24 @@ struct CutOutput<'a> {
     source_kind: &'a str,
     truncated: bool,
     content_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct TraceEvent<'a> {
+    r#type: &'static str,
+    trace: Trace<'a>,
+}
+
+#[derive(Serialize)]
+struct Trace<'a> {
+    kind: &'a str,
+    session_id: Option<&'a SessionId>,
+    run_id: Option<RunId>,
+    timestamp_ms: u64,
+    /// The record's body; left out when a frame would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a RawValue>,
+    body_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -285,6 +316,7 @@ impl Render for Events {
                     return None;
                 }
             },
+            Wire::Trace => trace(record),
             Wire::SessionStateChanged(status) => self.session_state_changed(record, status)?,
             Wire::Interrupted => self.interrupted(record)?,
             Wire::RuntimeUpdated => {
@@ -296,9 +328,28 @@ impl Render for Events {
     }
 }
 
+/// A record of a turn as it was written, unless it is long: then it is to be read where the run is.
+fn trace(record: &Record) -> Vec<u8> {
+    let trace = Trace {
+        kind: &record.kind,
+        session_id: record.session.as_ref(),
+        run_id: record.run,
+        timestamp_ms: record.at_ms,
+        body: Some(&*record.body).filter(|body| body.get().len() <= SSE_OUTPUT_CUT_BYTES),
+        body_bytes: record.body.get().len(),
+    };
+    json(&TraceEvent { r#type: "trace", trace })
+}
+
 fn bare_run(record: &Record) -> BareRun<'_> {
     let status = match record.kind.as_str() {
-        "run.started" | "run.resumed" => RunStatus::Running,
+        "run.started" | "run.resumed" | "run.continued" => RunStatus::Running,
+        "run.waiting" => match Body::decode(&record.kind, &record.body) {
+            Ok(Body::RunWaiting(waiting)) if waiting.waits_for == WaitsFor::UserQuestion => {
+                RunStatus::WaitingForUserQuestion
+            }
+            _ => RunStatus::WaitingForApproval,
+        },
         "run.completed" => RunStatus::Completed,
         "run.failed" => RunStatus::Failed,
         "run.interrupted" => RunStatus::Interrupted,

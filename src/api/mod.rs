@@ -21,6 +21,7 @@ pub mod readiness;
 pub mod resource_schemas;
 pub mod route;
 pub mod routes;
+pub mod run_events;
 pub mod run_view;
 pub mod runs;
 pub mod runtime;
@@ -31,6 +32,7 @@ pub mod status;
 pub mod streams;
 pub mod submit;
 pub mod text;
+pub mod waiting;
 mod witness;
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
-use super::run_view::{RunSummary, RunView, fold, run_events};
+use super::run_events::run_events;
+use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
 use crate::actor::Actor;
@@ -126,6 +127,10 @@ fn accepted_view(
         queued_position: None,
         request,
         input_metadata: None,
+        pending_approval_ids: Vec::new(),
+        pending_approvals: Vec::new(),
+        pending_question_ids: Vec::new(),
+        pending_questions: Vec::new(),
         outputs: Vec::new(),
         error: None,
     }

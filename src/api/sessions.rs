@@ -9,7 +9,7 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Page, PageRequest};
-use super::run_view::{RunEventEntry, run_events};
+use super::run_events::{RunEventEntry, run_events};
 use super::streams;
 use crate::core::{Command, Decision, Order, RunQuery, SessionStatus, SessionView as CoreView};
 use crate::hex::to_hex;

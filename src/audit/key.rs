@@ -17,7 +17,8 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::journal::chain::{parse_hex, to_hex};
+use crate::core::Signer;
+use crate::hex::{parse_hex, to_hex};
 use crate::limits::{AUDIT_KEY_FILE_BYTES_MAX, AUDIT_PUBLIC_KEYS_MAX};
 use crate::secret::Secret;
 
@@ -252,6 +253,18 @@ impl SigningKey {
     /// The 64-byte signature of `message`.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.pair.sign(message).as_ref().to_vec()
+    }
+}
+
+impl Signer for SigningKey {
+    fn key_id(&self) -> String {
+        self.public.key_id()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(message).as_ref());
+        signature
     }
 }
 

@@ -16,7 +16,9 @@ use crate::clock::Clock;
 use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Txn};
 use crate::ids::RunId;
 use crate::journal::{Draft, Journal, JournalError};
-use crate::limits::{CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS};
+use crate::limits::{
+    CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS,
+};
 
 /// What the core tells others after a commit. None of these may block.
 pub struct Effects {
@@ -176,6 +178,7 @@ impl CommitLoop {
         if let Some(error) = poisoned(&self.parts.journal) {
             return commands.for_each(|asked| (asked.reply)(Err(error.clone())));
         }
+        let now_ms = self.parts.clock.now_ms();
         let mut txn = self.begin();
         let decided: Vec<Decided> = commands
             .map(|Asked { command, by, reply }| {
@@ -186,6 +189,10 @@ impl CommitLoop {
         if self.parts.state.wants_pump() {
             let pumped = txn.decide(Command::Pump { limit: CORE_PUMP_RUNS_MAX });
             debug_assert!(pumped.is_ok(), "a pump is never refused");
+        }
+        if self.parts.state.wants_expiry(now_ms) {
+            let expired = txn.decide(Command::Expire { limit: CORE_EXPIRE_RUNS_MAX });
+            debug_assert!(expired.is_ok(), "an expiry is never refused");
         }
         let (delta, events) = txn.finish();
         if events.is_empty() {
@@ -204,6 +211,7 @@ impl CommitLoop {
 
     fn begin(&self) -> Txn<'_> {
         Txn::new(&self.parts.state, self.parts.clock.now_ms(), self.parts.journal.next_seq())
+            .signed_by(self.parts.journal.signer())
     }
 
     /// Makes a batch durable and then the state.
@@ -391,7 +399,8 @@ fn draft(event: &Event) -> Draft {
 fn weight(command: &Command) -> usize {
     match command {
         Command::SubmitRun { request, .. } => request.get().len(),
-        Command::Record { notes, .. } | Command::Finish { notes, .. } => {
+        Command::RecordAction { note, .. } => note.body.get().len(),
+        Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }
         // Ending a session writes a record for each queued run.

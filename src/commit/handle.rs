@@ -166,10 +166,10 @@ impl CoreHandle {
         .ok_or(CommandError::Stopping)
     }
 
-    pub(super) fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
+    pub(super) fn send(&self, message: Message) -> Result<(), Box<(CommandError, Message)>> {
         self.sender.try_send(message).map_err(|refused| match refused {
-            TrySendError::Full(message) => (CommandError::Busy, message),
-            TrySendError::Disconnected(message) => (CommandError::Stopping, message),
+            TrySendError::Full(message) => Box::new((CommandError::Busy, message)),
+            TrySendError::Disconnected(message) => Box::new((CommandError::Stopping, message)),
         })
     }
 
@@ -177,8 +177,9 @@ impl CoreHandle {
     /// the core panics is it dropped without a call. Every record that the command commits names `by`, the API caller
     /// on whose behalf it is; the daemon's own commands have none.
     pub fn submit(&self, command: Command, by: Option<Actor>, reply: Reply) {
-        let asked = Message::Decide(Asked { command, by, reply });
-        if let Err((error, Message::Decide(Asked { reply, .. }))) = self.send(asked) {
+        if let Err(refused) = self.send(Message::Decide(Asked { command, by, reply }))
+            && let (error, Message::Decide(Asked { reply, .. })) = *refused
+        {
             reply(Err(error));
         }
     }
@@ -219,7 +220,7 @@ impl CoreHandle {
 
     fn ask<T>(&self, query: impl FnOnce(Sender<T>) -> Query) -> Result<T, CommandError> {
         let (reply, answer) = bounded(1);
-        self.send(Message::Ask(query(reply))).map_err(|(error, _)| error)?;
+        self.send(Message::Ask(query(reply))).map_err(|refused| refused.0)?;
         self.wait_within(&answer, Duration::from_millis(CORE_REPLY_MS_MAX))
     }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
 use super::run::{Run, RunStatus};
+use super::turn::QuestionAnswer;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
 
@@ -26,10 +27,34 @@ pub enum NoteKind {
     ActionRequest,
     /// The outcome of such a call.
     ActionResponse,
+    /// What rules and mode say to a tool call.
+    PermissionDecided,
+    /// A tool call is about to run.
+    ToolCallStarted,
+    /// What a tool call gave.
+    ToolCallFinished,
+    /// A person is asked to allow a tool call.
+    ApprovalRequested,
+    /// A person is asked questions.
+    QuestionAsked,
+    /// Older messages are replaced by a summary.
+    ContextCompacted,
 }
 
 impl NoteKind {
-    const ALL: [Self; 4] = [Self::Output, Self::Message, Self::ActionRequest, Self::ActionResponse];
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::Output,
+        Self::Message,
+        Self::ActionRequest,
+        Self::ActionResponse,
+        Self::PermissionDecided,
+        Self::ToolCallStarted,
+        Self::ToolCallFinished,
+        Self::ApprovalRequested,
+        Self::QuestionAsked,
+        Self::ContextCompacted,
+    ];
 
     /// The record kind.
     pub fn as_str(self) -> &'static str {
@@ -38,7 +63,18 @@ impl NoteKind {
             Self::Message => "message.appended",
             Self::ActionRequest => "external_action.request",
             Self::ActionResponse => "external_action.response",
+            Self::PermissionDecided => "permission.decided",
+            Self::ToolCallStarted => "tool_call.started",
+            Self::ToolCallFinished => "tool_call.finished",
+            Self::ApprovalRequested => "approval.requested",
+            Self::QuestionAsked => "question.asked",
+            Self::ContextCompacted => "context.compacted",
         }
+    }
+
+    /// Whether it is about an external action, whose records are signed.
+    pub fn is_action(self) -> bool {
+        matches!(self, Self::ActionRequest | Self::ActionResponse)
     }
 
     /// Reads a record kind back.
@@ -63,6 +99,43 @@ pub enum Outcome {
     Completed,
     /// With an error.
     Failed(Failure),
+}
+
+/// Whose approvals or question a command means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// This run's.
+    Run(RunId),
+    /// Those of this session's active run.
+    Session(SessionId),
+}
+
+/// One answer to a pending approval.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The approval.
+    pub id: String,
+    /// Allowed or denied.
+    pub allow: bool,
+    /// Arguments that replace the model's.
+    pub updated_input: Option<Box<RawValue>>,
+    /// Words of the person who decided.
+    pub justification: Option<String>,
+    /// A reason, shown to the model when denied.
+    pub reason: Option<String>,
+}
+
+/// What a person says to a question.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The question's id.
+    pub id: String,
+    /// One for each question, unless declined.
+    pub answers: Vec<QuestionAnswer>,
+    /// The person would not answer.
+    pub declined: bool,
+    /// Words of the person.
+    pub justification: Option<String>,
 }
 
 /// A request to change state.
@@ -114,6 +187,16 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Record an external action outside an active run: a token refresh, a delivery, a connection. Its handle, for the
+    /// response, is the position that [`Decision::Recorded`] tells of the request.
+    RecordAction {
+        /// The session and run that it serves, if any; a run may have ended.
+        run: Option<RunId>,
+        /// [`Note::action_request`] or [`Note::action_response`].
+        note: Note,
+    },
+    /// Say of the daemon's own actions that were open when it ended that their outcome is not known. Once, at start.
+    SettleActions,
     /// Record that something outside the journal is about to be changed. The change must wait for the outcome.
     ControlIntent {
         /// What, and what to.
@@ -143,6 +226,54 @@ pub enum Command {
         notes: Vec<Note>,
         /// How it ended.
         outcome: Outcome,
+    },
+    /// Let an active run wait: the notes ask for approvals or ask a question.
+    Suspend {
+        /// The run.
+        run: RunId,
+        /// What to record before, in order.
+        notes: Vec<Note>,
+    },
+    /// Give or refuse pending approvals of one run: all of the batch or none. The run goes on when none is left.
+    ResolveApprovals {
+        /// Whose.
+        target: Target,
+        /// At least one, each approval once.
+        resolutions: Vec<Resolution>,
+        /// For repeated answers.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// Answer or decline the pending question of a run. That the answers fit the question is the caller's business.
+    ResolveQuestion {
+        /// Whose.
+        target: Target,
+        /// What the person says.
+        answer: Box<Answer>,
+        /// For repeated answers.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// Withdraw the pending question of a run, which cancels the run.
+    CancelQuestion {
+        /// The run.
+        run: RunId,
+        /// The question's id.
+        id: String,
+        /// Words of the person.
+        justification: Option<String>,
+        /// For repeated requests.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// Settle every pending approval as denied, of one session or of all: nobody is to be asked any more.
+    DenyPending {
+        /// Only this session's.
+        session: Option<SessionId>,
+        /// A code that the records carry, e.g. `permission_mode_dont_ask`.
+        reason: String,
+    },
+    /// Settle what is past its deadline: approvals as denied; a question with the cancellation of its run.
+    Expire {
+        /// Runs to settle at most.
+        limit: usize,
     },
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
     /// at most `limit` of them. Does nothing while held.
@@ -226,6 +357,11 @@ pub enum Decision {
         /// The last record written.
         last_seq: Seq,
     },
+    /// Approvals were settled.
+    Settled {
+        /// How many.
+        count: u32,
+    },
     /// Runs started or resumed.
     Pumped {
         /// How many.
@@ -253,6 +389,42 @@ pub enum Refusal {
     },
     /// No such run.
     RunNotFound(RunId),
+    /// The run does not wait for an approval.
+    ApprovalStateConflict {
+        /// The run, if there is one.
+        run: Option<RunId>,
+        /// Its state.
+        status: Option<RunStatus>,
+    },
+    /// A batch of answers without an answer.
+    ApprovalBatchEmpty,
+    /// A batch answers one approval twice.
+    ApprovalDuplicate(String),
+    /// The run has no such open approval.
+    ApprovalNotPending(String),
+    /// The run does not wait for an answer.
+    QuestionStateConflict {
+        /// The run, if there is one.
+        run: Option<RunId>,
+        /// Its state.
+        status: Option<RunStatus>,
+    },
+    /// Another question is open.
+    QuestionMismatch {
+        /// Which one was answered.
+        asked: String,
+        /// Which one is open.
+        pending: String,
+    },
+    /// The question's deadline has passed.
+    QuestionExpired(String),
+    /// The engine's records do not follow from those before.
+    RecordConflict {
+        /// The run.
+        run: RunId,
+        /// Why.
+        reason: String,
+    },
     /// The run is not in a state for this.
     RunStateConflict {
         /// The run.
@@ -285,10 +457,39 @@ impl fmt::Display for Refusal {
                 write!(f, "this idempotency key made {run} with another request; next: use a new key for a new request")
             }
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
+            Self::ApprovalStateConflict { run, status } => {
+                conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")
+            }
+            Self::ApprovalBatchEmpty => f.write_str("the batch resolves nothing; next: name at least one approval"),
+            Self::ApprovalDuplicate(id) => {
+                write!(f, "approval {id} is resolved twice in one batch; next: name it once")
+            }
+            Self::ApprovalNotPending(id) => {
+                write!(f, "approval {id} is not pending for this run; next: list pending approvals")
+            }
+            Self::QuestionStateConflict { run, status } => {
+                conflict(f, *run, *status, "does not wait for an answer; next: list pending questions")
+            }
+            Self::QuestionMismatch { asked, pending } => {
+                write!(f, "question {asked} is not pending, {pending} is; next: list pending questions")
+            }
+            Self::QuestionExpired(id) => {
+                write!(f, "question {id} has expired and its run is being cancelled; next: submit again")
+            }
+            Self::RecordConflict { run, reason } => {
+                write!(f, "{run}: {reason}; next: report this as a defect and submit the work again")
+            }
             Self::RunStateConflict { run, status } => {
                 write!(f, "{run} is {}; next: read it again before acting on it", status.as_str())
             }
         }
+    }
+}
+
+fn conflict(f: &mut fmt::Formatter<'_>, run: Option<RunId>, status: Option<RunStatus>, what: &str) -> fmt::Result {
+    match (run, status) {
+        (Some(run), Some(status)) => write!(f, "{run} is {} and {what}", status.as_str()),
+        _ => write!(f, "the session has no active run and {what}"),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
+use super::turn::{ApprovalResolved, CallFindings, QuestionResolved, RunWaiting};
 use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
@@ -63,6 +64,8 @@ pub enum ResumeFinding {
     NotStarted,
     /// A model call had been requested and no outcome was recorded; it is asked again.
     ModelCallInFlight,
+    /// The model had asked for tools and not all of them have results; see the findings.
+    ToolCallsOpen,
 }
 
 /// What happened. The variants' JSON forms are listed in docs/journal-format.md.
@@ -89,6 +92,14 @@ pub enum Body {
     RunResumed(RunResumed),
     /// Something that belongs to the run and does not change its state.
     RunNote(NoteKind, Box<RawValue>),
+    /// The run holds no engine until somebody decides or answers.
+    RunWaiting(RunWaiting),
+    /// Nothing is open any more and the run goes on.
+    RunContinued(RunTimes),
+    /// An approval was given or refused.
+    ApprovalResolved(ApprovalResolved),
+    /// A question was answered or declined.
+    QuestionResolved(QuestionResolved),
     /// The run ended with a result.
     RunCompleted(RunTimes),
     /// The run ended with an error.
@@ -164,6 +175,9 @@ pub struct RunResumed {
     pub times: RunTimes,
     /// What was found.
     pub found: ResumeFinding,
+    /// What was found of the tool calls of its turn, if it had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<CallFindings>,
 }
 
 /// Body of `run.failed`.
@@ -211,6 +225,18 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 impl Body {
+    /// Why an action that is open when this happens to its run has an unknown outcome; `None` when it may still be
+    /// answered.
+    pub(super) fn leaves_actions_open(&self) -> Option<&'static str> {
+        match self {
+            Self::RunResumed(_) => Some("restart"),
+            Self::RunCompleted(_) | Self::RunFailed(_) => Some("run_ended"),
+            Self::RunInterrupted(_) => Some("run_interrupted"),
+            Self::RunCancelled(_) => Some("run_cancelled"),
+            _ => None,
+        }
+    }
+
     /// The record kind.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -223,6 +249,10 @@ impl Body {
             Self::RunStarted(_) => "run.started",
             Self::RunResumed(_) => "run.resumed",
             Self::RunNote(note, _) => note.as_str(),
+            Self::RunWaiting(_) => "run.waiting",
+            Self::RunContinued(_) => "run.continued",
+            Self::ApprovalResolved(_) => "approval.resolved",
+            Self::QuestionResolved(_) => "question.resolved",
             Self::RunCompleted(_) => "run.completed",
             Self::RunFailed(_) => "run.failed",
             Self::RunInterrupted(_) => "run.interrupted",
@@ -247,7 +277,11 @@ impl Body {
             Self::SessionCreated(body) => json(body),
             Self::SessionEnded(body) => json(body),
             Self::RunAccepted(body) => json(body),
+            Self::RunWaiting(body) => json(body),
+            Self::ApprovalResolved(body) => json(body),
+            Self::QuestionResolved(body) => json(body),
             Self::RunStarted(body)
+            | Self::RunContinued(body)
             | Self::RunCompleted(body)
             | Self::RunInterrupted(body)
             | Self::RunCancelled(body) => json(body),
@@ -278,6 +312,10 @@ impl Body {
             "run.accepted" => Self::RunAccepted(parse(kind, body)?),
             "run.started" => Self::RunStarted(parse(kind, body)?),
             "run.resumed" => Self::RunResumed(parse(kind, body)?),
+            "run.waiting" => Self::RunWaiting(parse(kind, body)?),
+            "run.continued" => Self::RunContinued(parse(kind, body)?),
+            "approval.resolved" => Self::ApprovalResolved(parse(kind, body)?),
+            "question.resolved" => Self::QuestionResolved(parse(kind, body)?),
             "run.completed" => Self::RunCompleted(parse(kind, body)?),
             "run.failed" => Self::RunFailed(parse(kind, body)?),
             "run.interrupted" => Self::RunInterrupted(parse(kind, body)?),

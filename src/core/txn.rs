@@ -2,13 +2,17 @@
 //! Owns: staging, and `apply`, the only way from an event to state.
 //! Never: touches the committed state; dropping a transaction undoes it completely.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
+use super::action::{ActionChain, Signer};
 use super::command::NoteKind;
-use super::event::{Body, Event, RunAccepted, RunTimes, SessionCreated};
+use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::session::Session;
 use super::state::State;
+use super::step::{Mark, Step};
+use super::turn::WaitsFor;
 use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
@@ -23,6 +27,11 @@ pub struct Delta {
     pub(super) idempotency: HashMap<[u8; 16], u32>,
     pub(super) held: Option<bool>,
     pub(super) ready: Vec<u32>,
+    /// Chains of signed actions by run number, the daemon's under 0; none for a run that has ended.
+    pub(super) chains: HashMap<u32, Option<ActionChain>>,
+    /// The turn at hand of runs; none for one that has ended.
+    pub(super) steps: HashMap<u32, Option<Arc<Step>>>,
+    pub(super) receipts: Vec<(Idempotency, u32)>,
 }
 
 /// A batch in the making.
@@ -38,6 +47,7 @@ pub struct Txn<'s> {
     now_ms: u64,
     next_seq: Seq,
     by: Option<Actor>,
+    signer: Option<&'s dyn Signer>,
 }
 
 impl<'s> Txn<'s> {
@@ -55,7 +65,15 @@ impl<'s> Txn<'s> {
             now_ms,
             next_seq,
             by: None,
+            signer: None,
         }
+    }
+
+    /// Who signs the records of external actions. Without one, deciding such a record panics: it must never be
+    /// unsigned.
+    pub fn signed_by(mut self, signer: &'s dyn Signer) -> Self {
+        self.signer = Some(signer);
+        self
     }
 
     /// The events decided so far.
@@ -131,6 +149,53 @@ impl<'s> Txn<'s> {
         self.base.idempotency.get(key).or_else(|| self.delta.idempotency.get(key)).copied()
     }
 
+    pub(super) fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    pub(super) fn signer(&self) -> &'s dyn Signer {
+        self.signer.expect("whoever decides actions has named a signer")
+    }
+
+    /// The chain of a run's actions, the daemon's under 0.
+    pub(super) fn chain(&self, number: u32) -> Option<&ActionChain> {
+        match self.delta.chains.get(&number) {
+            Some(chain) => chain.as_ref(),
+            None => self.base.chains.get(&number),
+        }
+    }
+
+    pub(super) fn put_chain(&mut self, number: u32, chain: Option<ActionChain>) {
+        self.delta.chains.insert(number, chain);
+    }
+
+    /// The turn at hand of an active run.
+    pub(super) fn step(&self, number: u32) -> Option<&Step> {
+        match self.delta.steps.get(&number) {
+            Some(step) => step.as_deref(),
+            None => self.base.step(number),
+        }
+    }
+
+    /// Runs that have a turn at hand, in order.
+    pub(super) fn runs_with_steps(&self) -> BTreeSet<u32> {
+        let staged = self.delta.steps.iter().filter(|(_, step)| step.is_some()).map(|(number, _)| *number);
+        let committed = self.base.runs_with_steps().filter(|number| !self.delta.steps.contains_key(number));
+        staged.chain(committed).collect()
+    }
+
+    /// Fingerprint and run of an earlier answer with this key.
+    pub(super) fn receipt(&self, key: &[u8; 16]) -> Option<([u8; 16], u32)> {
+        let staged = self.delta.receipts.iter().rev().find(|(idempotency, _)| idempotency.key == *key);
+        staged.map(|(idempotency, run)| (idempotency.fingerprint, *run)).or_else(|| self.base.receipts.get(key))
+    }
+
+    fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
+        let mut step = self.step(number).cloned().unwrap_or_default();
+        change(&mut step);
+        self.delta.steps.insert(number, (!step.is_empty()).then(|| Arc::new(step)));
+    }
+
     fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
         let slot = match self.session_slots.get(&number) {
             Some(slot) => *slot,
@@ -159,8 +224,22 @@ impl<'s> Txn<'s> {
         Ok(&mut self.delta.runs[slot].1)
     }
 
-    /// Decides that something happened to a session, and to one of its runs unless `run` is 0.
+    /// Decides that something happened to a session, and to one of its runs unless `run` is 0. Records of actions are
+    /// signed here, and what ends or resumes a run first says of its open actions that their outcome is not known.
     pub(super) fn emit(&mut self, session: u32, run: u32, body: Body) {
+        match body {
+            Body::RunNote(kind, draft) if kind.is_action() => self.emit_action(run, session, run, kind, &draft),
+            body => {
+                if let Some(cause) = body.leaves_actions_open() {
+                    self.close_actions(run, cause);
+                }
+                self.emit_unsigned(session, run, body);
+            }
+        }
+    }
+
+    /// As [`Txn::emit`], with the body as it is.
+    pub(super) fn emit_unsigned(&mut self, session: u32, run: u32, body: Body) {
         let of_session = self.session(session).expect("decided for a known session");
         let (session_id, session_prev) = (of_session.id.clone(), of_session.last_seq);
         let of_run = self.run(run).copied();
@@ -220,6 +299,12 @@ impl<'s> Txn<'s> {
                 return Ok(());
             }
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
+            Body::RunNote(kind, body) if kind.is_action() => {
+                self.apply_action(event, *kind, body)?;
+                if event.run.is_none() {
+                    return Ok(());
+                }
+            }
             _ => {}
         }
         let id = event.session.as_ref().ok_or("a session or run record names no session")?;
@@ -324,7 +409,11 @@ impl<'s> Txn<'s> {
 
     fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
         let next = match body {
-            Body::RunStarted(_) => Some(RunStatus::Running),
+            Body::RunStarted(_) | Body::RunContinued(_) => Some(RunStatus::Running),
+            Body::RunWaiting(waiting) => Some(match waiting.waits_for {
+                WaitsFor::Approval => RunStatus::WaitingForApproval,
+                WaitsFor::UserQuestion => RunStatus::WaitingForUserQuestion,
+            }),
             Body::RunCompleted(_) => Some(RunStatus::Completed),
             Body::RunFailed(_) => Some(RunStatus::Failed),
             Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
@@ -337,21 +426,48 @@ impl<'s> Txn<'s> {
         }
         match next {
             Some(next) => self.move_run(event, number, before, next)?,
-            None if before.status.is_terminal() => {
+            // What a run owes after its end, a delivery, is an action of it still.
+            None if before.status.is_terminal() && !matches!(body, Body::RunNote(kind, _) if kind.is_action()) => {
                 return Err(format!("{} has ended and is recorded again", self.base.run_id(number)));
             }
             None => {}
         }
+        self.apply_to_step(event, number, body)?;
         let run = self.run_mut(number)?;
         match body {
-            Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = true,
+            Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = run.status.is_active(),
             Body::RunNote(NoteKind::ActionResponse, _) | Body::RunResumed(_) => run.action_in_flight = false,
             _ => {}
         }
         run.last_seq = event.seq;
         run.updated_at_ms = event.at_ms;
-        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_)) {
+        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_) | Body::RunContinued(_)) {
             self.delta.ready.push(number);
+        }
+        Ok(())
+    }
+
+    fn apply_to_step(&mut self, event: &Event, number: u32, body: &Body) -> Result<(), String> {
+        match body {
+            Body::RunNote(kind, note) => match Mark::read(*kind, note, event.seq, event.at_ms)? {
+                Mark::None => {}
+                Mark::NextTurn if self.step(number).is_none() => {}
+                mark => self.change_step(number, |step| step.fold(mark)),
+            },
+            Body::ApprovalResolved(resolved) => {
+                self.change_step(number, |step| step.approvals.retain(|approval| approval.id != resolved.id));
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::QuestionResolved(resolved) => {
+                self.change_step(number, |step| step.question = None);
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::RunCompleted(_) | Body::RunFailed(_) | Body::RunInterrupted(_) | Body::RunCancelled(_)
+                if self.step(number).is_some() =>
+            {
+                self.delta.steps.insert(number, None);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -383,6 +499,7 @@ impl<'s> Txn<'s> {
         }
         if next.is_terminal() {
             run.action_in_flight = false;
+            self.delta.chains.insert(number, None);
         }
         Ok(())
     }

@@ -75,6 +75,7 @@ pub(super) struct ActionRequest<'a> {
     pub route: &'a str,
     pub model: &'a str,
     /// SHA-256 of the request body, hex.
+    #[serde(rename = "request_digest")]
     pub request_sha256: &'a str,
     /// The broker's lease; absent for a route without a credential.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +94,7 @@ pub(super) struct ActionResponse<'a> {
     /// Bytes of the response body that were read.
     pub response_bytes: u64,
     /// SHA-256 of these, hex.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "response_digest", skip_serializing_if = "Option::is_none")]
     pub response_sha256: Option<String>,
     /// Provider's id of the response.
     #[serde(skip_serializing_if = "Option::is_none")]

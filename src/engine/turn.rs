@@ -12,7 +12,7 @@ use super::records::{AcceptedBody, ActionOutcome, ActionRequest, ActionResponse,
 use super::records::{body, note, output_note};
 use super::stops::{InHand, Stops};
 use super::transcript::{Submitted, Transcript, assemble};
-use crate::broker::{BrokerError, BrokerHandle, Lease, LeaseRequest, Provider, SlotId};
+use crate::broker::{BrokerError, BrokerHandle, Lease, LeaseRequest, SlotId};
 use crate::clock::Clock;
 use crate::commit::{CommandError, CoreHandle, Job};
 use crate::core::{Command, Failure, Note, NoteKind, Outcome};
@@ -21,8 +21,8 @@ use crate::journal::{Reader, Record};
 use crate::limits::{ENGINE_RETRY_MS, LEASE_TTL_MS_MAX, RUN_ERROR_BYTES_MAX};
 use crate::net::{Auth, CredentialRefused, Net};
 use crate::providers::{
-    Attempt, Exchange, PreparedTurn, ProviderError, Route, RouteCredential, Routes, Stop, TurnEvent, TurnOutcome,
-    TurnRequest, retry_delay_ms,
+    Attempt, Exchange, PreparedTurn, ProviderError, Route, RouteCredential, Routes, Stop, TurnEvent, TurnOptions,
+    TurnOutcome, TurnRequest, retry_delay_ms,
 };
 use crate::secret::Secret;
 use crate::sse::{Hub, Preview};
@@ -124,6 +124,7 @@ impl Engine {
             tools: &[],
             max_output_tokens: submitted.max_output_tokens,
             temperature: submitted.temperature,
+            options: TurnOptions::default(),
         };
         let prepared = PreparedTurn::new(route, &request).map_err(|error| self.provider_failure(&error))?;
         let call = Call { engine: self, job, in_hand, route, model: &pinned.model, prepared, transcript: &transcript };
@@ -240,7 +241,7 @@ impl Call<'_> {
         let request = LeaseRequest {
             subject: format!("session:{}", self.job.session),
             slot: SlotId::parse(slot).map_err(|error| failed("provider_auth", error))?,
-            provider: Provider::OpenAi,
+            provider: self.route.driver.slot_provider(),
             audience: format!("route:{}", self.route.id),
             ttl_ms: self.route.timeouts.total_ms.unwrap_or(LEASE_TTL_MS_MAX),
         };
@@ -282,7 +283,7 @@ impl Call<'_> {
         let request = ActionRequest {
             action,
             kind: "model_provider",
-            target: &format!("openai {}", self.route.target()),
+            target: &format!("{} {}", self.route.driver.as_str(), self.prepared.target()),
             route: &self.route.id,
             model: self.model,
             request_sha256: &to_hex(&self.prepared.body_sha256()),

@@ -194,6 +194,51 @@ codes! {
     RUN_NOT_FOUND: 404 "runs" "run_not_found",
         "No run has this id.",
         "list runs with GET /v1/runs";
+    APPROVAL_STATE_CONFLICT: 409 "approvals" "approval_state_conflict",
+        "The run does not wait for an approval.",
+        "list pending approvals and read the run again";
+    APPROVAL_BATCH_EMPTY: 400 "approvals" "approval_batch_empty",
+        "The batch resolves nothing.",
+        "name at least one pending approval";
+    APPROVAL_DUPLICATE_RESOLUTION: 400 "approvals" "approval_duplicate_resolution",
+        "The batch resolves one approval twice.",
+        "name each approval once";
+    APPROVAL_REQUEST_NOT_PENDING: 400 "approvals" "approval_request_not_pending",
+        "The run has no such open approval; nothing of the batch was applied.",
+        "list pending approvals";
+    QUESTION_STATE_CONFLICT: 409 "questions" "question_state_conflict",
+        "The run does not wait for an answer.",
+        "list pending questions and read the run again";
+    QUESTION_EXPIRED: 409 "questions" "question_expired",
+        "The question's deadline has passed.",
+        "submit the work again";
+    QUESTION_REQUEST_MISMATCH: 400 "questions" "question_request_mismatch",
+        "Another question is pending.",
+        "list pending questions";
+    QUESTION_OPTION_NOT_FOUND: 400 "questions" "question_option_not_found",
+        "An answer selects an option that the question does not have.",
+        "select options that the question lists";
+    QUESTION_ANSWER_MISSING: 400 "questions" "question_answer_missing",
+        "A question of the request has no answer.",
+        "answer every question of the request, or decline it";
+    QUESTION_DUPLICATE_ANSWER: 400 "questions" "question_duplicate_answer",
+        "A question is answered twice.",
+        "answer each question once";
+    QUESTION_DUPLICATE_OPTION: 400 "questions" "question_duplicate_option",
+        "An answer selects one option twice.",
+        "select each option once";
+    QUESTION_DECLINED_WITH_ANSWERS: 400 "questions" "question_declined_with_answers",
+        "The request is declined and answered at once.",
+        "either decline or answer";
+    QUESTION_SINGLE_SELECT_VIOLATION: 400 "questions" "question_single_select_violation",
+        "Several options of a single-choice question are selected.",
+        "select one option";
+    QUESTION_ANSWER_EMPTY: 400 "questions" "question_answer_empty",
+        "An answer has neither an option nor text.",
+        "select an option or write an answer";
+    QUESTION_UNKNOWN_ANSWER: 400 "questions" "question_unknown_answer",
+        "An answer names a question that the request does not have.",
+        "answer the questions of the request";
     RUN_STATE_CONFLICT: 409 "runs" "run_state_conflict",
         "The run is in a state that does not allow this.",
         "read the run again";

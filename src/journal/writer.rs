@@ -113,6 +113,11 @@ impl Journal {
         self.parts.head
     }
 
+    /// The key that signs seals, and the records of external actions.
+    pub fn signer(&self) -> &SigningKey {
+        &self.parts.signer
+    }
+
     /// Why nothing more is written, once a sync has failed.
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()
