@@ -8,7 +8,7 @@
 //! before the listener opens. Stop is the same list backwards.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use crate::api::status::Facts;
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
+use crate::broker::master_key::KEY_FILE_VARIABLE as MASTER_KEY_FILE_VARIABLE;
 use crate::broker::{Broker, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
@@ -36,6 +37,8 @@ use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
+use crate::sandbox::places::{self, Places};
+use crate::sandbox::{Sandbox, SandboxSettings};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -76,6 +79,13 @@ fn file_error(action: &str, path: &Path, cause: std::io::Error) -> String {
 /// # Errors
 /// The step that failed, its cause and what to do.
 pub fn run(raw: RawServe) -> Result<(), ServeError> {
+    // Before a secret is read: a process of the same user, such as a tool without its walls, must not find it in our
+    // memory or environment.
+    if raw.dumpable {
+        log::warn!("--dumpable: processes of the same user can read the daemon's memory and environment");
+    } else {
+        sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
+    }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
@@ -123,8 +133,11 @@ impl Daemon {
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
+        config.check_sandbox_network(auth.view().auth_enabled, false).map_err(step("settings"))?;
+        check_places(raw, &config)?;
         std::fs::create_dir_all(&config.workspace_root)
             .map_err(|cause| step("workspace root")(file_error("create", &config.workspace_root, cause)))?;
+        let sandbox = probe_sandbox(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
@@ -200,6 +213,7 @@ impl Daemon {
                 audit: audit.clone(),
                 edge: OnceLock::new(),
                 upkeep,
+                sandbox: sandbox.clone(),
                 draining: AtomicBool::new(false),
                 failed,
                 failed_seen: OnceLock::new(),
@@ -379,6 +393,35 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     state.open_epoch(journal.epoch());
     state.finish_replay();
     Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
+}
+
+fn check_places(raw: &RawServe, config: &Config) -> Result<(), ServeError> {
+    let mut kept = Vec::new();
+    let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
+    keep("--routes-file", config.routes_file.clone());
+    keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
+    keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));
+    keep("--audit-signing-key-file", config.audit_signing_key_file.clone());
+    keep(MASTER_KEY_FILE_VARIABLE, std::env::var_os(MASTER_KEY_FILE_VARIABLE).map(PathBuf::from));
+    let places = Places {
+        workspace: &config.workspace_root,
+        read_only: &config.sandbox_read_only_paths,
+        state_root: &config.state_root,
+        kept,
+    };
+    places::check(&places).map_err(step("places"))
+}
+
+fn probe_sandbox(config: &Config) -> Sandbox {
+    let sandbox = Sandbox::probe(SandboxSettings {
+        level: config.sandbox,
+        workspace: &config.workspace_root,
+        read_only_paths: config.sandbox_read_only_paths.clone(),
+        network: config.sandbox_network,
+        program: SandboxSettings::this_program(),
+    });
+    sandbox.log();
+    sandbox
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {

@@ -3,19 +3,12 @@
 use std::path::PathBuf;
 
 use kheish_daemon::net::Cancel;
-use kheish_daemon::sandbox::{Level, Sandbox, SandboxSpec, ToolWorker, Walls};
+use kheish_daemon::sandbox::{SandboxSpec, ToolWorker, Walls};
 use serde_json::value::RawValue;
 
 fn spec() -> SandboxSpec {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_kheish-daemon"));
     SandboxSpec { program, ..SandboxSpec::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")), Walls::All) }
-}
-
-#[test]
-fn probe_it() {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_kheish-daemon"));
-    let sandbox = Sandbox::probe(Level::Auto, &PathBuf::from(env!("CARGO_TARGET_TMPDIR")), Vec::new(), program);
-    println!("{}", serde_json::to_string_pretty(sandbox.report()).unwrap());
 }
 
 #[test]

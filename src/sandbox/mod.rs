@@ -16,6 +16,7 @@ mod frame;
 pub mod inside;
 mod jail;
 mod offer;
+pub mod places;
 mod policy;
 mod root;
 mod supervise;
@@ -23,7 +24,7 @@ mod tool_worker;
 
 pub use features::{Feature, FeatureReport, Strength};
 pub use inside::ToolOutput;
-pub use offer::{Sandbox, SandboxReport};
+pub use offer::{Sandbox, SandboxReport, SandboxSettings};
 pub use tool_worker::{ToolWorker, WorkerError};
 
 use crate::limits::{

@@ -37,18 +37,43 @@ struct Shared {
     report: SandboxReport,
     program: PathBuf,
     read_only_paths: Vec<PathBuf>,
+    network: bool,
+}
+
+/// What the operator asks for.
+#[derive(Debug)]
+pub struct SandboxSettings<'a> {
+    /// `--sandbox`.
+    pub level: Level,
+    /// The workspace root, to try the walls on.
+    pub workspace: &'a Path,
+    /// `--sandbox-read-only-path`, canonical.
+    pub read_only_paths: Vec<PathBuf>,
+    /// `--sandbox-network`.
+    pub network: bool,
+    /// The binary to start workers from.
+    pub program: PathBuf,
+}
+
+impl SandboxSettings<'_> {
+    /// The binary of this process, even if its file was replaced meanwhile.
+    pub fn this_program() -> PathBuf {
+        PathBuf::from("/proc/self/exe")
+    }
 }
 
 impl Sandbox {
     /// Has a worker of `program` try every wall on `workspace` and end. Tools may be unusable afterwards; the daemon is
     /// not.
-    pub fn probe(level: Level, workspace: &Path, read_only_paths: Vec<PathBuf>, program: PathBuf) -> Self {
+    pub fn probe(settings: SandboxSettings<'_>) -> Self {
+        let SandboxSettings { level, workspace, read_only_paths, network, program } = settings;
         let started = Instant::now();
         let walls = if level == Level::Off { Walls::None } else { Walls::All };
         let spec = SandboxSpec {
             read_only_paths: read_only_paths.clone(),
             program: program.clone(),
-            ..SandboxSpec::new(workspace.to_path_buf(), walls)
+            // One that cannot be resolved shows in the report as a root that cannot be built.
+            ..SandboxSpec::new(workspace.canonicalize().unwrap_or_else(|_| workspace.to_path_buf()), walls)
         };
         let features = match level {
             Level::Off => all_missing("--sandbox off"),
@@ -62,7 +87,26 @@ impl Sandbox {
             Level::Required => strength == Strength::Full,
         };
         let report = SandboxReport { level, strength, usable, probe_us, features };
-        Self(Arc::new(Shared { report, program, read_only_paths }))
+        Self(Arc::new(Shared { report, program, read_only_paths, network }))
+    }
+
+    /// Says in the log what was found.
+    pub fn log(&self) {
+        let report = &self.0.report;
+        let level = report.level.name();
+        match report.strength {
+            _ if report.level == Level::Off => {
+                log::warn!("--sandbox off: tools run with all rights of the daemon's user, without any wall");
+            }
+            _ if !report.usable => {
+                log::error!("tools are refused: --sandbox {level} cannot be had: {}", report.missing())
+            }
+            Strength::Full => log::info!("sandbox: every wall stands (--sandbox {level})"),
+            _ => log::warn!("sandbox: reduced; missing: {}", report.missing()),
+        }
+        if self.0.network {
+            log::warn!("--sandbox-network: commands of tools use the host's network, loopback included");
+        }
     }
 
     /// What was found.
@@ -70,7 +114,8 @@ impl Sandbox {
         &self.0.report
     }
 
-    /// A spec for `workspace` with every wall that stands here: writable, no network, default limits.
+    /// A spec for `workspace` with every wall that stands here: writable, default limits, the network only as the
+    /// operator granted it.
     ///
     /// # Errors
     /// The kernel offers less than the level asks for; or the workspace cannot be resolved.
@@ -84,6 +129,7 @@ impl Sandbox {
         let active = report.features.iter().filter(|feature| feature.active).map(|feature| feature.name);
         let walls = if report.level == Level::Off { Walls::None } else { Walls::Probed(active.collect()) };
         Ok(SandboxSpec {
+            network: self.0.network,
             read_only_paths: self.0.read_only_paths.clone(),
             program: self.0.program.clone(),
             ..SandboxSpec::new(workspace, walls)
