@@ -626,3 +626,50 @@ pub const TOOL_TIMEOUT_MS_MIN: u64 = 100;
 pub const TOOL_SHELL_TIMEOUT_MS_MAX: u64 = 180_000;
 /// Time of a foreground command that names none.
 pub const TOOL_SHELL_TIMEOUT_MS_DEFAULT: u64 = 20_000;
+/// A file that tools write or edit as a whole; it is held in memory for that.
+pub const TOOL_EDIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tries for the lock of a file that another tool call is replacing; about two seconds together.
+pub const TOOL_LOCK_TRIES_MAX: usize = 100;
+/// Pause between two of them.
+pub const TOOL_LOCK_STEP_MS: u64 = 20;
+/// Text of a file given by one read.
+pub const TOOL_READ_TEXT_BYTES_MAX: usize = 128 * 1024;
+/// The same as it stands in the result: control characters take six bytes each there.
+pub const TOOL_READ_ESCAPED_BYTES_MAX: usize = 200 * 1024;
+/// Bytes of a file that a read goes through for lines and digest; a larger file has no digest and its end is not
+/// looked for.
+pub const TOOL_READ_SCAN_BYTES_MAX: u64 = 512 * 1024 * 1024;
+const _: () = assert!(TOOL_READ_ESCAPED_BYTES_MAX + 16 * 1024 < TOOL_OUTPUT_BYTES_MAX, "a read fits in a result");
+const _: () = assert!(TOOL_READ_TEXT_BYTES_MAX / 3 * 4 + 16 * 1024 < TOOL_OUTPUT_BYTES_MAX, "base64 of a read fits");
+/// Paths or matches of one search.
+pub const TOOL_SEARCH_ITEMS_MAX: usize = 200;
+/// Directory entries that one search looks at.
+pub const TOOL_SEARCH_ENTRIES_MAX: usize = 500_000;
+/// Levels that a search descends; each holds one descriptor.
+pub const TOOL_SEARCH_DEPTH_MAX: usize = 64;
+/// Bytes of files that one search reads.
+pub const TOOL_SEARCH_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Part of a line that is compared with a pattern; matches behind it are not found, and the result says so.
+pub const TOOL_SEARCH_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Text of one match that is shown.
+pub const TOOL_SEARCH_SHOWN_BYTES_MAX: usize = 512;
+/// Memory of a compiled pattern; a pattern that needs more is refused.
+pub const TOOL_PATTERN_BYTES_MAX: usize = 1024 * 1024;
+/// Nesting of a pattern.
+pub const TOOL_PATTERN_DEPTH_MAX: u32 = 64;
+/// One stream of a command as it stands in a result, escaped; with a longer one its two ends are shown.
+pub const TOOL_SHELL_ESCAPED_BYTES_MAX: usize = 96 * 1024;
+const _: () =
+    assert!(2 * TOOL_SHELL_ESCAPED_BYTES_MAX + 32 * 1024 < TOOL_OUTPUT_BYTES_MAX, "both streams fit in a result");
+/// Bytes kept from the end of a command's stream.
+pub const TOOL_SHELL_STREAM_BYTES_MAX: usize = 64 * 1024;
+/// Longest time between two looks at children that ended beside a command.
+pub const TOOL_SHELL_TIDY_MS: u64 = 500;
+/// Wait for the end of a command's pipes after everything was ended; only what could not be ended holds them.
+pub const TOOL_SHELL_DRAIN_MS: u64 = 200;
+/// Time between the polite signal and the one that cannot be ignored.
+pub const TOOL_TERM_GRACE_MS: u64 = 500;
+/// Wait for killed processes to be gone; what is there afterwards is named. A process waiting for a disk may take so long.
+pub const TOOL_KILL_MS_MAX: u64 = 2_000;
+/// Longest pause between two looks during that wait.
+pub const TOOL_KILL_STEP_MS: u64 = 20;

@@ -3,6 +3,9 @@
 //! Never: decides anything; each function is one call with its errors turned into `io::Error`.
 #![allow(unsafe_code)]
 
+pub mod files;
+pub mod process;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

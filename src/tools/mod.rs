@@ -3,10 +3,19 @@
 //! May touch: files and processes of a workspace, inside the worker only; `crate::sys` for it.
 //! Never: decides whether a call is permitted; reaches the network; names a path outside its workspace.
 
+mod capture;
+mod edit;
 mod error;
+mod glob;
 mod output;
+pub mod process;
+mod read;
 mod schema;
+mod search;
+mod shell;
 mod table;
+mod target;
+mod walk;
 mod workspace;
 
 use std::time::{Duration, Instant};
@@ -158,14 +167,46 @@ impl Control {
     pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
+
+    /// Whether the time is up.
+    pub fn is_over(&self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// Waits for somebody else for a moment.
+    fn pause(&self, limit_ms: u64) -> Result<(), ToolError> {
+        if self.is_over() {
+            return Err(ToolError::TimedOut { done: "while waiting for a file".to_string() });
+        }
+        let limit = Duration::from_millis(limit_ms).min(self.remaining());
+        // Nothing is waited for but the time itself.
+        drop(crate::sys::process::wait_readable(&[], limit));
+        Ok(())
+    }
 }
 
 /// Runs a call of [`Place::Worker`] on the workspace. Never panics on what a model wrote or a file holds: a mistake is an
 /// output that says so.
 pub fn run(def: &ToolDef, input: &RawValue, workspace: &Workspace, control: &Control) -> ToolOutput {
-    let _ = (workspace, control);
-    if let Err(error) = check(def, input) {
-        return error.into();
-    }
-    ToolError::Unknown { tool: def.name.to_string() }.into()
+    let result = check(def, input).and_then(|()| match def.name {
+        "read_file" => read::read(input, workspace, control),
+        "write_file" => edit::write(input, workspace, control),
+        "edit_file" => edit::edit(input, workspace, control),
+        "apply_patch" => edit::patch(input, workspace, control),
+        "list_files" => search::list(input, workspace, control),
+        "glob_search" => search::glob(input, workspace, control),
+        "grep_search" => search::grep(input, workspace, control),
+        "bash" => shell::bash(input, workspace, control),
+        other => Err(ToolError::Unknown { tool: other.to_string() }),
+    });
+    result.unwrap_or_else(ToolOutput::from)
+}
+
+/// Checked arguments as a type.
+fn parse<'de, T: serde::Deserialize<'de>>(input: &'de RawValue) -> Result<T, ToolError> {
+    serde_json::from_str(input.get()).map_err(|error| ToolError::Arguments {
+        field: String::new(),
+        cause: error.to_string(),
+        expected: "the fields of the tool's schema".to_string(),
+    })
 }

@@ -51,6 +51,52 @@ impl ToolOutput {
     }
 }
 
+/// Bytes of `text` inside a JSON string.
+pub(super) fn escaped_bytes(text: &str) -> usize {
+    text.chars().map(escaped_char_bytes).sum()
+}
+
+fn escaped_char_bytes(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        other => other.len_utf8(),
+    }
+}
+
+/// The longest beginning of `text` that takes at most `bytes_max` bytes inside a JSON string.
+pub(super) fn cut_escaped(text: &str, bytes_max: usize) -> &str {
+    let mut bytes = 0;
+    for (at, c) in text.char_indices() {
+        bytes += escaped_char_bytes(c);
+        if bytes > bytes_max {
+            return &text[..at];
+        }
+    }
+    text
+}
+
+/// The longest beginning of `text` that has at most `bytes_max` bytes.
+pub(super) fn cut_bytes(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The longest end of `text` that takes at most `bytes_max` bytes inside a JSON string.
+pub(super) fn cut_escaped_tail(text: &str, bytes_max: usize) -> &str {
+    let mut bytes = 0;
+    for (at, c) in text.char_indices().rev() {
+        bytes += escaped_char_bytes(c);
+        if bytes > bytes_max {
+            return &text[at + c.len_utf8()..];
+        }
+    }
+    text
+}
+
 impl From<ToolError> for ToolOutput {
     fn from(error: ToolError) -> Self {
         Self::error(&error)

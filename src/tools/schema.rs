@@ -151,10 +151,11 @@ fn expected(schema: &Value) -> String {
         return format!("one of {}", allowed.join(", "));
     }
     match schema["type"].as_str().unwrap_or_default() {
-        "string" => {
-            let length = bounds("minLength", "maxLength");
-            if length.is_empty() { "a text".to_string() } else { format!("a text of{length} bytes") }
-        }
+        "string" => match (schema["minLength"].as_u64(), schema["maxLength"].as_u64()) {
+            (Some(low), Some(high)) => format!("a text of {low} to {high} bytes"),
+            (None, Some(high)) => format!("a text of at most {high} bytes"),
+            _ => "a text".to_string(),
+        },
         "integer" => format!("an integer{}", bounds("minimum", "maximum")),
         "boolean" => "true or false".to_string(),
         "array" => format!("a list{}", bounds("minItems", "maxItems")),
