@@ -342,6 +342,8 @@ pub const CLI_SECRET_BYTES_MAX: usize = 64 * 1024;
 pub const CLI_METADATA_BYTES_MAX: usize = 64 * 1024;
 /// A public key file: as many PEM blocks as the audit key has had, with room for comments.
 pub const CLI_PUBLIC_KEY_BYTES_MAX: usize = 64 * 1024;
+/// A file given to `audit verify --checkpoint`; a checkpoint has about 350 bytes.
+pub const CLI_CHECKPOINT_BYTES_MAX: u64 = 16 * 1024;
 /// A foreign error answer (a proxy's page) quoted in a message.
 pub const CLI_ERROR_QUOTE_CHARS_MAX: usize = 400;
 /// One cell of a table on a terminal; longer text is cut with a mark.
@@ -595,6 +597,10 @@ pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
+/// Actions in flight that a verification names; their number is told all the same.
+pub const AUDIT_OPEN_ACTIONS_SHOWN_MAX: usize = 20;
+/// Records of a run that are looked through for its external actions, from the newest back.
+pub const ACTIONS_WALK_RECORDS_MAX: usize = 100_000;
 
 // --- permissions -----------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("journal.opened", Wire::Hidden),
     ("journal.seal", Wire::Hidden),
     ("journal.recovered", Wire::Hidden),
+    ("journal.key_rotated", Wire::Hidden),
 ];
 
 /// The wire form of a record kind.

@@ -4,6 +4,7 @@
 //! Never: decides anything about sessions or runs; that is the core's.
 
 pub mod access_log;
+pub mod audit;
 pub mod auth;
 pub mod builtin;
 pub mod call;

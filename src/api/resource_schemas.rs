@@ -148,6 +148,63 @@ pub static RESOURCES: &[Component] = &[
         }"#,
     },
     Component {
+        name: "ExternalAction",
+        schema: r#"{
+            "type": "object",
+            "description": "A signed record; docs/audit.md says how to check it. Records of old state roots may lack the signature.",
+            "properties": {
+                "action_id": {"type": "string", "description": "Joins request and response"},
+                "chain": {"type": "string", "description": "The run, or daemon"},
+                "index": {"type": "integer", "minimum": 1},
+                "prev_hash": {"type": "string"},
+                "timestamp_ms": {"type": "integer"},
+                "session_id": {"type": "string"},
+                "agent_id": {"type": "string"},
+                "run_id": {"type": "string"},
+                "phase": {"enum": ["request", "response"]},
+                "kind": {"type": "string", "examples": ["model_provider"]},
+                "target": {"type": "string"},
+                "tool_call_id": {"type": "string"},
+                "lease": {"type": "string"},
+                "request_digest": {"type": "string"},
+                "response_digest": {"type": "string"},
+                "outcome": {"enum": ["succeeded", "failed", "unknown"]},
+                "signature_alg": {"const": "ed25519"},
+                "key_id": {"type": "string"},
+                "record_hash": {"type": "string"},
+                "signature": {"type": "string"}
+            }
+        }"#,
+    },
+    Component {
+        name: "AuditPublicKey",
+        schema: r#"{
+            "type": "object",
+            "required": ["key_id", "public_key", "earlier_public_keys"],
+            "properties": {
+                "key_id": {"type": "string"},
+                "public_key": {"type": "string", "description": "PEM"},
+                "earlier_public_keys": {"type": "array", "items": {"type": "string"}}
+            }
+        }"#,
+    },
+    Component {
+        name: "AuditCheckpoint",
+        schema: r#"{
+            "type": "object",
+            "required": ["type", "version", "head", "chain", "at_ms", "key_id", "signature"],
+            "properties": {
+                "type": {"const": "kheish-audit-checkpoint"},
+                "version": {"const": 1},
+                "head": {"type": "integer"},
+                "chain": {"type": "string"},
+                "at_ms": {"type": "integer"},
+                "key_id": {"type": "string"},
+                "signature": {"type": "string"}
+            }
+        }"#,
+    },
+    Component {
         name: "Reason",
         schema: r#"{
             "type": "object",

@@ -6,7 +6,7 @@ use super::context::Api;
 use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
-use super::{builtin, runs, runtime, secrets, sessions, status, streams};
+use super::{audit, builtin, runs, runtime, secrets, sessions, status, streams};
 use crate::http::problem::codes;
 use crate::http::{Lane, Method};
 use crate::limits::{BODY_BYTES_MAX, BODY_SMALL_BYTES_MAX};
@@ -252,6 +252,31 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Deferred(runs::stream),
         )
     },
+    Route {
+        query: &[PAGE, LIMIT, CURSOR],
+        problems: &[&codes::RUN_NOT_FOUND],
+        ..get(
+            "/v1/runs/{run_id}/external-actions",
+            Access::ReadOnly,
+            "The signed records of a run's external actions, oldest first, byte for byte as they were signed.",
+            list("ExternalAction"),
+            Handler::Plain(audit::run_actions),
+        )
+    },
+    get(
+        "/v1/audit/public-key",
+        Access::ReadOnly,
+        "The public key that checks the audit trail, and those before it.",
+        json(200, "AuditPublicKey"),
+        Handler::Plain(audit::public_key),
+    ),
+    get(
+        "/v1/audit/checkpoint",
+        Access::ReadOnly,
+        "A signed head of the journal, to be kept elsewhere.",
+        json(200, "AuditCheckpoint"),
+        Handler::Plain(audit::checkpoint),
+    ),
     Route {
         problems: &[&codes::RUN_NOT_FOUND],
         ..post(

@@ -283,7 +283,8 @@ impl CommitLoop {
 
     fn publish(&mut self) {
         self.view.counts = self.parts.state.counts();
-        self.view.committed = self.parts.journal.head().seq;
+        let head = self.parts.journal.head();
+        (self.view.committed, self.view.chain) = (head.seq, head.chain);
         self.view.poisoned = poisoned(&self.parts.journal).map(|error| error.to_string());
         self.view.last_progress_ms = self.parts.clock.now_ms();
         self.published.publish(self.view.clone());

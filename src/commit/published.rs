@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::handle::CommandError;
 use crate::core::Counts;
 use crate::ids::Seq;
+use crate::journal::Chain;
 
 /// Figures as of the last committed batch.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,8 @@ pub struct CoreView {
     pub counts: Counts,
     /// Last committed record.
     pub committed: Seq,
+    /// Its chain value.
+    pub chain: Chain,
     /// Batches committed since start.
     pub batches: u64,
     /// Records committed since start, without the journal's own.
