@@ -512,6 +512,9 @@ pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The whole text of an answer that was cut.
 pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+const _: () = assert!(SANDBOX_CALL_BYTES_MAX > 2 * TOOL_INPUT_BYTES_MAX, "every call that a tool takes fits");
+const _: () = assert!(SANDBOX_ANSWER_BYTES_MAX > 2 * TOOL_OUTPUT_BYTES_MAX + 1024, "every result fits, escaped");
+const _: () = assert!(SANDBOX_OVERFLOW_BYTES_MAX >= TOOL_OVERFLOW_BYTES_MAX, "every cut text fits");
 /// A worker's greeting: the list of its walls.
 pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
 /// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.

@@ -7,8 +7,6 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use serde_json::value::RawValue;
-
 use super::features::Feature;
 use super::frame::{self, AnswerFrame, CallFrame, Hello};
 use super::jail::Jail;
@@ -19,19 +17,8 @@ use crate::limits::{
 };
 use crate::sys;
 use crate::sys::jail::{self as own, Forked};
-
-/// What a tool answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolOutput {
-    /// What the model gets.
-    pub content: String,
-    /// The tool failed.
-    pub is_error: bool,
-    /// `content` is not all there was.
-    pub truncated: bool,
-    /// The whole text, for a blob.
-    pub overflow: Option<Vec<u8>>,
-}
+use crate::sys::process;
+use crate::tools::{self, Control, Place, ToolError, ToolOutput, Workspace};
 
 /// The process that was started as a worker.
 pub fn main(policy: Option<&str>) -> ExitCode {
@@ -60,7 +47,8 @@ fn start(mut channel: UnixStream, policy: Option<&str>) -> Result<(), ()> {
         return Ok(());
     }
     // Set anew: the setting does not pass to a child.
-    let shut_in = own::die_with_parent().map_err(|error| error.to_string()).and_then(|()| jail.inside());
+    let shut_in =
+        process::die_with_parent(process::SIGKILL).map_err(|error| error.to_string()).and_then(|()| jail.inside());
     shut_in.map_err(|cause| refuse(&mut channel, cause))?;
     if jail.has(Feature::PidNamespace) {
         let forked = own::fork().map_err(|error| refuse(&mut channel, format!("no worker process: {error}")))?;
@@ -74,7 +62,7 @@ fn start(mut channel: UnixStream, policy: Option<&str>) -> Result<(), ()> {
     if jail.is_probe() {
         return Ok(());
     }
-    match serve(&mut channel, jail.has(Feature::PidNamespace)) {
+    match serve(&mut channel, &jail) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         _ => Err(()),
     }
@@ -86,10 +74,9 @@ fn begin(jail: &mut Jail) -> Result<Forked, String> {
     own::reset_signals().map_err(text)?;
     own::new_session().map_err(text)?;
     own::set_file_mode_mask(0o022);
-    own::adopt_orphans().map_err(text)?;
+    process::become_subreaper().map_err(text)?;
     jail.outside()?;
-    // After the user namespace, which clears it.
-    own::die_with_parent().map_err(text)?;
+    // It does not die with the daemon by a signal: it sees the channel end, ends the others and only then itself.
     own::fork().map_err(text)
 }
 
@@ -103,12 +90,17 @@ fn refuse(channel: &mut UnixStream, cause: String) {
     let _daemon_gone = greet(channel, &Hello { refused: Some(cause), features: Vec::new() });
 }
 
-fn serve(channel: &mut UnixStream, has_pid_namespace: bool) -> io::Result<()> {
+fn serve(channel: &mut UnixStream, jail: &Jail) -> io::Result<()> {
+    tools::process::claim_process()?;
+    let workspace = Workspace::open(jail.workspace())?;
     loop {
         let call = frame::read(channel, SANDBOX_CALL_BYTES_MAX)?;
         let call: CallFrame<'_> = serde_json::from_slice(&call)?;
-        let output = run(call.tool, call.input);
-        if has_pid_namespace {
+        let output = match tools::find(call.tool).filter(|tool| tool.place == Place::Worker) {
+            Some(tool) => tools::run(tool, call.input, &workspace, &Control::new(call.deadline_ms)),
+            None => ToolOutput::error(&ToolError::Unknown { tool: call.tool.to_string() }),
+        };
+        if jail.has(Feature::PidNamespace) {
             // Nothing that a call started outlives it, so that the next one meets no stranger.
             own::kill_all_others()?;
         }
@@ -118,34 +110,6 @@ fn serve(channel: &mut UnixStream, has_pid_namespace: bool) -> io::Result<()> {
         frame::write(channel, &answer, SANDBOX_ANSWER_BYTES_MAX)?;
         if let Some(overflow) = overflow {
             frame::write(channel, &overflow, SANDBOX_OVERFLOW_BYTES_MAX)?;
-        }
-    }
-}
-
-/// Stands in for the tools until they are there: `echo`, and a shell for the tests of the walls.
-fn run(tool: &str, input: &RawValue) -> ToolOutput {
-    let output = |content: String, is_error| ToolOutput { content, is_error, truncated: false, overflow: None };
-    if tool != "bash" {
-        return output(serde_json::json!({ "tool": tool, "input": input }).to_string(), false);
-    }
-    #[derive(serde::Deserialize)]
-    struct Input {
-        command: String,
-    }
-    let Ok(input) = serde_json::from_str::<Input>(input.get()) else { return output("bad input".to_string(), true) };
-    let mut command = std::process::Command::new("/bin/bash");
-    command.arg("-lc").arg(&input.command).stdin(std::process::Stdio::null());
-    super::shut_command_in(&mut command);
-    match command.output() {
-        Err(error) => output(error.to_string(), true),
-        Ok(ended) => {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let content = serde_json::json!({
-                "exit_code": ended.status.code(),
-                "stdout": text(&ended.stdout),
-                "stderr": text(&ended.stderr),
-            });
-            output(content.to_string(), !ended.status.success())
         }
     }
 }

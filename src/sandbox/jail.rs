@@ -56,6 +56,11 @@ impl Jail {
         self.features.iter().any(|feature| feature.name == wall && feature.active)
     }
 
+    /// The directory that the worker is for.
+    pub fn workspace(&self) -> &Path {
+        &self.policy.workspace
+    }
+
     /// Whether only a report is wanted.
     pub fn is_probe(&self) -> bool {
         self.policy.probe

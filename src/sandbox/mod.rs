@@ -23,7 +23,6 @@ mod supervise;
 mod tool_worker;
 
 pub use features::{Feature, FeatureReport, Strength};
-pub use inside::ToolOutput;
 pub use offer::{Sandbox, SandboxReport, SandboxSettings};
 pub use tool_worker::{ToolWorker, WorkerError};
 

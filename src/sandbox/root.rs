@@ -172,7 +172,7 @@ fn attach(base: &Path, piece: &Piece) -> io::Result<()> {
 
 /// A fresh /proc: processes only. A host that hides parts of its own /proc (a container) does not let us have one.
 fn mount_proc(target: &Path) -> io::Result<()> {
-    namespaces::mount_new("proc", target, "subset=pid,hidepid=invisible", false)
+    namespaces::mount_new("proc", target, "subset=pid", false)
 }
 
 fn below(base: &Path, path: &Path) -> PathBuf {

@@ -3,7 +3,6 @@
 //! May touch: its descendants.
 //! Never: reads the channel; it only looks whether the daemon's end is still there.
 
-use std::collections::HashMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -13,8 +12,10 @@ use super::features::Feature;
 use super::jail::{Jail, ProcessLimit};
 use crate::limits::SANDBOX_COUNT_INTERVAL_MS;
 use crate::sys;
-use crate::sys::jail::{self as own, SIGKILL};
+use crate::sys::jail as own;
+use crate::sys::process::{SIGKILL, process_descriptor};
 use crate::sys::seccomp;
+use crate::tools::process::descendants;
 
 /// The outermost process: waits for the end of `first` or of the channel, ends everything and returns when it is gone.
 pub fn outermost(channel: UnixStream, first: u32, jail: &Jail) {
@@ -24,7 +25,7 @@ pub fn outermost(channel: UnixStream, first: u32, jail: &Jail) {
         let _hygiene = own::drop_capabilities().and_then(|()| own::no_new_privileges());
         let _hygiene = seccomp::restrict_self(seccomp::Allowed { internet: false, ipc: false });
     }
-    if let Ok(ended) = own::process_descriptor(first) {
+    if let Ok(ended) = process_descriptor(first) {
         while own::wait_closed_or_ready(&[channel.as_fd()], &[&ended], None).is_err() {}
     }
     // The kernel ends a pid namespace with its first process, and reports that one's end after all the others'.
@@ -53,29 +54,11 @@ fn end_descendants() {
     }
 }
 
-fn descendants(ancestor: u32) -> Vec<u32> {
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        // The name in parentheses may hold anything; the fields behind it do not.
-        let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1)?.parse().ok());
-        children.entry(parent.unwrap_or(0)).or_default().push(pid);
-    }
-    let (mut found, mut next) = (Vec::new(), vec![ancestor]);
-    while let Some(pid) = next.pop() {
-        let below = children.remove(&pid).unwrap_or_default();
-        next.extend(&below);
-        found.extend(below);
-    }
-    found
-}
-
 /// The first process of a pid namespace: reaps what others leave and ends with the worker, which ends all.
 pub fn first(worker: u32, limit: ProcessLimit, processes: u64) -> ! {
     let ended = match limit {
         ProcessLimit::Kernel => None,
-        ProcessLimit::Counted => own::process_descriptor(worker).ok(),
+        ProcessLimit::Counted => process_descriptor(worker).ok(),
     };
     loop {
         if let Some(ended) = &ended {

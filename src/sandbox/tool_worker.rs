@@ -16,13 +16,14 @@ use serde_json::value::RawValue;
 use super::features::FeatureReport;
 use super::frame::{self, AnswerFrame, CallFrame, Hello};
 use super::policy::Policy;
-use super::{ENVIRONMENT, SandboxError, SandboxSpec, ToolOutput, WORKER_VERB};
+use super::{ENVIRONMENT, SandboxError, SandboxSpec, WORKER_VERB};
 use crate::limits::{
     SANDBOX_ANSWER_BYTES_MAX, SANDBOX_CALL_BYTES_MAX, SANDBOX_DEADLINE_GRACE_MS, SANDBOX_END_MS,
     SANDBOX_HELLO_BYTES_MAX, SANDBOX_OVERFLOW_BYTES_MAX, SANDBOX_START_MS,
 };
 use crate::net::Cancel;
 use crate::sys;
+use crate::tools::ToolOutput;
 
 /// Why a call has no answer. But for `TooLarge`, the worker is gone afterwards.
 #[derive(Debug)]
@@ -84,10 +85,8 @@ impl fmt::Display for WorkerError {
 
 impl std::error::Error for WorkerError {}
 
-/// One worker process. Dropping it ends it and everything that it started.
-///
-/// Start it on a thread that lives as long as it is used: the kernel ends the worker together with the thread that
-/// started it, so that nothing outlives a daemon that was killed.
+/// One worker process. Dropping it ends it and everything that it started; so does the end of the daemon, however it
+/// comes.
 #[derive(Debug)]
 pub struct ToolWorker {
     child: Child,

@@ -6,27 +6,13 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::process::process_descriptor;
 use super::{check, long};
-
-/// SIGKILL's number.
-pub const SIGKILL: i32 = libc::SIGKILL;
 
 /// Whether a debugger, a core file or a process of the same user may see this process's memory and environment.
 pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(dumpable), 0, 0, 0) }).map(drop)
-}
-
-/// Has the kernel send SIGKILL when the thread that started this process ends. Credential changes clear it.
-pub fn die_with_parent() -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) }).map(drop)
-}
-
-/// Makes this process the parent of descendants whose own parent ended.
-pub fn adopt_orphans() -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as libc::c_ulong, 0, 0, 0) }).map(drop)
 }
 
 /// A session of its own, without a terminal.
@@ -118,14 +104,6 @@ pub fn kill_all_others() -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         other => other.map(drop),
     }
-}
-
-/// A descriptor that becomes readable when process `pid`, a child of ours, ends.
-pub fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; flags must be 0.
-    let fd = long(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) })?;
-    // SAFETY: `fd` was just returned by the kernel and is not used elsewhere.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 /// Waits until process `pid`, a child of ours that nobody has reaped, has ended; false when it runs on after `limit`.
