@@ -300,8 +300,9 @@ pub const SSE_PREVIEW_TEXT_BYTES_MAX: usize = 16 * 1024;
 pub const SSE_HEARTBEAT_MS: u64 = 10_000;
 /// A client that takes nothing for this long while bytes wait for it is cut off.
 pub const SSE_STALL_MS: u64 = 30_000;
-/// Time between two looks at whether a stream's credentials still hold.
-pub const SSE_CREDENTIAL_CHECK_MS: u64 = 5_000;
+/// Time between two looks at whether a stream's credentials still hold: a rotated token must be without effect within
+/// about a second. A look costs one `stat` a token file.
+pub const SSE_CREDENTIAL_CHECK_MS: u64 = 1_000;
 /// Shortest time between two looks at the clients' deadlines; bounds the work with many clients.
 pub const SSE_SWEEP_MS_MIN: u64 = 20;
 /// Longest time between two looks at the deadlines; also the age of a healthy writer's last progress.
@@ -450,6 +451,8 @@ pub const SCRIPTED_IDLE_MS: u64 = 15_000;
 pub const SCRIPTED_WRITE_MS: u64 = 60_000;
 /// Any delay in a script.
 pub const SCRIPTED_DELAY_MS_MAX: u64 = 600_000;
+/// Padding of a scripted stream: as much as a client reads of one stream.
+pub const SCRIPTED_PADDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests kept for `/_scripted/requests`; the oldest is forgotten.
 pub const SCRIPTED_REQUESTS_KEPT_MAX: usize = 1_000;
 /// Bytes of request bodies kept for `/_scripted/requests`; the oldest are forgotten.
@@ -476,6 +479,42 @@ pub const CONTEXT_BYTES_MAX: usize = 1024 * 1024;
 pub const CONTEXT_RUNS_MAX: usize = 500;
 /// Records read to assemble them: a session with a long queue has many between two exchanges.
 pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
+/// Answers of a model in one run; the run fails when it is met. A run may ask for less.
+pub const RUN_TURNS_MAX: u32 = 500;
+/// Tool calls of one answer at which the run fails instead: they would not fit in one batch with their answers.
+pub const TOOL_CALLS_PER_ANSWER_MAX: usize = 1_024;
+/// Groups in which the calls of one answer are run. Each costs one sync; with the model call a turn has at most four. What
+/// is left over runs in the last group, of which a crash leaves more calls unknown.
+pub const TOOL_GROUPS_PER_TURN_MAX: usize = 3;
+/// Results that wait to be written with the next batch.
+pub const TOOL_PENDING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A call id of a provider; a longer one is replaced.
+pub const TOOL_CALL_ID_BYTES_MAX: usize = 256;
+/// A tool name, as all providers take it.
+pub const TOOL_NAME_BYTES_MAX: usize = 64;
+/// Failures in a row of the same call from which on the model is told that it repeats itself.
+pub const TOOL_REPEATS_WARN: u32 = 3;
+/// Failures in a row of the same call at which the run fails.
+pub const TOOL_REPEATS_FAIL: u32 = 6;
+/// Different failing calls that are counted at once.
+pub const REPEATED_CALLS_KEPT_MAX: usize = 256;
+/// Estimated tokens of a conversation at which its older part is summarised: room for an answer is left in a window of
+/// 200,000.
+pub const COMPACT_AT_TOKENS: u64 = 150_000;
+/// Newest answers, with their results, that a compaction keeps.
+pub const COMPACT_KEEP_TURNS: usize = 6;
+/// Bytes of them; the newest one is kept whatever it weighs.
+pub const COMPACT_KEEP_BYTES: usize = 96 * 1024;
+/// Bytes of each result and each call's arguments that the summary is made from.
+pub const COMPACT_RESULT_BYTES: usize = 2 * 1024;
+/// Bytes of conversation that the summary is made from; the middle is left out.
+pub const COMPACT_RENDERED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that are kept of the older part where the model gives no summary.
+pub const COMPACT_SHORTENED_BYTES: usize = 16 * 1024;
+/// Bytes of text that are taken for one token where no provider has counted.
+pub const CONTEXT_BYTES_PER_TOKEN: usize = 4;
+/// One blob: the whole of a large tool result.
+pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Pause before an engine tries again what a full disk, queue or broker refused.
 pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.
@@ -605,6 +644,33 @@ pub const AUDIT_OPEN_ACTIONS_SHOWN_MAX: usize = 20;
 /// Records of a run that are looked through for its external actions, from the newest back.
 pub const ACTIONS_WALK_RECORDS_MAX: usize = 100_000;
 
+// --- runtime configuration -------------------------------------------------------------------
+
+/// Earlier revisions kept besides the one in force, as full copies: what a rollback can bring back.
+pub const RUNTIME_HISTORY_MAX: usize = 64;
+/// All settings of one revision as JSON: the history, in memory and as one line of a snapshot, stays below 33 MiB.
+pub const RUNTIME_SETTINGS_BYTES_MAX: usize = 512 * 1024;
+const _: () = assert!(
+    (RUNTIME_HISTORY_MAX + 1) * (RUNTIME_SETTINGS_BYTES_MAX + 1_024) < SNAPSHOT_LINE_BYTES_MAX,
+    "all revisions fit one line of a snapshot"
+);
+/// One part of the system prompt.
+pub const SYSTEM_PROMPT_BYTES_MAX: usize = 64 * 1024;
+/// The ticket that a debug window is opened for.
+pub const DEBUG_TICKET_BYTES_MAX: usize = 128;
+/// Window of the debug level `full` when none is named: the age at which the operators' signals page.
+pub const DEBUG_FULL_TTL_MS_DEFAULT: u64 = 30 * 60 * 1_000;
+/// Window of a debug level; a longer one is refused.
+pub const DEBUG_LEVEL_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// A byte limit of tools that an operator may set. What a tool returns is held in memory while it is recorded.
+pub const TOOL_LIMIT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A time limit of tools that an operator may set.
+pub const TOOL_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Parallel calls that an operator may allow in one run; each needs a worker process.
+pub const TOOL_PARALLEL_MAX: u64 = 64;
+/// Calls of one answer that an operator may allow.
+pub const TOOL_CALLS_PER_TURN_MAX: u64 = 4_096;
+
 // --- permissions -----------------------------------------------------------------------------
 
 /// A tool, command, path or host pattern of a rule.
@@ -612,11 +678,13 @@ pub const PERMISSION_PATTERN_BYTES_MAX: usize = 256;
 /// Why a rule exists, for people.
 pub const PERMISSION_REASON_BYTES_MAX: usize = 512;
 /// Rules of the scopes `user` and `project` together. Each call of a tool is compared with all of them.
-pub const PERMISSION_RULES_MAX: usize = 512;
+pub const PERMISSION_RULES_MAX: usize = 256;
 /// Rules of one session.
 pub const PERMISSION_SESSION_RULES_MAX: usize = 64;
 /// A shell command that rules are compared with; a longer one is allowed by no rule and matched by every restriction.
 pub const PERMISSION_COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// Records of a session looked at for one page of its permission decisions; the page ends there and names a cursor.
+pub const PERMISSION_AUDIT_RECORDS_MAX: usize = 10_000;
 /// A path that rules are compared with, which is what the kernel takes; a longer one is treated as such a command is.
 pub const PERMISSION_PATH_BYTES_MAX: usize = 4_096;
 // --- tools -----------------------------------------------------------------------------------

@@ -2,7 +2,11 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
+
+/// The components of every resource.
+pub static ALL: &[&[Component]] = &[RESOURCES, RUNTIME];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -291,10 +295,10 @@ pub static RESOURCES: &[Component] = &[
     },
     Component {
         name: "Runtime",
-        schema: r#"{
+        schema: r##"{
             "type": "object",
             "required": ["workspace_root", "state_root", "provider", "model", "routes", "permission_mode",
-                "debug_level", "held"],
+                "permission_rule_count", "debug_level", "debug", "tool_runtime_limits", "config", "held"],
             "properties": {
                 "workspace_root": {"type": "string"},
                 "state_root": {"type": "string"},
@@ -302,10 +306,27 @@ pub static RESOURCES: &[Component] = &[
                 "provider": {"type": ["string", "null"]},
                 "model": {"type": ["string", "null"]},
                 "routes": {"type": "array", "items": {"type": "object"}},
-                "permission_mode": {"type": "string"},
-                "debug_level": {"type": "string"},
+                "permission_mode": {"$ref": "#/components/schemas/PermissionMode"},
+                "permission_rule_count": {"type": "integer"},
+                "system_prompt": {"$ref": "#/components/schemas/SystemPrompt"},
+                "debug_level": {"enum": ["off", "on", "redacted", "full"]},
+                "debug": {"type": "object", "required": ["level"], "properties": {
+                    "level": {"enum": ["off", "on", "redacted", "full"]},
+                    "since_ms": {"type": "integer"},
+                    "until_ms": {"type": "integer"},
+                    "ttl_ms": {"type": "integer", "description": "What is left of the window"},
+                    "ticket": {"type": "string"}}},
+                "tool_runtime_limits": {"$ref": "#/components/schemas/ToolLimits"},
+                "config": {"type": "object",
+                    "required": ["revision", "persisted", "history_len", "history_limit"],
+                    "properties": {
+                        "revision": {"type": "integer"},
+                        "updated_at_ms": {"type": "integer"},
+                        "persisted": {"type": "boolean"},
+                        "history_len": {"type": "integer"},
+                        "history_limit": {"type": "integer"}}},
                 "held": {"type": "boolean"}
             }
-        }"#,
+        }"##,
     },
 ];
