@@ -261,12 +261,13 @@ fn a_wall_that_cannot_be_built_is_a_refusal() {
 fn what_the_walls_cannot_express_is_refused_before_anything_starts() {
     let (_scratch, workspace) = workspace("worker-express");
     let good = spec(&workspace);
-    let change = |change: &dyn Fn(&mut SandboxSpec)| {
+    type Change = dyn Fn(&mut SandboxSpec);
+    let change = |change: &Change| {
         let mut spec = good.clone();
         change(&mut spec);
         ToolWorker::start(&spec).map(drop)
     };
-    let cases: [(&str, &dyn Fn(&mut SandboxSpec)); 7] = [
+    let cases: [(&str, &Change); 7] = [
         ("read-only without walls", &|spec| (spec.walls, spec.workspace_read_only) = (Walls::None, true)),
         ("no network without filter", &|spec| spec.walls = Walls::Probed(vec![Feature::PrivateRoot])),
         ("relative", &|spec| spec.workspace = PathBuf::from("relative")),
