@@ -26,8 +26,7 @@ use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
-use crate::broker::master_key::KEY_FILE_VARIABLE as MASTER_KEY_FILE_VARIABLE;
-use crate::broker::{Broker, MasterKey, Store};
+use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, NoExchange, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
@@ -38,8 +37,7 @@ use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
-use crate::sandbox::places::{self, Places};
-use crate::sandbox::{Sandbox, SandboxSettings};
+use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -125,6 +123,7 @@ struct Opened {
     state: State,
     records_replayed: u64,
     store: Store,
+    broker_log: BrokerLog,
 }
 
 impl Daemon {
@@ -135,15 +134,15 @@ impl Daemon {
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
         config.check_sandbox_network(auth.view().auth_enabled, false).map_err(step("settings"))?;
-        check_places(raw, &config)?;
+        places::check_start(raw, &config).map_err(step("places"))?;
         std::fs::create_dir_all(&config.workspace_root)
             .map_err(|cause| step("workspace root")(file_error("create", &config.workspace_root, cause)))?;
-        let sandbox = probe_sandbox(&config);
+        let sandbox = Sandbox::start(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store, broker_log } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -178,7 +177,9 @@ impl Daemon {
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
-        let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let (exchange, foreign) = (Arc::new(NoExchange), inline);
+        let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
+            .map_err(step("threads"))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -365,6 +366,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let root = StateRoot::open(&config.state_root, true).map_err(step("state root"))?;
     let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
     let store = Store::open(&root, master_key).map_err(step("auth store"))?;
+    let broker_log = BrokerLog::open(&root).map_err(step("broker log"))?;
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
@@ -394,36 +396,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
-}
-
-fn check_places(raw: &RawServe, config: &Config) -> Result<(), ServeError> {
-    let mut kept = Vec::new();
-    let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
-    keep("--routes-file", config.routes_file.clone());
-    keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
-    keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));
-    keep("--audit-signing-key-file", config.audit_signing_key_file.clone());
-    keep(MASTER_KEY_FILE_VARIABLE, std::env::var_os(MASTER_KEY_FILE_VARIABLE).map(PathBuf::from));
-    let places = Places {
-        workspace: &config.workspace_root,
-        read_only: &config.sandbox_read_only_paths,
-        state_root: &config.state_root,
-        kept,
-    };
-    places::check(&places).map_err(step("places"))
-}
-
-fn probe_sandbox(config: &Config) -> Sandbox {
-    let sandbox = Sandbox::probe(SandboxSettings {
-        level: config.sandbox,
-        workspace: &config.workspace_root,
-        read_only_paths: config.sandbox_read_only_paths.clone(),
-        network: config.sandbox_network,
-        program: SandboxSettings::this_program(),
-    });
-    sandbox.log();
-    sandbox
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {

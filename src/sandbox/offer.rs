@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::features::{Feature, FeatureReport, Strength, strength};
 use super::tool_worker::ToolWorker;
 use super::{Level, SandboxError, SandboxSpec, Walls};
+use crate::config::Config;
 
 /// The sandbox as status shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,6 +64,19 @@ impl SandboxSettings<'_> {
 }
 
 impl Sandbox {
+    /// The sandbox of a daemon that starts with `config`; the log says what was found.
+    pub fn start(config: &Config) -> Self {
+        let sandbox = Self::probe(SandboxSettings {
+            level: config.sandbox,
+            workspace: &config.workspace_root,
+            read_only_paths: config.sandbox_read_only_paths.clone(),
+            network: config.sandbox_network,
+            program: SandboxSettings::this_program(),
+        });
+        sandbox.log();
+        sandbox
+    }
+
     /// Has a worker of `program` try every wall on `workspace` and end. Tools may be unusable afterwards; the daemon is
     /// not.
     pub fn probe(settings: SandboxSettings<'_>) -> Self {
@@ -91,7 +105,7 @@ impl Sandbox {
     }
 
     /// Says in the log what was found.
-    pub fn log(&self) {
+    fn log(&self) {
         let report = &self.0.report;
         let level = report.level.name();
         match report.strength {

@@ -7,6 +7,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::broker::master_key::KEY_FILE_VARIABLE;
+use crate::config::{Config, RawServe};
+
 /// Two places that may not lie together.
 #[derive(Debug)]
 pub enum PlacesError {
@@ -74,6 +77,26 @@ pub struct Places<'a> {
     pub state_root: &'a Path,
     /// Files with secrets or with what the daemon trusts, each with its option.
     pub kept: Vec<(&'static str, PathBuf)>,
+}
+
+/// [`check`] of what a daemon is about to start with.
+///
+/// # Errors
+/// Names the two.
+pub fn check_start(raw: &RawServe, config: &Config) -> Result<(), PlacesError> {
+    let mut kept = Vec::new();
+    let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
+    keep("--routes-file", config.routes_file.clone());
+    keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
+    keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));
+    keep("--audit-signing-key-file", config.audit_signing_key_file.clone());
+    keep(KEY_FILE_VARIABLE, std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
+    check(&Places {
+        workspace: &config.workspace_root,
+        read_only: &config.sandbox_read_only_paths,
+        state_root: &config.state_root,
+        kept,
+    })
 }
 
 /// Refuses places that lie together, whatever links lead to them. What does not exist yet counts as well.
