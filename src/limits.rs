@@ -592,8 +592,9 @@ pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
 
 // --- sandbox ---------------------------------------------------------------------------------
 
-/// Address space of one process in a worker: compilers fit, a leak ends before the host suffers.
-pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Private writable memory of one process in a worker: compilers fit, a leak ends before the host suffers. Not the
+/// address space, of which many runtimes reserve far more than they use.
+pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Open files of one process in a worker.
 pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
 /// Largest file that a worker's process can write.
@@ -602,12 +603,27 @@ pub const SANDBOX_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const SANDBOX_PROCESSES_MAX: u64 = 256;
 /// Private temp directory of a worker; it is memory.
 pub const SANDBOX_SCRATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Files and directories in the private temp directory of a worker.
+pub const SANDBOX_SCRATCH_FILES_MAX: u64 = 65_536;
+/// The root that a worker sees: a few directories, links and small files.
+pub const SANDBOX_ROOT_BYTES_MAX: u64 = 1024 * 1024;
+/// Process ids that a pid namespace gives out once, before the bounded range begins: the kernel's own number (300).
+pub const SANDBOX_FIRST_PROCESS_IDS: u64 = 300;
+/// Pause between two counts of a worker's processes, where only counting bounds them.
+pub const SANDBOX_COUNT_INTERVAL_MS: u64 = 50;
+/// Score by which the kernel prefers a worker to the daemon when memory runs out, of 1000.
+pub const SANDBOX_OOM_SCORE: &str = "800";
+/// Further places that `--sandbox-read-only-path` may name.
+pub const SANDBOX_READ_ONLY_PATHS_MAX: usize = 64;
 /// One call, arguments included.
 pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One answer, without the whole text that goes to a blob.
 pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The whole text of an answer that was cut.
 pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+const _: () = assert!(SANDBOX_CALL_BYTES_MAX > 2 * TOOL_INPUT_BYTES_MAX, "every call that a tool takes fits");
+const _: () = assert!(SANDBOX_ANSWER_BYTES_MAX > 2 * TOOL_OUTPUT_BYTES_MAX + 1024, "every result fits, escaped");
+const _: () = assert!(SANDBOX_OVERFLOW_BYTES_MAX >= TOOL_OVERFLOW_BYTES_MAX, "every cut text fits");
 /// A worker's greeting: the list of its walls.
 pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
 /// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.

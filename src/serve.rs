@@ -8,7 +8,7 @@
 //! before the listener opens. Stop is the same list backwards.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,7 +37,7 @@ use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
-use crate::sandbox::{Level, SandboxSpec};
+use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -78,6 +78,13 @@ fn file_error(action: &str, path: &Path, cause: std::io::Error) -> String {
 /// # Errors
 /// The step that failed, its cause and what to do.
 pub fn run(raw: RawServe) -> Result<(), ServeError> {
+    // Before a secret is read: a process of the same user, such as a tool without its walls, must not find it in our
+    // memory or environment.
+    if raw.dumpable {
+        log::warn!("--dumpable: processes of the same user can read the daemon's memory and environment");
+    } else {
+        sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
+    }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
@@ -126,8 +133,11 @@ impl Daemon {
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
+        config.check_sandbox_network(auth.view().auth_enabled, false).map_err(step("settings"))?;
+        places::check_start(raw, &config).map_err(step("places"))?;
         std::fs::create_dir_all(&config.workspace_root)
             .map_err(|cause| step("workspace root")(file_error("create", &config.workspace_root, cause)))?;
+        let sandbox = Sandbox::start(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
@@ -208,6 +218,7 @@ impl Daemon {
                 audit: audit.clone(),
                 edge: OnceLock::new(),
                 upkeep,
+                sandbox: sandbox.clone(),
                 draining: AtomicBool::new(false),
                 failed,
                 failed_seen: OnceLock::new(),
@@ -431,7 +442,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
-        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
+        toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone()),
         settings: Arc::new(CoreSettings::new(api.core.clone())),
         blobs: Some(blobs),
         workspace: workspace.display().to_string(),
