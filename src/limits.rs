@@ -321,6 +321,8 @@ pub const SESSION_AGENT_STEPS_MAX: usize = 8;
 
 // --- cli ----------------------------------------------------------------------------------------
 
+/// Pages of a list that a command reads to find one thing in it.
+pub const CLI_LIST_PAGES_MAX: usize = 1_000;
 /// One request of the command line, answer included; streams are bounded by their silence instead.
 pub const CLI_REQUEST_TIMEOUT_MS: u64 = 60_000;
 /// Silence on a stream before the command line reconnects: three missed heartbeats of 10 s.
@@ -465,6 +467,10 @@ pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 /// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer
 /// that is forgotten here is still refused when it is repeated, since nothing is pending any more.
 pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
+/// Answers to approvals in one request.
+pub const APPROVAL_BATCH_MAX: usize = 1_024;
+/// A person's answer to one question.
+pub const QUESTION_ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// Wait for an approval or an answer at which status warns.
 pub const PENDING_WAIT_WARNING_MS: u64 = 4 * 60 * 60 * 1_000;
 /// Runs whose approvals or questions expire in one batch of the core; the rest follow in the next one.

@@ -4,6 +4,8 @@
 //! Never: decides anything about sessions or runs; that is the core's.
 
 pub mod access_log;
+pub mod approval_schemas;
+pub mod approvals;
 pub mod audit;
 pub mod auth;
 pub mod builtin;
@@ -19,6 +21,7 @@ pub mod openapi;
 pub mod paging;
 pub mod permissions;
 pub mod query;
+pub mod questions;
 pub mod readiness;
 pub mod resource_schemas;
 pub mod route;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 
+mod approvals;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
@@ -33,6 +34,7 @@ mod output;
 mod overview;
 mod path;
 mod permissions;
+mod questions;
 mod run_view;
 mod runs;
 mod runtime;
