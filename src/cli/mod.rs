@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 
+mod accounts;
 mod approvals;
 mod argv;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod questions;
 mod run_view;
 mod runs;
 mod runtime;
+mod runtime_auth;
 mod runtime_config;
 mod scripted;
 mod secret_value;
