@@ -19,9 +19,11 @@ pub const ACTOR_JSON_BYTES_MAX: usize = 256;
 pub const ACTIONS_OPEN_MAX: usize = 256;
 /// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
 pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
-/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
-/// hold the caller for longer than two seconds.
-pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+/// Wait for the journal to take the intent of an act outside of it; then the audit file is tried.
+pub const CONTROL_JOURNAL_WAIT_MS: u64 = 1_000;
+/// Wait for the audit file to take it; then the act is refused with 503 `audit_unavailable`.
+pub const CONTROL_FILE_WAIT_MS: u64 = 800;
+const _: () = assert!(CONTROL_JOURNAL_WAIT_MS + CONTROL_FILE_WAIT_MS < 2_000, "a caller is refused within two seconds");
 
 // --- core ------------------------------------------------------------------------------------
 
@@ -312,9 +314,13 @@ pub const AUDIT_SYNC_INTERVAL_MS: u64 = 1_000;
 pub const AUDIT_RETRY_MS: u64 = 500;
 /// End of an audit file that is read at start to find the last line and its number.
 pub const AUDIT_TAIL_BYTES: u64 = 64 * 1024;
+/// Requests whose acts have their lines, remembered so that the front's own line about them is left out.
+pub const AUDIT_TOLD_REQUESTS_MAX: usize = 256;
+/// Journal read at a time to make up for lines of acts that were not written.
+pub const AUDIT_CATCH_UP_BYTES: usize = 1024 * 1024;
 /// Size at which `control-plane-auth/audit.jsonl` is rotated.
 pub const AUDIT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Rotated audit files kept beside the current one.
+/// Rotated audit files kept of each of the two books.
 pub const AUDIT_ROTATED_FILES_MAX: u32 = 7;
 /// Path or origin text in an audit or access line.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 512;

@@ -148,9 +148,12 @@ impl Daemon {
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
         let render = Arc::new(Events::new(log.clone()));
         let hub = Hub::start(log, render, &sse::Config::default()).map_err(step("event streams"))?;
+        let audit_directory = root.directory(Directory::ControlPlaneAuth);
+        let audit = ControlPlaneAudit::start(&audit_directory, AuditLimits::default(), Some(reader.clone()))
+            .map_err(step("control-plane audit"))?;
         let stops = Stops::default();
         let (snapshotter, snapshots) = Snapshotter::new();
-        let (effects_hub, effects_stops) = (hub.clone(), stops.clone());
+        let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
         let (core_loop, core) = CommitLoop::new(Parts {
             state,
             journal,
@@ -158,6 +161,7 @@ impl Daemon {
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
                 stopped: Box::new(move |run| effects_stops.stop(run)),
+                acted: Box::new(move |event| effects_audit.acted(event)),
             },
             snapshots,
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
@@ -191,8 +195,6 @@ impl Daemon {
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
 
-        let audit = ControlPlaneAudit::start(&root.directory(Directory::ControlPlaneAuth), AuditLimits::default())
-            .map_err(step("control-plane audit"))?;
         let access_log = AccessLog::start().map_err(step("threads"))?;
         // One report is enough to fail readiness for good.
         let (report_failure, failed) = crossbeam_channel::bounded(1);
