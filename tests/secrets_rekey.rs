@@ -1,7 +1,5 @@
 //! `secrets rekey`: one key opens the store at every moment, and a backup that is none does not count.
 
-#[path = "support/skip.rs"]
-mod skip;
 mod state_root_scratch;
 #[path = "support/strace.rs"]
 mod strace;
@@ -162,7 +160,7 @@ fn the_store_is_found_in_a_tar_archive() {
         let made = Command::new("tar").args(args).current_dir(place.scratch.path()).output();
         match made {
             Ok(output) if output.status.success() => {}
-            other => return skip::skip("the_store_is_found_in_a_tar_archive", &format!("no tar: {other:?}")),
+            other => return strace::skip::skip("the_store_is_found_in_a_tar_archive", &format!("no tar: {other:?}")),
         }
         let archive = place.scratch.path().join(name);
         let (code, stdout, stderr) = place.with_backup(&archive);
