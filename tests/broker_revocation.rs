@@ -212,7 +212,7 @@ fn unknown_and_malformed_subjects_have_their_answers() {
     let known = home.cli_json(&daemon, &["runtime", "auth", "subject", "session:s"]);
     assert_eq!((&known["known"], &known["current_epoch"]), (&json!(true), &json!(0)), "a session without leases");
     for bad in ["", "user:x", "session:", "daemon:x"] {
-        assert_eq!(home.cli(&daemon, &["runtime", "auth", "revoke-subject", bad]).0 != 0, true, "{bad:?}");
+        assert_ne!(home.cli(&daemon, &["runtime", "auth", "revoke-subject", bad]).0, 0, "{bad:?}");
     }
     assert_eq!(daemon.get("/v1/runtime/auth/subjects/user%3Ax").refusal(), (400, "auth_subject_invalid".to_string()));
     let missing = daemon.post("/v1/runtime/auth/slots/openai.none/revoke", &Value::Null);
