@@ -27,7 +27,7 @@ use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::broker::{Broker, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
 use crate::engine::{Engine, Stops, Tools};
@@ -97,6 +97,7 @@ struct Daemon {
     journal_closed: Arc<AtomicBool>,
     /// Threads that must not end before they are told to.
     core: Worker,
+    answerer: Worker,
     engines: Vec<Worker>,
     upkeep: Worker,
     snapshots: Worker,
@@ -136,6 +137,7 @@ impl Daemon {
         let hub = Hub::start(log, render, &sse::Config::default()).map_err(step("event streams"))?;
         let stops = Stops::default();
         let (snapshotter, snapshots) = Snapshotter::new();
+        let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops) = (hub.clone(), stops.clone());
         let (core_loop, core) = CommitLoop::new(Parts {
             state,
@@ -145,11 +147,13 @@ impl Daemon {
                 committed: Box::new(move || effects_hub.committed()),
                 stopped: Box::new(move |run| effects_stops.stop(run)),
             },
+            answers: Some(answers),
             snapshots,
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
             records_since_snapshot: records_replayed,
         });
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
+        let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
         let closed = journal_closed.clone();
         let core_thread = Worker::spawn("core", move || match core_loop.run() {
@@ -233,6 +237,7 @@ impl Daemon {
             access_log,
             journal_closed,
             core: core_thread,
+            answerer,
             engines,
             upkeep: upkeep_thread,
             snapshots,
@@ -253,7 +258,7 @@ impl Daemon {
                     std::process::exit(EXIT_COMPONENT_DIED);
                 }
             }
-            let others = self.engines.iter().chain([&self.upkeep, &self.snapshots]);
+            let others = self.engines.iter().chain([&self.answerer, &self.upkeep, &self.snapshots]);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -288,7 +293,8 @@ impl Daemon {
         self.api.stops.stop_all();
         let mut clean = true;
         drop(self.stop_upkeep);
-        for worker in std::iter::once(self.core).chain(self.engines).chain([self.snapshots, self.upkeep]) {
+        for worker in std::iter::once(self.core).chain(self.engines).chain([self.answerer, self.snapshots, self.upkeep])
+        {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
                 clean = false;

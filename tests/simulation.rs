@@ -117,6 +117,7 @@ fn live(world: &mut World, groups: VecDeque<Vec<Command>>, faulty: bool) -> Opti
         journal,
         clock: clock.clone(),
         effects: Effects { committed: Box::new(move || writer.write_pending()), stopped: Box::new(|_| {}) },
+        answers: None,
         snapshots,
         snapshot_interval_records: 60,
         records_since_snapshot: restored.records,

@@ -77,6 +77,7 @@ impl World {
                 }),
                 stopped: Box::new(move |run| for_stops.lock().unwrap().push(run)),
             },
+            answers: None,
             snapshots: sender,
             snapshot_interval_records,
             records_since_snapshot: 0,
