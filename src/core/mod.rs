@@ -9,6 +9,7 @@
 
 mod command;
 mod decide;
+mod digest_map;
 mod event;
 mod run;
 mod session;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::run::{Run, RunStatus, RunTable};
 use super::session::{Session, SessionStatus};
@@ -22,7 +23,7 @@ pub struct State {
     pub(super) session_numbers: HashMap<SessionId, u32>,
     pub(super) sessions: Vec<Session>,
     pub(super) runs: RunTable,
-    pub(super) idempotency: HashMap<[u8; 16], u32>,
+    pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: bool,
     derived: Derived,
 }
