@@ -4,8 +4,10 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod actor;
 pub mod api;
 pub mod audit;
+pub mod blobs;
 pub mod broker;
 pub mod cli;
 pub mod clock;
@@ -20,12 +22,15 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod net;
+pub mod permissions;
 pub mod providers;
+pub mod sandbox;
 pub mod scripted;
 pub mod secret;
 pub mod serve;
 pub mod sse;
 pub mod state_root;
 pub mod sys;
+pub mod tools;
 pub mod upkeep;
 pub mod worker;

@@ -10,6 +10,19 @@ pub const SESSION_ID_BYTES_MAX: usize = 100;
 /// An `Idempotency-Key` in bytes: what the widely used key formats need, with room.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// A caller as a journal line names it, in bytes of JSON: role, token fingerprint, address and request id at their
+/// longest.
+pub const ACTOR_JSON_BYTES_MAX: usize = 256;
+
+/// External actions of one run, or of the daemon itself, without a recorded outcome. When one more begins, the oldest is
+/// recorded as having an unknown outcome.
+pub const ACTIONS_OPEN_MAX: usize = 256;
+/// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
+pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
+/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
+/// hold the caller for longer than two seconds.
+pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+
 // --- core ------------------------------------------------------------------------------------
 
 /// Commands waiting for the core: each HTTP connection and each fixed thread has at most one in flight.
@@ -290,8 +303,9 @@ pub const SSE_PREVIEW_TEXT_BYTES_MAX: usize = 16 * 1024;
 pub const SSE_HEARTBEAT_MS: u64 = 10_000;
 /// A client that takes nothing for this long while bytes wait for it is cut off.
 pub const SSE_STALL_MS: u64 = 30_000;
-/// Time between two looks at whether a stream's credentials still hold.
-pub const SSE_CREDENTIAL_CHECK_MS: u64 = 5_000;
+/// Time between two looks at whether a stream's credentials still hold: a rotated token must be without effect within
+/// about a second. A look costs one `stat` a token file.
+pub const SSE_CREDENTIAL_CHECK_MS: u64 = 1_000;
 /// Shortest time between two looks at the clients' deadlines; bounds the work with many clients.
 pub const SSE_SWEEP_MS_MIN: u64 = 20;
 /// Longest time between two looks at the deadlines; also the age of a healthy writer's last progress.
@@ -332,6 +346,8 @@ pub const CLI_SECRET_BYTES_MAX: usize = 64 * 1024;
 pub const CLI_METADATA_BYTES_MAX: usize = 64 * 1024;
 /// A public key file: as many PEM blocks as the audit key has had, with room for comments.
 pub const CLI_PUBLIC_KEY_BYTES_MAX: usize = 64 * 1024;
+/// A file given to `audit verify --checkpoint`; a checkpoint has about 350 bytes.
+pub const CLI_CHECKPOINT_BYTES_MAX: u64 = 16 * 1024;
 /// A foreign error answer (a proxy's page) quoted in a message.
 pub const CLI_ERROR_QUOTE_CHARS_MAX: usize = 400;
 /// One cell of a table on a terminal; longer text is cut with a mark.
@@ -380,12 +396,20 @@ pub const PROVIDER_REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const PROVIDER_STREAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// One SSE frame of a model stream: a whole response is repeated in the last frame.
 pub const PROVIDER_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Silence after an answer whose end was announced and whose figures were not: then it is taken without them.
+pub const PROVIDER_SETTLED_IDLE_MS: u64 = 5_000;
+/// Plain text kept of what a server puts between events: a failure reported as JSON.
+pub const SSE_STRAY_BYTES_MAX: usize = 64 * 1024;
 /// Output items of one answer: text, reasoning and tool calls.
 pub const PROVIDER_ITEMS_MAX: usize = 1_024;
 /// Body of an error answer that is read; the rest is not worth the memory.
 pub const PROVIDER_ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Text kept of a provider's error type, code or parameter name.
 pub const PROVIDER_ERROR_TOKEN_BYTES_MAX: usize = 64;
+/// Answer tokens asked of an Anthropic model when the run names none, up to what the model can: the field is required.
+pub const ANTHROPIC_OUTPUT_TOKENS_DEFAULT: u32 = 32_000;
+/// Smallest thinking budget that Anthropic takes.
+pub const ANTHROPIC_THINKING_TOKENS_MIN: u32 = 1_024;
 /// Attempts of one model turn, the first included.
 pub const PROVIDER_ATTEMPTS_MAX: u32 = 4;
 /// Attempts after an answer that cannot be understood: a second one tells a glitch from a wrong server.
@@ -430,6 +454,8 @@ pub const SCRIPTED_IDLE_MS: u64 = 15_000;
 pub const SCRIPTED_WRITE_MS: u64 = 60_000;
 /// Any delay in a script.
 pub const SCRIPTED_DELAY_MS_MAX: u64 = 600_000;
+/// Padding of a scripted stream: as much as a client reads of one stream.
+pub const SCRIPTED_PADDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests kept for `/_scripted/requests`; the oldest is forgotten.
 pub const SCRIPTED_REQUESTS_KEPT_MAX: usize = 1_000;
 /// Bytes of request bodies kept for `/_scripted/requests`; the oldest are forgotten.
@@ -441,6 +467,13 @@ pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
 // --- engine ----------------------------------------------------------------------------------
 
+/// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer
+/// that is forgotten here is still refused when it is repeated, since nothing is pending any more.
+pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
+/// Wait for an approval or an answer at which status warns.
+pub const PENDING_WAIT_WARNING_MS: u64 = 4 * 60 * 60 * 1_000;
+/// Runs whose approvals or questions expire in one batch of the core; the rest follow in the next one.
+pub const CORE_EXPIRE_RUNS_MAX: usize = 256;
 /// Engine workers: runs in hand at once. Each waits for a model most of its time.
 pub const ENGINE_WORKERS: usize = 16;
 /// Bytes of earlier exchanges sent with a model call; older ones are left out and the request says so.
@@ -449,10 +482,73 @@ pub const CONTEXT_BYTES_MAX: usize = 1024 * 1024;
 pub const CONTEXT_RUNS_MAX: usize = 500;
 /// Records read to assemble them: a session with a long queue has many between two exchanges.
 pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
+/// Answers of a model in one run; the run fails when it is met. A run may ask for less.
+pub const RUN_TURNS_MAX: u32 = 500;
+/// Tool calls of one answer at which the run fails instead: they would not fit in one batch with their answers.
+pub const TOOL_CALLS_PER_ANSWER_MAX: usize = 1_024;
+/// Groups in which the calls of one answer are run. Each costs one sync; with the model call a turn has at most four. What
+/// is left over runs in the last group, of which a crash leaves more calls unknown.
+pub const TOOL_GROUPS_PER_TURN_MAX: usize = 3;
+/// Results that wait to be written with the next batch.
+pub const TOOL_PENDING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A call id of a provider; a longer one is replaced.
+pub const TOOL_CALL_ID_BYTES_MAX: usize = 256;
+/// A tool name, as all providers take it.
+pub const TOOL_NAME_BYTES_MAX: usize = 64;
+/// Failures in a row of the same call from which on the model is told that it repeats itself.
+pub const TOOL_REPEATS_WARN: u32 = 3;
+/// Failures in a row of the same call at which the run fails.
+pub const TOOL_REPEATS_FAIL: u32 = 6;
+/// Different failing calls that are counted at once.
+pub const REPEATED_CALLS_KEPT_MAX: usize = 256;
+/// Estimated tokens of a conversation at which its older part is summarised: room for an answer is left in a window of
+/// 200,000.
+pub const COMPACT_AT_TOKENS: u64 = 150_000;
+/// Newest answers, with their results, that a compaction keeps.
+pub const COMPACT_KEEP_TURNS: usize = 6;
+/// Bytes of them; the newest one is kept whatever it weighs.
+pub const COMPACT_KEEP_BYTES: usize = 96 * 1024;
+/// Bytes of each result and each call's arguments that the summary is made from.
+pub const COMPACT_RESULT_BYTES: usize = 2 * 1024;
+/// Bytes of conversation that the summary is made from; the middle is left out.
+pub const COMPACT_RENDERED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that are kept of the older part where the model gives no summary.
+pub const COMPACT_SHORTENED_BYTES: usize = 16 * 1024;
+/// Bytes of text that are taken for one token where no provider has counted.
+pub const CONTEXT_BYTES_PER_TOKEN: usize = 4;
+/// One blob: the whole of a large tool result.
+pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Pause before an engine tries again what a full disk, queue or broker refused.
 pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.
 pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
+
+// --- sandbox ---------------------------------------------------------------------------------
+
+/// Address space of one process in a worker: compilers fit, a leak ends before the host suffers.
+pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Open files of one process in a worker.
+pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
+/// Largest file that a worker's process can write.
+pub const SANDBOX_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Processes and threads of one worker: parallel builds fit, a fork bomb ends.
+pub const SANDBOX_PROCESSES_MAX: u64 = 256;
+/// Private temp directory of a worker; it is memory.
+pub const SANDBOX_SCRATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// One call, arguments included.
+pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// One answer, without the whole text that goes to a blob.
+pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The whole text of an answer that was cut.
+pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A worker's greeting: the list of its walls.
+pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
+/// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.
+pub const SANDBOX_START_MS: u64 = 10_000;
+/// Time that a worker gets beyond a call's deadline to answer with what it has; then it is killed.
+pub const SANDBOX_DEADLINE_GRACE_MS: u64 = 2_000;
+/// Wait for the end of all processes of a worker before its outermost one is killed as well.
+pub const SANDBOX_END_MS: u64 = 5_000;
 
 // --- upkeep ----------------------------------------------------------------------------------
 
@@ -533,3 +629,114 @@ pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
+/// Actions in flight that a verification names; their number is told all the same.
+pub const AUDIT_OPEN_ACTIONS_SHOWN_MAX: usize = 20;
+/// Records of a run that are looked through for its external actions, from the newest back.
+pub const ACTIONS_WALK_RECORDS_MAX: usize = 100_000;
+
+// --- runtime configuration -------------------------------------------------------------------
+
+/// Earlier revisions kept besides the one in force, as full copies: what a rollback can bring back.
+pub const RUNTIME_HISTORY_MAX: usize = 64;
+/// All settings of one revision as JSON: the history, in memory and as one line of a snapshot, stays below 33 MiB.
+pub const RUNTIME_SETTINGS_BYTES_MAX: usize = 512 * 1024;
+const _: () = assert!(
+    (RUNTIME_HISTORY_MAX + 1) * (RUNTIME_SETTINGS_BYTES_MAX + 1_024) < SNAPSHOT_LINE_BYTES_MAX,
+    "all revisions fit one line of a snapshot"
+);
+/// One part of the system prompt.
+pub const SYSTEM_PROMPT_BYTES_MAX: usize = 64 * 1024;
+/// The ticket that a debug window is opened for.
+pub const DEBUG_TICKET_BYTES_MAX: usize = 128;
+/// Window of the debug level `full` when none is named: the age at which the operators' signals page.
+pub const DEBUG_FULL_TTL_MS_DEFAULT: u64 = 30 * 60 * 1_000;
+/// Window of a debug level; a longer one is refused.
+pub const DEBUG_LEVEL_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// A byte limit of tools that an operator may set. What a tool returns is held in memory while it is recorded.
+pub const TOOL_LIMIT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A time limit of tools that an operator may set.
+pub const TOOL_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Parallel calls that an operator may allow in one run; each needs a worker process.
+pub const TOOL_PARALLEL_MAX: u64 = 64;
+/// Calls of one answer that an operator may allow.
+pub const TOOL_CALLS_PER_TURN_MAX: u64 = 4_096;
+
+// --- permissions -----------------------------------------------------------------------------
+
+/// A tool, command, path or host pattern of a rule.
+pub const PERMISSION_PATTERN_BYTES_MAX: usize = 256;
+/// Why a rule exists, for people.
+pub const PERMISSION_REASON_BYTES_MAX: usize = 512;
+/// Rules of the scopes `user` and `project` together. Each call of a tool is compared with all of them.
+pub const PERMISSION_RULES_MAX: usize = 256;
+/// Rules of one session.
+pub const PERMISSION_SESSION_RULES_MAX: usize = 64;
+/// A shell command that rules are compared with; a longer one is allowed by no rule and matched by every restriction.
+pub const PERMISSION_COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// Records of a session looked at for one page of its permission decisions; the page ends there and names a cursor.
+pub const PERMISSION_AUDIT_RECORDS_MAX: usize = 10_000;
+/// A path that rules are compared with, which is what the kernel takes; a longer one is treated as such a command is.
+pub const PERMISSION_PATH_BYTES_MAX: usize = 4_096;
+// --- tools -----------------------------------------------------------------------------------
+
+/// Arguments of one tool call as the model wrote them; more is a tool error.
+pub const TOOL_INPUT_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// What one tool call gives to the model, as JSON text. A tool cuts its own texts earlier and says so.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Text kept beyond that for a blob; what lies behind it is only counted.
+pub const TOOL_OVERFLOW_BYTES_MAX: usize = 1024 * 1024;
+/// A path in a tool's arguments; the kernel's own bound.
+pub const TOOL_PATH_BYTES_MAX: usize = 4_096;
+/// Shortest time a tool call gets, however close its deadline is.
+pub const TOOL_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest time of a foreground command; longer ones are background tasks.
+pub const TOOL_SHELL_TIMEOUT_MS_MAX: u64 = 180_000;
+/// Time of a foreground command that names none.
+pub const TOOL_SHELL_TIMEOUT_MS_DEFAULT: u64 = 20_000;
+/// A file that tools write or edit as a whole; it is held in memory for that.
+pub const TOOL_EDIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tries for the lock of a file that another tool call is replacing; about two seconds together.
+pub const TOOL_LOCK_TRIES_MAX: usize = 100;
+/// Pause between two of them.
+pub const TOOL_LOCK_STEP_MS: u64 = 20;
+/// Text of a file given by one read.
+pub const TOOL_READ_TEXT_BYTES_MAX: usize = 128 * 1024;
+/// The same as it stands in the result: control characters take six bytes each there.
+pub const TOOL_READ_ESCAPED_BYTES_MAX: usize = 200 * 1024;
+/// Bytes of a file that a read goes through for lines and digest; a larger file has no digest and its end is not
+/// looked for.
+pub const TOOL_READ_SCAN_BYTES_MAX: u64 = 512 * 1024 * 1024;
+const _: () = assert!(TOOL_READ_ESCAPED_BYTES_MAX + 16 * 1024 < TOOL_OUTPUT_BYTES_MAX, "a read fits in a result");
+const _: () = assert!(TOOL_READ_TEXT_BYTES_MAX / 3 * 4 + 16 * 1024 < TOOL_OUTPUT_BYTES_MAX, "base64 of a read fits");
+/// Paths or matches of one search.
+pub const TOOL_SEARCH_ITEMS_MAX: usize = 200;
+/// Directory entries that one search looks at.
+pub const TOOL_SEARCH_ENTRIES_MAX: usize = 500_000;
+/// Levels that a search descends; each holds one descriptor.
+pub const TOOL_SEARCH_DEPTH_MAX: usize = 64;
+/// Bytes of files that one search reads.
+pub const TOOL_SEARCH_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Part of a line that is compared with a pattern; matches behind it are not found, and the result says so.
+pub const TOOL_SEARCH_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Text of one match that is shown.
+pub const TOOL_SEARCH_SHOWN_BYTES_MAX: usize = 512;
+/// Memory of a compiled pattern; a pattern that needs more is refused.
+pub const TOOL_PATTERN_BYTES_MAX: usize = 1024 * 1024;
+/// Nesting of a pattern.
+pub const TOOL_PATTERN_DEPTH_MAX: u32 = 64;
+/// One stream of a command as it stands in a result, escaped; with a longer one its two ends are shown.
+pub const TOOL_SHELL_ESCAPED_BYTES_MAX: usize = 96 * 1024;
+const _: () =
+    assert!(2 * TOOL_SHELL_ESCAPED_BYTES_MAX + 32 * 1024 < TOOL_OUTPUT_BYTES_MAX, "both streams fit in a result");
+/// Bytes kept from the end of a command's stream.
+pub const TOOL_SHELL_STREAM_BYTES_MAX: usize = 64 * 1024;
+/// Longest time between two looks at children that ended beside a command.
+pub const TOOL_SHELL_TIDY_MS: u64 = 500;
+/// Wait for the end of a command's pipes after everything was ended; only what could not be ended holds them.
+pub const TOOL_SHELL_DRAIN_MS: u64 = 200;
+/// Time between the polite signal and the one that cannot be ignored.
+pub const TOOL_TERM_GRACE_MS: u64 = 500;
+/// Wait for killed processes to be gone; what is there afterwards is named. A process waiting for a disk may take so long.
+pub const TOOL_KILL_MS_MAX: u64 = 2_000;
+/// Longest pause between two looks during that wait.
+pub const TOOL_KILL_STEP_MS: u64 = 20;

@@ -25,17 +25,19 @@ use crate::api::status::Facts;
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
+use crate::blobs::Blobs;
 use crate::broker::{Broker, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{Answerer, CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
-use crate::engine::{Engine, Stops, Tools};
+use crate::engine::{CoreSettings, Engine, Stops, Toolbox, Tools};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
+use crate::sandbox::{Level, SandboxSpec};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -111,6 +113,7 @@ struct Daemon {
 struct Opened {
     root: StateRoot,
     journal: Journal,
+    signer: Arc<SigningKey>,
     state: State,
     records_replayed: u64,
     store: Store,
@@ -129,7 +132,7 @@ impl Daemon {
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, state, records_replayed, store } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -161,12 +164,14 @@ impl Daemon {
             Err(error) => log::error!("the journal could not be closed: {error}"),
         })
         .map_err(step("threads"))?;
+        core.execute(Command::SettleActions).map_err(step("journal"))?;
         if config.hold {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
         let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
             state_root: root.path().to_path_buf(),
@@ -185,11 +190,12 @@ impl Daemon {
         let api = Arc::new(Api {
             core: core.clone(),
             reader: reader.clone(),
+            signer,
             broker: broker.handle(),
             hub: hub.clone(),
             stops: stops.clone(),
             routes: routes.clone(),
-            openapi: openapi::document(routes::ROUTES, &[resource_schemas::RESOURCES]),
+            openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
                 started_at_ms: clock.now_ms(),
                 bind: OnceLock::new(),
@@ -208,7 +214,7 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
-        let engines = start_engines(&api, net, &stops)?;
+        let engines = start_engines(&api, net, &stops, blobs)?;
         let front = Front::new(FrontParts {
             routes: routes::ROUTES,
             context: api.clone(),
@@ -355,7 +361,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
-    let signer = load_signing_key(config, root.path(), nothing_signed)?;
+    let signer = Arc::new(load_signing_key(config, root.path(), nothing_signed)?);
     let disk = |directory: &Path| {
         let opened = RealDisk::open(directory).map(Box::new);
         opened.map_err(|cause| step("journal")(file_error("open", directory, cause)))
@@ -366,7 +372,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
         disk(&journal_directory)?,
         disk(&root.directory(Directory::Snapshots))?,
         options,
-        Arc::new(signer),
+        signer.clone(),
         clock.now_ms(),
         &mut restored,
     )
@@ -381,13 +387,21 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, state, records_replayed: recovery.records_replayed, store })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
     const INLINE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY";
-    let inline = std::env::var(INLINE).ok().filter(|text| !text.is_empty()).map(|text| Secret::new(text.into_bytes()));
-    let sources = KeySources { state_root, inline, file: config.audit_signing_key_file.as_deref(), nothing_signed };
+    const FILE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE";
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let mut inline = variable(INLINE).map(|text| Secret::new(text.into_bytes()));
+    let file = config.audit_signing_key_file.as_deref();
+    // A flag silences the environment; two variables contradict each other.
+    let is_flag = file.is_some_and(|path| variable(FILE).is_none_or(|set| Path::new(&set) != path));
+    if is_flag && inline.take().is_some() {
+        log::warn!("--audit-signing-key-file is given, so {INLINE} is not used");
+    }
+    let sources = KeySources { state_root, inline, file, nothing_signed };
     let (key, origin) = SigningKey::load_or_create(sources, &SystemRandom::new()).map_err(step("audit signing key"))?;
     match origin {
         KeyOrigin::Created => log::info!("audit signing key created: {}", key.key_id()),
@@ -413,8 +427,14 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
     Ok(Some(Arc::new(routes)))
 }
 
-fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops) -> Result<Vec<Worker>, ServeError> {
+fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
+    let root = &api.config.workspace_root;
+    let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
+        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
+        settings: Arc::new(CoreSettings::new(api.core.clone())),
+        blobs: Some(blobs),
+        workspace: workspace.display().to_string(),
         core: api.core.clone(),
         reader: api.reader.clone(),
         broker: api.broker.clone(),

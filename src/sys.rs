@@ -3,6 +3,9 @@
 //! Never: decides anything; each function is one call with its errors turned into `io::Error`.
 #![allow(unsafe_code)]
 
+pub mod files;
+pub mod process;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -246,6 +249,39 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
 }
 
+/// Waits until process `pid`, a child of ours that nobody has reaped, has ended; false when it runs on after `limit`.
+pub fn ends_within(pid: u32, limit: std::time::Duration) -> bool {
+    // SAFETY: no pointers; flags must be 0.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    let Ok(fd) = check(fd as libc::c_int) else { return false };
+    // SAFETY: `fd` was just returned by the kernel and is not used elsewhere.
+    let process = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut poll = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let deadline = std::time::Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now()).as_millis();
+        // SAFETY: one valid pollfd.
+        match unsafe { libc::poll(&mut poll, 1, i32::try_from(left).unwrap_or(i32::MAX)) } {
+            1 => return true,
+            0 => return false,
+            _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Takes over descriptor 0 under another number, closed on exec, and leaves /dev/null in its place.
+pub fn take_standard_input() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: `fd` was just returned by the kernel and is not used elsewhere.
+    let taken = unsafe { OwnedFd::from_raw_fd(fd) };
+    let null = std::fs::File::open("/dev/null")?;
+    // SAFETY: no pointers; descriptor 0 is owned by nobody.
+    check(unsafe { libc::dup2(null.as_raw_fd(), 0) })?;
+    Ok(taken)
+}
+
 /// SIGTERM's number, for tests that stop a daemon politely.
 pub const SIGTERM: i32 = libc::SIGTERM;
 
@@ -261,6 +297,26 @@ pub fn preallocate(file: &impl AsRawFd, bytes: u64) -> io::Result<()> {
             error => return Err(io::Error::from_raw_os_error(error)),
         }
     }
+}
+
+/// Makes the coming close of `socket` a reset: the peer sees a broken connection and no end of the stream.
+///
+/// # Errors
+/// The operating system refuses the option.
+pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = std::mem::size_of::<libc::linger>() as libc::socklen_t;
+    // SAFETY: the option value points to a live struct of the size given; the call keeps no pointer.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            std::ptr::from_ref(&linger).cast(),
+            size,
+        )
+    })?;
+    Ok(())
 }
 
 /// Changes how many connections may wait on a listening socket; the kernel cuts it to its own maximum.

@@ -51,6 +51,7 @@ fn state_root(scratch: &Scratch) -> String {
             session_prev: 0,
             run_prev: 0,
             run_first: 0,
+            by: None,
             body: b"{\"text\":\"\x7f\"}".to_vec(),
         };
         journal.append(&[draft]).expect("appended");

@@ -258,8 +258,8 @@ fn write_missing_cases() {
     damage("only_a_torn_first_line", &base.lines[0][..50], 0, "no record");
     damage("seal_names_another_record", &base.rechained("\"head\":", "\"head\":1"), 7, "seal names another record");
 
-    let format = base.rechained("\"format\":1,", "\"format\":2,");
-    base.write("newer_format", &format, "refuses_format", None, (None, "format 2", "bad"));
+    let format = base.rechained("\"format\":2,", "\"format\":999,");
+    base.write("newer_format", &format, "refuses_format", None, (None, "format 999", "bad"));
     let forged = base.rechained("\"signature\":\"", "\"signature\":\"00");
     base.write("forged_seal", &forged, "reopens", Some(6), (None, "", "bad"));
     let altered = base.rechained("xxxx", "yyyy");

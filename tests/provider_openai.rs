@@ -12,7 +12,7 @@ use kheish_daemon::clock::SystemClock;
 use kheish_daemon::net::{Auth, Cancel, CredentialRefused, Net, NetConfig};
 use kheish_daemon::providers::{
     Attempt, ErrorClass, Exchange, Message, Origin, PreparedTurn, ProviderError, Retry, Route, Routes, Stop, ToolCall,
-    Turn, TurnEvent, TurnOutcome, TurnRequest, Usage, retry_delay_ms, run_turn,
+    Turn, TurnEvent, TurnOptions, TurnOutcome, TurnRequest, Usage, retry_delay_ms, run_turn,
 };
 use kheish_daemon::scripted::{Script, ScriptedServer};
 use kheish_daemon::secret::Secret;
@@ -54,11 +54,19 @@ fn net() -> Net {
 }
 
 fn user(text: &str) -> Message {
-    Message::User { text: text.to_string() }
+    Message::user(text)
 }
 
 fn asks(messages: &[Message]) -> TurnRequest<'_> {
-    TurnRequest { model: "m", instructions: None, messages, max_output_tokens: None, temperature: None }
+    TurnRequest {
+        model: "m",
+        instructions: None,
+        messages,
+        tools: &[],
+        max_output_tokens: None,
+        temperature: None,
+        options: TurnOptions::default(),
+    }
 }
 
 fn run_with(route: &Route, messages: &[Message], cancel: &Cancel, on_event: &mut dyn FnMut(TurnEvent<'_>)) -> Turn {
@@ -91,12 +99,14 @@ fn a_turn_streams_its_text_and_ends_with_items_usage_and_digests() {
             events.push("delta");
             preview.push_str(delta);
         }
+        TurnEvent::ReasoningDelta(_) => events.push("reasoning"),
     });
     let outcome = turn.result.expect("answer");
     assert_eq!((events[0], events.len()), ("started", 1 + 13));
     assert_eq!((preview.as_str(), outcome.text.as_str()), ("héllo wörld \u{1f600}", "héllo wörld \u{1f600}"));
     assert_eq!((outcome.stop, outcome.tool_calls.len(), outcome.items.len()), (Stop::Done, 0, 2));
-    let usage = Usage { input_tokens: 9, cached_input_tokens: 4, output_tokens: 7, reasoning_tokens: 2 };
+    let usage =
+        Usage { input_tokens: 9, cached_input_tokens: 4, cache_write_tokens: 0, output_tokens: 7, reasoning_tokens: 2 };
     assert_eq!((outcome.usage, outcome.response_id.as_deref()), (Some(usage), Some("resp_scripted_1")));
     assert_eq!(turn.exchange.http_status, Some(200));
     assert!(turn.exchange.response_bytes > 1_000 && turn.exchange.response_sha256.is_some());
@@ -125,6 +135,7 @@ fn answers_go_back_as_received_to_the_same_route_and_model_and_as_text_to_any_ot
     let first = run(&route, "hi").expect("answer");
     let answer = |route: &str, model: &str| Message::Assistant {
         text: first.text.clone(),
+        tool_calls: Vec::new(),
         items: first.items.clone(),
         origin: Origin { route: route.to_string(), model: model.to_string() },
     };

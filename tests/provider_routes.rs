@@ -88,7 +88,12 @@ fn every_broken_rule_is_found_with_its_line() {
         (MAIN.replace("main", "'a/b'"), vec![("route_id_invalid", Some(1))]),
         (MAIN.replace("main", "'a b'"), vec![("route_id_invalid", Some(1))]),
         (MAIN.replace("main", "''"), vec![("route_id_invalid", Some(1))]),
-        (MAIN.replace("'openai'", "'anthropic'"), vec![("driver_unsupported", Some(2))]),
+        (MAIN.replace("'openai'", "'anthropic'"), vec![("model_not_in_family", Some(3))]),
+        (MAIN.replace("'openai'", "'openai_compatible'"), vec![("base_url_missing", Some(1))]),
+        (
+            format!("{}project = 'p'\n", MAIN.replace("'openai'", "'xai'").replace("gpt-5.4", "grok-5")),
+            vec![("key_of_other_driver", Some(5))],
+        ),
         (MAIN.replace("'openai'", "'open-ai'"), vec![("driver_unsupported", Some(2))]),
         ("[routes.main]\ndefault_model = 'gpt-5'\nauth_ref = 'a'\n".to_string(), vec![("driver_missing", Some(1))]),
         ("[routes.main]\ndriver = 'openai'\nauth_ref = 'a'\n".to_string(), vec![("default_model_missing", Some(1))]),

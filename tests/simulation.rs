@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex};
 use kheish_daemon::audit::key::SigningKey;
 use kheish_daemon::clock::Clock;
 use kheish_daemon::commit::{CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
-use kheish_daemon::core::{Command, Counts, Decision, IdempotencyKey, Note, NoteKind, Outcome, RunStatus};
+use kheish_daemon::core::{
+    Command, Counts, Decision, IdempotencyKey, Note, NoteKind, Outcome, Resolution, RunStatus, Target,
+};
 use kheish_daemon::ids::{RunId, Seq, SessionId};
 use kheish_daemon::journal::fake_disk::{FakeDisk, FaultMode};
 use kheish_daemon::journal::{Journal, Options, Reader};
@@ -26,6 +28,8 @@ use rng::{Rng, seeds};
 use serde_json::value::RawValue;
 
 const EIO: i32 = 5;
+/// In the middle of the simulated time, so that some approvals expire and some do not.
+const EXPIRY: u64 = 1_764_000_001_500;
 const ENOSPC: i32 = 28;
 
 struct FakeClock(AtomicU64);
@@ -43,6 +47,8 @@ struct Told {
     sessions: Vec<SessionId>,
     accepted: BTreeMap<RunId, Option<IdempotencyKey>>,
     ended: HashMap<RunId, RunStatus>,
+    /// Approvals that were acknowledged as resolved, with the run's records so far known to hold them.
+    resolved: Vec<String>,
     /// Committed records by id: kind and body as written.
     records: BTreeMap<Seq, String>,
 }
@@ -70,6 +76,7 @@ fn next_group(script: &Arc<Mutex<Script>>) {
         let asked = command.clone();
         handle.submit(
             command,
+            None,
             Box::new(move |result| {
                 let done = {
                     let mut this = script.lock().expect("one thread");
@@ -160,7 +167,31 @@ fn random_command(rng: &mut Rng, told: &Told) -> Command {
         let highest = told.accepted.len() as u64 + 8;
         RunId { number: 1 + rng.below(highest) as u32, epoch: 0 }
     };
-    match rng.below(10) {
+    match rng.below(14) {
+        10 | 11 => {
+            let run = run(rng);
+            // Few ids, so that answers meet open approvals.
+            let ids = (0..=rng.below(2)).map(|n| format!("approval-{}-{n}", run.number));
+            let note = |id: String| Note {
+                kind: NoteKind::ApprovalRequested,
+                body: raw(format!(
+                    r#"{{"id":"{id}","call":"c-{id}","tool":"bash","input":{{}},"expires_at_ms":{EXPIRY}}}"#
+                )),
+            };
+            Command::Suspend { run, notes: ids.map(note).collect() }
+        }
+        12 | 13 => {
+            let run = run(rng);
+            let resolution = |n: u64| Resolution {
+                id: format!("approval-{}-{n}", run.number),
+                allow: true,
+                updated_input: None,
+                justification: None,
+                reason: None,
+            };
+            let resolutions = (0..=rng.below(2)).map(resolution).collect();
+            Command::ResolveApprovals { target: Target::Run(run), resolutions, idempotency: None }
+        }
         0 => Command::CreateSession { id: session_id(rng.below(5)), thread_id: None },
         1..=4 => {
             let idempotency = rng.chance(2).then(|| {
@@ -173,7 +204,6 @@ fn random_command(rng: &mut Rng, told: &Told) -> Command {
                 request: raw(format!("{{\"content\":\"{padding}\"}}")),
                 route: "main".to_string(),
                 model: "m".to_string(),
-                submitted_by: None,
                 idempotency,
             }
         }
@@ -204,6 +234,9 @@ fn take_note(told: &mut Told, answers: Vec<Answer>) {
                     assert_eq!(*first, key);
                 }
             }
+            (Command::ResolveApprovals { resolutions, .. }, Ok(Decision::Run { .. })) => {
+                told.resolved.extend(resolutions.into_iter().map(|resolution| resolution.id));
+            }
             (_, Ok(Decision::Run { run, status, .. })) if status.is_terminal() => {
                 let before = told.ended.insert(run, status);
                 assert!(before.is_none_or(|before| before == status), "{run} ended as {before:?} and {status:?}");
@@ -221,6 +254,8 @@ fn check_log(told: &mut Told, disk: &FakeDisk, reader: &Reader) {
     let mut found: BTreeMap<Seq, String> = BTreeMap::new();
     let mut accepted = Vec::new();
     let mut ended: HashMap<RunId, RunStatus> = HashMap::new();
+    let mut open: HashMap<RunId, Vec<String>> = HashMap::new();
+    let mut resolved = Vec::new();
     let mut from = reader.floor();
     while from <= reader.committed() {
         let records = reader.scan(from, 4096).expect("committed records can be read");
@@ -236,6 +271,26 @@ fn check_log(told: &mut Told, disk: &FakeDisk, reader: &Reader) {
             if let (Some(run), Some(status)) = (record.run, status) {
                 assert_eq!(ended.insert(run, status), None, "{run} ends twice");
             }
+            if let Some(run) = record.run {
+                let open = open.entry(run).or_default();
+                let id = || {
+                    let body: serde_json::Value = serde_json::from_str(record.body.get()).expect("JSON");
+                    body["id"].as_str().expect("names its approval").to_string()
+                };
+                match record.kind.as_str() {
+                    "approval.requested" => open.push(id()),
+                    "approval.resolved" => {
+                        let id = id();
+                        assert!(open.contains(&id), "{id} is resolved and was not open");
+                        open.retain(|other| *other != id);
+                        resolved.push(id);
+                    }
+                    "run.waiting" => assert!(!open.is_empty(), "{run} waits for nothing"),
+                    "run.continued" => assert!(open.is_empty(), "{run} goes on while {open:?} is open"),
+                    "run.completed" | "run.cancelled" | "run.interrupted" => open.clear(),
+                    _ => {}
+                }
+            }
             if record.kind == "run.accepted" {
                 accepted.push(record.run.expect("names its run"));
             }
@@ -250,6 +305,9 @@ fn check_log(told: &mut Told, disk: &FakeDisk, reader: &Reader) {
     }
     for (run, status) in &told.ended {
         assert_eq!(ended.get(run), Some(status), "the end of {run} was acknowledged");
+    }
+    for id in &told.resolved {
+        assert!(resolved.contains(id), "the answer to {id} was acknowledged and is lost");
     }
     told.records = found;
 }

@@ -66,6 +66,7 @@ impl Daemon {
                 session_prev: self.last,
                 run_prev: self.last,
                 run_first: self.first,
+                by: None,
                 body: body.into_bytes(),
             };
             self.journal.append(&[draft]).expect("the disk works");

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 
+use crate::actor::{Actor, ActorRole};
 use crate::api::access_log::{AccessLine, AccessLog};
-use crate::api::auth::{Auth, Caller, Role};
+use crate::api::auth::{Auth, Caller, Fingerprint, Role};
 use crate::api::cors;
 use crate::api::json;
 use crate::api::query::{Query, event_cursor};
@@ -126,19 +127,17 @@ impl Call {
 
     /// Who acts, for the record that the act commits.
     pub fn actor(&self) -> Actor {
-        Actor { caller: self.caller, peer: self.head.peer, request_id: self.head.request_id }
+        let role = match self.caller.role {
+            Role::Admin => ActorRole::Admin,
+            Role::ReadOnly => ActorRole::ReadOnly,
+        };
+        let peer = match self.head.peer {
+            Peer::Tcp(address) => Some(address),
+            Peer::Unix => None,
+        };
+        let token = self.caller.fingerprint.map(Fingerprint::bytes);
+        Actor::new(role, token, peer, self.head.request_id.as_str())
     }
-}
-
-/// Who is behind a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Actor {
-    /// Role and token.
-    pub caller: Caller,
-    /// Where the request came from.
-    pub peer: Peer,
-    /// The request.
-    pub request_id: RequestId,
 }
 
 /// What the front shares with every answer.
@@ -205,7 +204,7 @@ impl Trace {
             None => response,
         };
         witnesses.access_log.record(|| AccessLine {
-            method: self.method,
+            method: Some(self.method),
             path: self.path,
             status,
             body_bytes: response.body.len(),

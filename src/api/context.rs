@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::audit::key::SigningKey;
 use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
@@ -26,6 +27,8 @@ pub struct Api {
     pub core: CoreHandle,
     /// The log.
     pub reader: Reader,
+    /// The audit key: signs checkpoints; its public half is shown.
+    pub signer: Arc<SigningKey>,
     /// Secrets.
     pub broker: BrokerHandle,
     /// Event streams.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::run_view::{Origin, cut_text};
-use crate::core::{Body, RunStatus, SessionStatus};
+use crate::core::{Body, RunStatus, SessionStatus, WaitsFor};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
 use crate::limits::{SESSION_AGENT_STEPS_MAX, SSE_FRAME_DATA_BYTES_MAX, SSE_ORIGINS_CACHED_MAX, SSE_OUTPUT_CUT_BYTES};
@@ -22,6 +22,8 @@ pub enum Wire {
     RunUpdated,
     /// The output inside the record.
     Output,
+    /// Something happened inside the run's turn.
+    Trace,
     /// The session is in this state now.
     SessionStateChanged(SessionStatus),
     /// The session's active run was stopped.
@@ -38,6 +40,7 @@ impl Wire {
         match self {
             Self::RunUpdated => Some("run_updated"),
             Self::Output => Some("output"),
+            Self::Trace => Some("trace"),
             Self::SessionStateChanged(_) => Some("session_state_changed"),
             Self::Interrupted => Some("interrupted"),
             Self::RuntimeUpdated => Some("runtime_updated"),
@@ -48,7 +51,7 @@ impl Wire {
     /// Which streams carry it.
     pub fn audience(self) -> Option<Audience> {
         match self {
-            Self::RunUpdated | Self::Output => Some(Audience::Run),
+            Self::RunUpdated | Self::Output | Self::Trace => Some(Audience::Run),
             Self::SessionStateChanged(_) | Self::Interrupted => Some(Audience::Session),
             Self::RuntimeUpdated => Some(Audience::Global),
             Self::Hidden => None,
@@ -64,18 +67,33 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("run.accepted", Wire::RunUpdated),
     ("run.started", Wire::RunUpdated),
     ("run.resumed", Wire::RunUpdated),
+    ("run.waiting", Wire::RunUpdated),
+    ("run.continued", Wire::RunUpdated),
     ("run.output", Wire::Output),
     ("run.completed", Wire::RunUpdated),
     ("run.failed", Wire::RunUpdated),
     ("run.interrupted", Wire::RunUpdated),
     ("run.cancelled", Wire::RunUpdated),
     ("message.appended", Wire::Hidden),
+    ("permission.decided", Wire::Hidden),
+    ("tool_call.started", Wire::Trace),
+    ("tool_call.finished", Wire::Trace),
+    ("approval.requested", Wire::Trace),
+    ("approval.resolved", Wire::Trace),
+    ("question.asked", Wire::Trace),
+    ("question.resolved", Wire::Trace),
+    ("context.compacted", Wire::Trace),
     ("external_action.request", Wire::Hidden),
     ("external_action.response", Wire::Hidden),
     ("hold.changed", Wire::RuntimeUpdated),
+    ("runtime.changed", Wire::RuntimeUpdated),
+    ("session.updated", Wire::Hidden),
+    ("control.intent", Wire::Hidden),
+    ("control.result", Wire::Hidden),
     ("journal.opened", Wire::Hidden),
     ("journal.seal", Wire::Hidden),
     ("journal.recovered", Wire::Hidden),
+    ("journal.key_rotated", Wire::Hidden),
 ];
 
 /// The wire form of a record kind.
@@ -143,6 +161,24 @@ struct CutOutput<'a> {
 }
 
 #[derive(Serialize)]
+struct TraceEvent<'a> {
+    r#type: &'static str,
+    trace: Trace<'a>,
+}
+
+#[derive(Serialize)]
+struct Trace<'a> {
+    kind: &'a str,
+    session_id: Option<&'a SessionId>,
+    run_id: Option<RunId>,
+    timestamp_ms: u64,
+    /// The record's body; left out when a frame would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a RawValue>,
+    body_bytes: usize,
+}
+
+#[derive(Serialize)]
 struct SessionStateChanged<'a> {
     r#type: &'static str,
     session_id: &'a SessionId,
@@ -168,8 +204,40 @@ struct RuntimeUpdated<'a> {
 }
 
 #[derive(Serialize)]
-struct Runtime<'a> {
-    hold: &'a RawValue,
+#[serde(untagged)]
+enum Runtime<'a> {
+    Hold {
+        hold: &'a RawValue,
+    },
+    /// The rest of the settings is in `GET /v1/runtime`.
+    Changed {
+        config: RuntimeConfig,
+    },
+}
+
+/// What `runtime.changed` shows of itself: texts and rules may be large.
+#[derive(Serialize, Deserialize)]
+struct RuntimeConfig {
+    revision: u64,
+    source: String,
+    setting: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<serde_json::Value>,
+}
+
+impl<'a> Runtime<'a> {
+    fn of(record: &'a Record) -> Self {
+        let changed = |()| serde_json::from_str::<RuntimeConfig>(record.body.get()).ok();
+        match (record.kind == "runtime.changed").then_some(()).and_then(changed) {
+            Some(mut config) => {
+                if !["permission_mode", "model", "debug_level", "tool_limits"].contains(&config.setting.as_str()) {
+                    config.value = None;
+                }
+                Self::Changed { config }
+            }
+            None => Self::Hold { hold: &record.body },
+        }
+    }
 }
 
 impl Events {
@@ -283,20 +351,38 @@ impl Render for Events {
                     return None;
                 }
             },
+            Wire::Trace => trace(record),
             Wire::SessionStateChanged(status) => self.session_state_changed(record, status)?,
             Wire::Interrupted => self.interrupted(record)?,
-            Wire::RuntimeUpdated => {
-                json(&RuntimeUpdated { r#type: "runtime_updated", runtime: Runtime { hold: &record.body } })
-            }
+            Wire::RuntimeUpdated => json(&RuntimeUpdated { r#type: "runtime_updated", runtime: Runtime::of(record) }),
             Wire::Hidden => return None,
         };
         Some(Frame { event: wire.event()?, data, audience: wire.audience()? })
     }
 }
 
+/// A record of a turn as it was written, unless it is long: then it is to be read where the run is.
+fn trace(record: &Record) -> Vec<u8> {
+    let trace = Trace {
+        kind: &record.kind,
+        session_id: record.session.as_ref(),
+        run_id: record.run,
+        timestamp_ms: record.at_ms,
+        body: Some(&*record.body).filter(|body| body.get().len() <= SSE_OUTPUT_CUT_BYTES),
+        body_bytes: record.body.get().len(),
+    };
+    json(&TraceEvent { r#type: "trace", trace })
+}
+
 fn bare_run(record: &Record) -> BareRun<'_> {
     let status = match record.kind.as_str() {
-        "run.started" | "run.resumed" => RunStatus::Running,
+        "run.started" | "run.resumed" | "run.continued" => RunStatus::Running,
+        "run.waiting" => match Body::decode(&record.kind, &record.body) {
+            Ok(Body::RunWaiting(waiting)) if waiting.waits_for == WaitsFor::UserQuestion => {
+                RunStatus::WaitingForUserQuestion
+            }
+            _ => RunStatus::WaitingForApproval,
+        },
         "run.completed" => RunStatus::Completed,
         "run.failed" => RunStatus::Failed,
         "run.interrupted" => RunStatus::Interrupted,
@@ -359,6 +445,7 @@ mod tests {
             session_prev: links.0,
             run_prev: 0,
             run_first: links.1,
+            by: None,
             body: RawValue::from_string(body.to_string()).unwrap(),
             batch: None,
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::context::Api;
 use super::status::{HealthWarning, Severity};
-use crate::broker::{Provider, RouteAuth, RouteAuthState, SlotId};
+use crate::broker::{RouteAuth, RouteAuthState, SlotId};
 use crate::http::problem::{Problem, codes};
 use crate::limits::CORE_BATCH_STALL_MS;
 use crate::providers::{Capabilities, Route, RouteCredential};
@@ -38,7 +38,7 @@ struct RouteReadiness {
 fn judge(api: &Api, route: &Route) -> RouteAuth {
     match &route.credential {
         RouteCredential::AuthRef(slot) => match SlotId::parse(slot) {
-            Ok(slot) => api.broker.route_auth(&slot, Provider::OpenAi),
+            Ok(slot) => api.broker.route_auth(&slot, route.driver.slot_provider()),
             // The routes file was accepted with it, so this is a bug worth showing rather than hiding.
             Err(error) => RouteAuth::unreadable(error.to_string()),
         },

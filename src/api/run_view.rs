@@ -1,5 +1,5 @@
 //! A run on the wire, folded from its records.
-//! Owns: `RunView`, its summary, and the entries of a run's event list.
+//! Owns: `RunView` and its summary.
 //! May touch: the records it is handed.
 //! Never: reads the journal, or knows a live queue position; whoever has the core's answer fills that in.
 
@@ -8,7 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::core::{Body, DecodeError, Failure, ResumeFinding, RunStatus};
+use super::waiting::{ApprovalView, QuestionView};
+use crate::core::{Body, DecodeError, Failure, RunStatus, WaitsFor};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
 use crate::limits::{RUN_SUMMARY_TEXT_CHARS_MAX, SSE_ERROR_CUT_BYTES};
@@ -44,6 +45,18 @@ pub struct RunView {
     /// The submission's metadata, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_metadata: Option<Box<RawValue>>,
+    /// Open approvals that it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pending_approval_ids: Vec<String>,
+    /// The same with what is asked; left out in event frames.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pending_approvals: Vec<ApprovalView>,
+    /// The open question that it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pending_question_ids: Vec<String>,
+    /// The same with what is asked; left out in event frames.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pending_questions: Vec<QuestionView>,
     /// What it has put out so far, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Box<RawValue>>,
@@ -85,65 +98,6 @@ impl RunSummary {
             model: None,
         }
     }
-}
-
-/// One entry of a run's event list.
-#[derive(Debug, Clone, Serialize)]
-pub struct RunEventEntry {
-    /// When it happened, Unix milliseconds.
-    pub timestamp_ms: u64,
-    /// The run.
-    pub run_id: RunId,
-    /// Its session.
-    pub session_id: SessionId,
-    /// The session's root agent.
-    pub agent_id: String,
-    /// What happened.
-    pub event: RunEvent,
-}
-
-/// What happened to a run.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum RunEvent {
-    /// It was accepted.
-    Accepted,
-    /// It waits behind others.
-    Queued {
-        /// Its place, from 1.
-        position: u32,
-    },
-    /// It became its session's active run.
-    Started,
-    /// A restart found it active and went on with it.
-    Resumed {
-        /// What the restart found.
-        found: ResumeFinding,
-    },
-    /// It put something out.
-    Output {
-        /// The output record.
-        output: Box<RawValue>,
-    },
-    /// It ended with a result.
-    Completed,
-    /// It ended with an error.
-    Failed {
-        /// Why.
-        error: Failure,
-    },
-    /// It ended by a broader stop.
-    Interrupted {
-        /// The operator's words.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-    },
-    /// It was stopped deliberately.
-    Cancelled {
-        /// The operator's words.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-    },
 }
 
 /// Why records do not make a run.
@@ -249,6 +203,8 @@ impl Origin {
             error.message = cut_text(&error.message, SSE_ERROR_CUT_BYTES);
         }
         view.outputs = Vec::new();
+        view.pending_approvals = Vec::new();
+        view.pending_questions = Vec::new();
         Ok(view)
     }
 }
@@ -278,41 +234,14 @@ pub fn fold(records: &[Record]) -> Result<RunView, ViewError> {
     Ok(view)
 }
 
-/// A run's event list from all its records, oldest first.
-///
-/// # Errors
-/// As [`fold`].
-pub fn run_events(records: &[Record]) -> Result<Vec<RunEventEntry>, ViewError> {
-    let (accepted, later) = records.split_first().ok_or(ViewError::NotAccepted { seq: None })?;
-    let (view, _) = accepted_view(accepted)?;
-    let entry = |record: &Record, event| RunEventEntry {
-        timestamp_ms: record.at_ms,
-        run_id: view.run_id,
-        session_id: view.session_id.clone(),
-        agent_id: view.agent_id.clone(),
-        event,
-    };
-    let mut entries = vec![entry(accepted, RunEvent::Accepted)];
-    if let Some(position) = view.queued_position {
-        entries.push(entry(accepted, RunEvent::Queued { position }));
-    }
-    for record in later {
-        if record.run != Some(view.run_id) {
-            return Err(ViewError::Foreign { seq: record.seq });
-        }
-        if let Some(event) = event_of(record)? {
-            entries.push(entry(record, event));
-        }
-    }
-    Ok(entries)
-}
-
-fn changes_state(kind: &str) -> bool {
+pub(super) fn changes_state(kind: &str) -> bool {
     matches!(
         kind,
         "run.accepted"
             | "run.started"
             | "run.resumed"
+            | "run.waiting"
+            | "run.continued"
             | "run.completed"
             | "run.failed"
             | "run.interrupted"
@@ -320,21 +249,21 @@ fn changes_state(kind: &str) -> bool {
     )
 }
 
-fn body_of(record: &Record) -> Result<Body, ViewError> {
+pub(super) fn body_of(record: &Record) -> Result<Body, ViewError> {
     Body::decode(&record.kind, &record.body).map_err(|cause| ViewError::Body { seq: record.seq, cause })
 }
 
-fn output_of(record: &Record) -> Result<Box<RawValue>, ViewError> {
+pub(super) fn output_of(record: &Record) -> Result<Box<RawValue>, ViewError> {
     let body: OutputBody = content_of(record, record.body.get())?;
     Ok(body.output)
 }
 
-fn content_of<'a, T: Deserialize<'a>>(record: &Record, json: &'a str) -> Result<T, ViewError> {
+pub(super) fn content_of<'a, T: Deserialize<'a>>(record: &Record, json: &'a str) -> Result<T, ViewError> {
     serde_json::from_str(json).map_err(|cause| ViewError::Content { seq: record.seq, cause })
 }
 
 /// The lean view of an accepted run, and the submission's metadata.
-fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawValue>>), ViewError> {
+pub(super) fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawValue>>), ViewError> {
     let not_accepted = || ViewError::NotAccepted { seq: Some(record.seq) };
     if record.kind != "run.accepted" {
         return Err(not_accepted());
@@ -363,10 +292,43 @@ fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawValue>>), Vi
         queued_position: (accepted.position != 0).then_some(accepted.position),
         request: summary,
         input_metadata: None,
+        pending_approval_ids: Vec::new(),
+        pending_approvals: Vec::new(),
+        pending_question_ids: Vec::new(),
+        pending_questions: Vec::new(),
         outputs: Vec::new(),
         error: None,
     };
     Ok((view, request.metadata.filter(|metadata| metadata.get() != "null")))
+}
+
+impl RunView {
+    /// Nothing is open any more.
+    fn settle_all(&mut self) {
+        self.pending_approval_ids.clear();
+        self.pending_approvals.clear();
+        self.pending_question_ids.clear();
+        self.pending_questions.clear();
+    }
+
+    /// A record that leaves the run's state as it is and may change what is open.
+    fn follow(&mut self, record: &Record) -> Result<(), ViewError> {
+        match record.kind.as_str() {
+            "approval.requested" => self.pending_approvals.push(ApprovalView::of(record)?),
+            "question.asked" => self.pending_questions.push(QuestionView::of(record)?),
+            "approval.resolved" => {
+                let Body::ApprovalResolved(resolved) = body_of(record)? else { return Ok(()) };
+                self.pending_approvals.retain(|open| open.id != resolved.id);
+                self.pending_approval_ids.retain(|open| *open != resolved.id);
+            }
+            "question.resolved" => {
+                self.pending_questions.clear();
+                self.pending_question_ids.clear();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 fn apply(view: &mut RunView, record: &Record) -> Result<(), ViewError> {
@@ -379,7 +341,7 @@ fn apply(view: &mut RunView, record: &Record) -> Result<(), ViewError> {
         return Ok(());
     }
     if !changes_state(&record.kind) {
-        return Ok(());
+        return view.follow(record);
     }
     let (status, times, error) = match body_of(record)? {
         Body::RunStarted(times) => {
@@ -387,6 +349,15 @@ fn apply(view: &mut RunView, record: &Record) -> Result<(), ViewError> {
             (RunStatus::Running, (times.submitted_at_ms, started_at_ms), None)
         }
         Body::RunResumed(body) => (RunStatus::Running, (body.times.submitted_at_ms, body.times.started_at_ms), None),
+        Body::RunContinued(times) => (RunStatus::Running, (times.submitted_at_ms, times.started_at_ms), None),
+        Body::RunWaiting(body) => {
+            let (status, ids) = match body.waits_for {
+                WaitsFor::Approval => (RunStatus::WaitingForApproval, &mut view.pending_approval_ids),
+                WaitsFor::UserQuestion => (RunStatus::WaitingForUserQuestion, &mut view.pending_question_ids),
+            };
+            *ids = body.request_ids;
+            (status, (body.times.submitted_at_ms, body.times.started_at_ms), None)
+        }
         Body::RunCompleted(times) => (RunStatus::Completed, (times.submitted_at_ms, times.started_at_ms), None),
         Body::RunInterrupted(times) => (RunStatus::Interrupted, (times.submitted_at_ms, times.started_at_ms), None),
         Body::RunCancelled(times) => (RunStatus::Cancelled, (times.submitted_at_ms, times.started_at_ms), None),
@@ -395,30 +366,15 @@ fn apply(view: &mut RunView, record: &Record) -> Result<(), ViewError> {
         }
         _ => unreachable!("changes_state names only the kinds above"),
     };
+    if !matches!(status, RunStatus::WaitingForApproval | RunStatus::WaitingForUserQuestion) {
+        view.settle_all();
+    }
     view.status = status;
     (view.submitted_at_ms, view.started_at_ms) = times;
     view.finished_at_ms = status.is_terminal().then_some(record.at_ms);
     view.queued_position = None;
     view.error = error;
     Ok(())
-}
-
-fn event_of(record: &Record) -> Result<Option<RunEvent>, ViewError> {
-    if record.kind == "run.output" {
-        return Ok(Some(RunEvent::Output { output: output_of(record)? }));
-    }
-    if !changes_state(&record.kind) {
-        return Ok(None);
-    }
-    Ok(Some(match body_of(record)? {
-        Body::RunStarted(_) => RunEvent::Started,
-        Body::RunResumed(body) => RunEvent::Resumed { found: body.found },
-        Body::RunCompleted(_) => RunEvent::Completed,
-        Body::RunFailed(body) => RunEvent::Failed { error: body.error },
-        Body::RunInterrupted(times) => RunEvent::Interrupted { reason: times.reason },
-        Body::RunCancelled(times) => RunEvent::Cancelled { reason: times.reason },
-        _ => return Err(ViewError::Foreign { seq: record.seq }),
-    }))
 }
 
 /// The beginning of a text: at most `bytes` of it and a mark.
@@ -438,6 +394,7 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::run_events::run_events;
 
     fn record(seq: Seq, kind: &str, body: &str) -> Record {
         Record {
@@ -449,6 +406,7 @@ mod tests {
             session_prev: 0,
             run_prev: 0,
             run_first: 0,
+            by: None,
             body: RawValue::from_string(body.to_string()).unwrap(),
             batch: None,
         }

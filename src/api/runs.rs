@@ -8,12 +8,15 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
-use super::run_view::{RunSummary, RunView, fold, run_events};
+use super::route_choice::{Level, choose};
+use super::run_events::run_events;
+use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
-use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus, SubmittedBy};
+use crate::actor::Actor;
+use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus};
+use crate::http::Response;
 use crate::http::problem::{Problem, codes};
-use crate::http::{Peer, Response};
 use crate::ids::{RunId, SessionId};
 use crate::limits::LIST_ANSWER_BYTES_MAX;
 use crate::sse::{Scope, StreamSpec};
@@ -29,6 +32,7 @@ pub fn submit(api: &Api, call: Call, reply: Reply) {
 struct Prepared {
     session: SessionId,
     command: Command,
+    by: Actor,
     summary: RunSummary,
 }
 
@@ -36,34 +40,29 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let session = call.session_id()?;
     let input: SubmitInput = json::parse(&call.body)?;
     let submission = input.check(call.idempotency_key()?)?;
-    let (route, model) = pin(api, &submission)?;
+    let (route, model) = pin(api, &session, &submission)?;
     let idempotency = submission.idempotency_key.as_deref().map(|key| idempotency_hashes(&session, key, &submission));
     let Submission { request, mut summary, .. } = submission;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let submitted_by = Some(submitted_by(call));
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, submitted_by, idempotency };
-    Ok(Prepared { session, command, summary })
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    Ok(Prepared { session, command, by: call.actor(), summary })
 }
 
-fn submitted_by(call: &Call) -> SubmittedBy {
-    let actor = call.actor();
-    SubmittedBy {
-        token: actor.caller.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        peer: match actor.peer {
-            Peer::Tcp(address) => Some(address.to_string()),
-            Peer::Unix => None,
-        },
-        request_id: actor.request_id.as_str().to_string(),
-    }
-}
-
-/// Route and model in force: what the caller asks for, else the default.
-fn pin(api: &Api, submission: &Submission) -> Result<(String, String), Problem> {
+/// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
+/// file's. A model holds only for the route that it was chosen with.
+fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(String, String), Problem> {
     let routes = api.routes.as_ref().ok_or_else(|| {
         Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
     })?;
-    let route = match &submission.provider {
+    let (view, own) = (api.core.view(), api.core.session_settings(session));
+    let (operator, own) = (view.runtime.settings(), own.as_ref().and_then(|own| own.route_policy.as_ref()));
+    let chosen = choose(&[
+        Level { route: submission.provider.as_deref(), model: submission.model.as_deref() },
+        Level { route: own.and_then(|own| own.route_id.as_deref()), model: own.and_then(|own| own.model.as_deref()) },
+        Level { route: operator.route_id.as_deref(), model: operator.model.as_deref() },
+    ]);
+    let route = match chosen.route {
         None => routes.default_route(),
         Some(id) => routes.get(id).ok_or_else(|| {
             Problem::new(
@@ -72,20 +71,21 @@ fn pin(api: &Api, submission: &Submission) -> Result<(String, String), Problem> 
             )
         })?,
     };
-    let model = submission.model.as_ref().unwrap_or(&route.default_model);
+    let model = chosen.model.unwrap_or(&route.default_model);
     if !route.accepts_model(model) {
         let detail =
             format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
         return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));
     }
     super::readiness::require_ready(api, route)?;
-    Ok((route.id.clone(), model.clone()))
+    Ok((route.id.clone(), model.to_string()))
 }
 
 fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
-    let Prepared { session, command, summary } = prepared;
+    let Prepared { session, command, by, summary } = prepared;
     api.core.submit(
         command,
+        Some(by),
         Box::new(move |decided| match decided {
             Ok(Decision::Accepted { run, session_number, position, submitted_at_ms }) => {
                 let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
@@ -136,6 +136,10 @@ fn accepted_view(
         queued_position: None,
         request,
         input_metadata: None,
+        pending_approval_ids: Vec::new(),
+        pending_approvals: Vec::new(),
+        pending_question_ids: Vec::new(),
+        pending_questions: Vec::new(),
         outputs: Vec::new(),
         error: None,
     }
@@ -245,7 +249,7 @@ pub struct CancelBody {
 pub fn cancel(api: &Api, call: &Call) -> Result<Response, Problem> {
     let run = call.run_id()?;
     let body: CancelBody = json::parse_or_default(&call.body)?;
-    api.core.request(Command::CancelRun { run, reason: super::sessions::reason(body.reason)? })?;
+    api.core.request(Command::CancelRun { run, reason: super::sessions::reason(body.reason)? }, Some(call.actor()))?;
     Ok(Response::json(200, &view_of(api, &position(api, run)?)?))
 }
 
@@ -265,6 +269,9 @@ struct HoldView {
 /// `POST /v1/runtime/hold`: queued runs stay queued while held.
 pub fn hold(api: &Api, call: &Call) -> Result<Response, Problem> {
     let body: HoldBody = json::parse(&call.body)?;
-    api.core.request(Command::SetHold { held: body.held, reason: super::sessions::reason(body.reason)? })?;
+    api.core.request(
+        Command::SetHold { held: body.held, reason: super::sessions::reason(body.reason)? },
+        Some(call.actor()),
+    )?;
     Ok(Response::json(200, &HoldView { held: body.held }))
 }

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
+use super::witness::Act;
 use crate::broker::{BrokerError, SlotError, SlotId, SlotRecord};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
@@ -61,7 +62,10 @@ pub fn put(api: &Api, mut call: Call, reply: Reply) {
     let body = Zeroizing::new(std::mem::take(&mut call.body));
     let stored = (|| {
         let record = SlotRecord::from_json(&body, api.clock.now_ms())?;
-        Ok(Response::json(200, &api.broker.put(record)?))
+        let slot = record.status().slot_id;
+        let act = Act { verb: "secret.put", target: slot.as_str(), containment: false };
+        let status = api.witnessed(&call.actor(), act, || Ok(api.broker.put(record)?))?;
+        Ok(Response::json(200, &status))
     })();
     reply.send_result(stored);
 }
@@ -82,6 +86,7 @@ pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
         .filter(|route| matches!(&route.credential, RouteCredential::AuthRef(named) if named == slot.as_str()))
         .map(|route| format!("route {}", route.id))
         .collect();
-    api.broker.delete(&slot, &referenced)?;
+    let act = Act { verb: "secret.delete", target: slot.as_str(), containment: true };
+    api.witnessed(&call.actor(), act, || Ok(api.broker.delete(&slot, &referenced)?))?;
     Ok(Response::json(200, &Accepted { accepted: true }))
 }

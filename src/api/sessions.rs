@@ -9,7 +9,7 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Page, PageRequest};
-use super::run_view::{RunEventEntry, run_events};
+use super::run_events::{RunEventEntry, run_events};
 use super::streams;
 use crate::core::{Command, Decision, Order, RunQuery, SessionStatus, SessionView as CoreView};
 use crate::hex::to_hex;
@@ -71,7 +71,11 @@ pub struct CreateBody {
     credential_scope: Option<serde_json::Value>,
 }
 
-fn known(api: &Api, id: &SessionId) -> Result<CoreView, Problem> {
+/// The session, if it exists.
+///
+/// # Errors
+/// 404 `session_not_found`, or the core could not be asked.
+pub(super) fn known(api: &Api, id: &SessionId) -> Result<CoreView, Problem> {
     api.core.session(id)?.ok_or_else(|| {
         Problem::new(
             &codes::SESSION_NOT_FOUND,
@@ -105,7 +109,7 @@ pub fn create(api: &Api, call: &Call) -> Result<Response, Problem> {
         }
         None => generated_id()?,
     };
-    api.core.request(Command::CreateSession { id: id.clone(), thread_id: body.thread_id })?;
+    api.core.request(Command::CreateSession { id: id.clone(), thread_id: body.thread_id }, Some(call.actor()))?;
     Ok(Response::json(201, &SessionView::from(known(api, &id)?)))
 }
 
@@ -194,7 +198,7 @@ struct Interrupted {
 pub fn interrupt(api: &Api, call: &Call) -> Result<Response, Problem> {
     let id = call.session_id()?;
     let _: json::NoFields = json::parse_or_default(&call.body)?;
-    let decision = api.core.request(Command::InterruptSession { session: id.clone() })?;
+    let decision = api.core.request(Command::InterruptSession { session: id.clone() }, Some(call.actor()))?;
     let Decision::Stopped { run, changed, .. } = decision else {
         return Err(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {decision:?}")));
     };
@@ -213,7 +217,7 @@ pub struct EndBody {
 pub fn end(api: &Api, call: &Call) -> Result<Response, Problem> {
     let id = call.session_id()?;
     let body: EndBody = json::parse_or_default(&call.body)?;
-    api.core.request(Command::EndSession { session: id.clone(), reason: reason(body.reason)? })?;
+    api.core.request(Command::EndSession { session: id.clone(), reason: reason(body.reason)? }, Some(call.actor()))?;
     Ok(Response::json(200, &SessionView::from(known(api, &id)?)))
 }
 

@@ -18,7 +18,7 @@ use crate::core::RunStatus;
 use crate::http::problem::Problem;
 use crate::http::{Edge, EdgeStats, Response};
 use crate::ids::RunId;
-use crate::limits::{QUEUED_RUN_LAG_WARNING_MS, STALE_RUN_WARNING_MS};
+use crate::limits::{PENDING_WAIT_WARNING_MS, QUEUED_RUN_LAG_WARNING_MS, STALE_RUN_WARNING_MS};
 use crate::sse::HubStats;
 use crate::upkeep::{StorageView, Upkeep};
 
@@ -151,6 +151,17 @@ struct Runs {
     interrupted: u64,
     cancelled: u64,
     in_hand: usize,
+    pending_approval_count: u64,
+    pending_question_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_waiting_for_approval_run_id: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_waiting_for_approval_age_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_waiting_for_user_question_run_id: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_waiting_for_user_question_age_ms: Option<u64>,
+    pending_wait_threshold_ms: u64,
     held: bool,
     max_session_queue_depth: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -292,6 +303,13 @@ fn runs(api: &Api, view: &CoreView, now_ms: u64) -> Runs {
         interrupted: counts.status(RunStatus::Interrupted),
         cancelled: counts.status(RunStatus::Cancelled),
         in_hand: api.stops.len(),
+        pending_approval_count: counts.pending_approvals,
+        pending_question_count: counts.pending_questions,
+        oldest_waiting_for_approval_run_id: id(counts.oldest_waiting_approval),
+        oldest_waiting_for_approval_age_ms: age(counts.oldest_waiting_approval),
+        oldest_waiting_for_user_question_run_id: id(counts.oldest_waiting_question),
+        oldest_waiting_for_user_question_age_ms: age(counts.oldest_waiting_question),
+        pending_wait_threshold_ms: PENDING_WAIT_WARNING_MS,
         held: counts.held,
         max_session_queue_depth: counts.session_queue_runs_max,
         oldest_queued_run_id: id(counts.oldest_queued),
@@ -380,6 +398,25 @@ fn findings(
             Some(run.to_string()),
             "read its events, or cancel it",
         );
+    }
+    for (code, what, run, age_ms) in [
+        (
+            "pending_approval_lag",
+            "an approval",
+            runs.oldest_waiting_for_approval_run_id,
+            runs.oldest_waiting_for_approval_age_ms,
+        ),
+        (
+            "pending_question_lag",
+            "an answer",
+            runs.oldest_waiting_for_user_question_run_id,
+            runs.oldest_waiting_for_user_question_age_ms,
+        ),
+    ] {
+        if let (Some(run), Some(age_ms)) = (run, age_ms.filter(|age_ms| *age_ms > PENDING_WAIT_WARNING_MS)) {
+            let message = format!("{run} has waited for {what} for {age_ms} ms");
+            add(Severity::Warning, code, message, Some(run.to_string()), "answer it, or cancel the run");
+        }
     }
     if runs.held {
         let message = "execution is held: runs are accepted and stay queued".to_string();

@@ -11,10 +11,12 @@ use argh::FromArgs;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
+mod audit;
 mod client;
 mod context;
 #[cfg(test)]
 mod docs_tests;
+mod duration;
 mod environment;
 mod events;
 mod exit;
@@ -23,19 +25,23 @@ mod globals;
 mod help;
 mod input;
 mod journal;
+mod json_file;
 mod json_text;
 mod live;
 mod options;
 mod output;
 mod overview;
 mod path;
+mod permissions;
 mod run_view;
 mod runs;
 mod runtime;
+mod runtime_config;
 mod scripted;
 mod secret_value;
 mod secrets;
 mod serve;
+mod session_settings;
 mod sessions;
 mod stream;
 mod streaming;
@@ -44,6 +50,7 @@ mod table;
 mod verbs;
 mod wait;
 
+use crate::sandbox;
 use argv::Parsed;
 use context::Context;
 use environment::Environment;
@@ -56,6 +63,11 @@ const PROGRAM: &str = "kheish-daemon";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // Before anything else: a worker must not read, open or start a thing that its jail does not know of.
+    let mut first = std::env::args_os().skip(1);
+    if first.next().is_some_and(|word| word == sandbox::WORKER_VERB) {
+        return sandbox::inside::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
+    }
     let words = std::env::args_os().skip(1).map(|word| word.into_string()).collect::<Result<Vec<_>, _>>();
     let words = words
         .map_err(|_| CliError::Usage { message: "an argument is not UTF-8".to_string(), command: PROGRAM.to_string() });

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
 use super::answers::{Answer, AnswerSender, Answers};
-use super::handle::{CommandError, CoreHandle, Job, Message, Never, Query, Reply};
+use super::handle::{Asked, CommandError, CoreHandle, Job, Message, Never, Query};
 use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
+use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::core::{Body, Command, Decision, Delta, Event, State, Txn};
 use crate::ids::RunId;
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
-    CORE_ANSWERS_INLINE_MAX, CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS,
+    CORE_ANSWERS_INLINE_MAX, CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX,
+    CORE_TICK_MS, RUNTIME_SETTINGS_BYTES_MAX,
 };
 
 /// What the core tells others after a commit. None of these may block.
@@ -59,7 +61,7 @@ pub struct CommitLoop {
     /// Engines that wait for work, each at most once, so at most as many as there are engine workers.
     idle_engines: VecDeque<Sender<Job>>,
     /// A command too large for the batch that it arrived with; it begins the next one.
-    carried: Option<(Command, Reply)>,
+    carried: Option<Asked>,
     /// When the disk last refused.
     refused_at_ms: u64,
     records_since_snapshot: u64,
@@ -84,6 +86,9 @@ impl CommitLoop {
             records_since_snapshot,
             stopping: false,
         };
+        for (session, settings) in this.parts.state.own_settings() {
+            this.published.publish_settings(session, Some(settings));
+        }
         this.publish();
         (this, handle)
     }
@@ -104,15 +109,15 @@ impl CommitLoop {
         let Self { parts, inbox, .. } = self;
         let closed = close(parts);
         for message in inbox.try_iter() {
-            if let Message::Decide { reply, .. } = message {
-                reply(Err(CommandError::Stopping));
+            if let Message::Decide(asked) = message {
+                (asked.reply)(Err(CommandError::Stopping));
             }
         }
         closed
     }
 
     /// One batch and what belongs to it. The lists are empty before and after.
-    pub(super) fn pass(&mut self, commands: &mut Vec<(Command, Reply)>, queries: &mut Vec<Query>) {
+    pub(super) fn pass(&mut self, commands: &mut Vec<Asked>, queries: &mut Vec<Query>) {
         self.gather(commands, queries);
         self.commit(commands.drain(..));
         for query in queries.drain(..) {
@@ -123,22 +128,22 @@ impl CommitLoop {
     }
 
     /// Waits for the first message and takes what else is there, within the batch's bounds.
-    fn gather(&mut self, commands: &mut Vec<(Command, Reply)>, queries: &mut Vec<Query>) {
+    fn gather(&mut self, commands: &mut Vec<Asked>, queries: &mut Vec<Query>) {
         self.published.end_batch();
         let mut next = self.first_message();
         self.published.begin_batch();
         let mut bytes = 0;
         while let Some(message) = next.take() {
             match message {
-                Message::Decide { command, reply } => {
-                    let weight = weight(&command);
+                Message::Decide(asked) => {
+                    let weight = weight(&asked.command);
                     // A command that alone breaks the journal's bound must not take others with it.
                     if !commands.is_empty() && bytes + weight > CORE_BATCH_BYTES_MAX {
-                        self.carried = Some((command, reply));
+                        self.carried = Some(asked);
                         return;
                     }
                     bytes += weight;
-                    commands.push((command, reply));
+                    commands.push(asked);
                 }
                 Message::Ask(query) => queries.push(query),
                 Message::TakeRun(engine) => self.idle_engines.push_back(engine),
@@ -153,8 +158,8 @@ impl CommitLoop {
 
     /// What to begin a batch with; `None` when a tick has passed without a message.
     fn first_message(&mut self) -> Option<Message> {
-        if let Some((command, reply)) = self.carried.take() {
-            return Some(Message::Decide { command, reply });
+        if let Some(asked) = self.carried.take() {
+            return Some(Message::Decide(asked));
         }
         let refusing = self.view.poisoned.is_some() || self.view.refusing.is_some();
         let wait_ms = if self.parts.state.wants_pump() && !refusing { 0 } else { CORE_TICK_MS };
@@ -168,24 +173,29 @@ impl CommitLoop {
         }
     }
 
-    fn commit(&mut self, commands: impl Iterator<Item = (Command, Reply)>) {
+    fn commit(&mut self, commands: impl Iterator<Item = Asked>) {
         if let Some(error) = poisoned(&self.parts.journal) {
-            return commands.for_each(|(_, reply)| reply(Err(error.clone())));
+            return commands.for_each(|asked| (asked.reply)(Err(error.clone())));
         }
+        let now_ms = self.parts.clock.now_ms();
         let mut txn = self.begin();
         // Commands that may be served from the reserve, once more, by their place in the batch.
         let mut containment = Vec::new();
         let mut answers = Vec::with_capacity(commands.size_hint().0);
-        for (command, reply) in commands {
+        for Asked { command, by, reply } in commands {
             if command.is_containment() {
-                containment.push((answers.len(), command.clone()));
+                containment.push((answers.len(), command.clone(), by.clone()));
             }
-            answers.push(Answer { reply, outcome: txn.decide(command) });
+            answers.push(Answer { reply, outcome: txn.decide_for(by, command) });
         }
         let answers = Answers(answers);
         if self.parts.state.wants_pump() {
             let pumped = txn.decide(Command::Pump { limit: CORE_PUMP_RUNS_MAX });
             debug_assert!(pumped.is_ok(), "a pump is never refused");
+        }
+        if self.parts.state.wants_expiry(now_ms) {
+            let expired = txn.decide(Command::Expire { limit: CORE_EXPIRE_RUNS_MAX });
+            debug_assert!(expired.is_ok(), "an expiry is never refused");
         }
         let (delta, events) = txn.finish();
         if events.is_empty() {
@@ -204,6 +214,7 @@ impl CommitLoop {
 
     fn begin(&self) -> Txn<'_> {
         Txn::new(&self.parts.state, self.parts.clock.now_ms(), self.parts.journal.next_seq())
+            .signed_by(self.parts.journal.signer())
     }
 
     /// Makes a batch durable and then the state.
@@ -217,8 +228,20 @@ impl CommitLoop {
         let began = Instant::now();
         append(&mut self.parts.journal, &drafts)?;
         self.parts.state.absorb(delta);
+        self.publish_settings(events);
         self.count(events.len() as u64, began);
         Ok(())
+    }
+
+    /// Makes changed settings of sessions readable, before anybody is told of the change.
+    fn publish_settings(&self, events: &[Event]) {
+        for event in events.iter().filter(|event| matches!(event.body, Body::SessionUpdated(_))) {
+            let session = event.session.as_ref().expect("session.updated names its session");
+            let state = &self.parts.state;
+            let number = state.session_number(session).expect("updated sessions exist");
+            let settings = state.session(number).and_then(|session| session.settings.as_deref());
+            self.published.publish_settings(session, settings);
+        }
     }
 
     fn count(&mut self, records: u64, began: Instant) {
@@ -231,15 +254,15 @@ impl CommitLoop {
 
     /// Answers a batch that was not written. On a full disk its containment commands are served from the reserve, each
     /// by itself, so that a large one does not take the room of the others.
-    fn refuse(&mut self, answers: Answers, containment: Vec<(usize, Command)>, error: JournalError) {
+    fn refuse(&mut self, answers: Answers, containment: Vec<(usize, Command, Option<Actor>)>, error: JournalError) {
         let error = CommandError::from(error);
         log::error!("a batch of {} commands was refused: {error}", answers.0.len());
         self.note_refusal(&error);
         let mut containment = containment.into_iter().peekable();
         for (place, Answer { reply, .. }) in answers.0.into_iter().enumerate() {
-            let again = containment.next_if(|(of, _)| *of == place);
+            let again = containment.next_if(|(of, ..)| *of == place);
             reply(match (&error, again) {
-                (CommandError::StorageFull { .. }, Some((_, command))) => self.contain(command),
+                (CommandError::StorageFull { .. }, Some((_, command, by))) => self.contain(command, by),
                 _ => Err(error.clone()),
             });
         }
@@ -253,9 +276,9 @@ impl CommitLoop {
         self.publish();
     }
 
-    fn contain(&mut self, command: Command) -> Result<Decision, CommandError> {
+    fn contain(&mut self, command: Command, by: Option<Actor>) -> Result<Decision, CommandError> {
         let mut txn = self.begin();
-        let decision = txn.decide(command)?;
+        let decision = txn.decide_for(by, command)?;
         let (delta, events) = txn.finish();
         if !events.is_empty() {
             let written = self.write(delta, &events, Journal::append_from_reserve);
@@ -291,7 +314,9 @@ impl CommitLoop {
 
     fn publish(&mut self) {
         self.view.counts = self.parts.state.counts();
-        self.view.committed = self.parts.journal.head().seq;
+        self.view.runtime = self.parts.state.runtime().clone();
+        let head = self.parts.journal.head();
+        (self.view.committed, self.view.chain) = (head.seq, head.chain);
         self.view.poisoned = poisoned(&self.parts.journal).map(|error| error.to_string());
         self.view.last_progress_ms = self.parts.clock.now_ms();
         self.published.publish(self.view.clone());
@@ -392,6 +417,7 @@ fn draft(event: &Event) -> Draft {
         session_prev: event.session_prev,
         run_prev: event.run_prev,
         run_first: event.run_first,
+        by: event.by.clone(),
         body: event.body.encode(),
     }
 }
@@ -400,11 +426,14 @@ fn draft(event: &Event) -> Draft {
 fn weight(command: &Command) -> usize {
     match command {
         Command::SubmitRun { request, .. } => request.get().len(),
-        Command::Record { notes, .. } | Command::Finish { notes, .. } => {
+        Command::RecordAction { note, .. } => note.body.get().len(),
+        Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
+        // Prompts and rules, or the settlement of waiting approvals.
+        Command::ChangeRuntime { .. } => RUNTIME_SETTINGS_BYTES_MAX,
         _ => 0,
     }
 }

@@ -9,7 +9,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
 use super::published::{CoreView, Published};
-use crate::core::{Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionView};
+use crate::actor::Actor;
+use crate::core::{
+    Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView,
+};
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
 use crate::limits::{CORE_MAILBOX_MAX, CORE_REPLY_MS_MAX};
@@ -110,9 +113,16 @@ pub(super) enum Query {
     Runs(RunQuery, Sender<RunPage>),
 }
 
+/// A command, who is behind it, and where its outcome goes.
+pub(super) struct Asked {
+    pub command: Command,
+    pub by: Option<Actor>,
+    pub reply: Reply,
+}
+
 /// What arrives in the core's mailbox.
 pub(super) enum Message {
-    Decide { command: Command, reply: Reply },
+    Decide(Asked),
     Ask(Query),
     TakeRun(Sender<Job>),
     Stop,
@@ -158,17 +168,20 @@ impl CoreHandle {
         .ok_or(CommandError::Stopping)
     }
 
-    pub(super) fn send(&self, message: Message) -> Result<(), (CommandError, Message)> {
+    pub(super) fn send(&self, message: Message) -> Result<(), Box<(CommandError, Message)>> {
         self.sender.try_send(message).map_err(|refused| match refused {
-            TrySendError::Full(message) => (CommandError::Busy, message),
-            TrySendError::Disconnected(message) => (CommandError::Stopping, message),
+            TrySendError::Full(message) => Box::new((CommandError::Busy, message)),
+            TrySendError::Disconnected(message) => Box::new((CommandError::Stopping, message)),
         })
     }
 
     /// Hands over a command; `reply` is called exactly once, here if the command could not be handed over. Only when
-    /// the core panics is it dropped without a call.
-    pub fn submit(&self, command: Command, reply: Reply) {
-        if let Err((error, Message::Decide { reply, .. })) = self.send(Message::Decide { command, reply }) {
+    /// the core panics is it dropped without a call. Every record that the command commits names `by`, the API caller
+    /// on whose behalf it is; the daemon's own commands have none.
+    pub fn submit(&self, command: Command, by: Option<Actor>, reply: Reply) {
+        if let Err(refused) = self.send(Message::Decide(Asked { command, by, reply }))
+            && let (error, Message::Decide(Asked { reply, .. })) = *refused
+        {
             reply(Err(error));
         }
     }
@@ -178,13 +191,22 @@ impl CoreHandle {
     ///
     /// # Errors
     /// See [`CommandError`]; after [`CommandError::NoAnswer`] the outcome is not known.
-    pub fn request(&self, command: Command) -> Result<Decision, CommandError> {
-        self.request_within(command, Duration::from_millis(CORE_REPLY_MS_MAX))
+    pub fn request(&self, command: Command, by: Option<Actor>) -> Result<Decision, CommandError> {
+        self.request_within(command, by, Duration::from_millis(CORE_REPLY_MS_MAX))
     }
 
-    pub(super) fn request_within(&self, command: Command, limit: Duration) -> Result<Decision, CommandError> {
+    /// As [`CoreHandle::request`], waiting for at most `limit`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn request_within(
+        &self,
+        command: Command,
+        by: Option<Actor>,
+        limit: Duration,
+    ) -> Result<Decision, CommandError> {
         let (reply, outcome) = bounded(1);
-        self.submit(command, Box::new(move |result| drop(reply.try_send(result))));
+        self.submit(command, by, Box::new(move |result| drop(reply.try_send(result))));
         self.wait_within(&outcome, limit)?
     }
 
@@ -194,13 +216,13 @@ impl CoreHandle {
     /// See [`CommandError`]; no error means the outcome is durable.
     pub fn execute(&self, command: Command) -> Result<Decision, CommandError> {
         let (reply, outcome) = bounded(1);
-        self.submit(command, Box::new(move |result| drop(reply.send(result))));
+        self.submit(command, None, Box::new(move |result| drop(reply.send(result))));
         self.wait(&outcome).unwrap_or(Err(CommandError::Stopping))
     }
 
     fn ask<T>(&self, query: impl FnOnce(Sender<T>) -> Query) -> Result<T, CommandError> {
         let (reply, answer) = bounded(1);
-        self.send(Message::Ask(query(reply))).map_err(|(error, _)| error)?;
+        self.send(Message::Ask(query(reply))).map_err(|refused| refused.0)?;
         self.wait_within(&answer, Duration::from_millis(CORE_REPLY_MS_MAX))
     }
 
@@ -252,6 +274,11 @@ impl CoreHandle {
     /// The newest committed figures; never waits for the core.
     pub fn view(&self) -> Arc<CoreView> {
         self.published.view()
+    }
+
+    /// What a session has of its own as of the last committed batch, if anything; never waits for the core.
+    pub fn session_settings(&self, session: &SessionId) -> Option<Arc<SessionSettings>> {
+        self.published.settings(session)
     }
 
     /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it

@@ -32,6 +32,7 @@ impl Restore for Restored {
             session_prev: record.session_prev,
             run_prev: record.run_prev,
             run_first: record.run_first,
+            by: record.by.clone(),
             body: Body::decode(record.kind, record.body).map_err(|error| error.to_string())?,
         };
         self.records += 1;

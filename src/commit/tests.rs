@@ -10,9 +10,13 @@ use serde_json::value::RawValue;
 
 use super::handle::{Message, Query};
 use super::{CommandError, CommitLoop, CoreHandle, Effects, Parts, SnapshotJob};
+use crate::actor::{Actor, ActorRole};
 use crate::audit::key::SigningKey;
 use crate::clock::Clock;
-use crate::core::{Command, Decision, Failure, Outcome, Refusal, RunStatus, SessionView, State};
+use crate::core::{
+    Command, ControlIntent, ControlOutcome, ControlResult, Decision, Failure, Outcome, Refusal, RunStatus, SessionView,
+    State,
+};
 use crate::ids::{RunId, SessionId};
 use crate::journal::fake_disk::{FakeDisk, FaultMode, Op};
 use crate::journal::{Journal, Options, Reader};
@@ -91,8 +95,12 @@ impl World {
     }
 
     fn submit(&self, command: Command) -> Answer {
+        self.submit_for(None, command)
+    }
+
+    fn submit_for(&self, by: Option<Actor>, command: Command) -> Answer {
         let (reply, answer) = bounded(1);
-        self.handle.submit(command, Box::new(move |result| drop(reply.send(result))));
+        self.handle.submit(command, by, Box::new(move |result| drop(reply.send(result))));
         answer
     }
 
@@ -113,6 +121,13 @@ impl World {
     fn kinds(&self) -> Vec<String> {
         let records = self.reader.scan(self.reader.floor(), usize::MAX).unwrap();
         records.into_iter().map(|record| record.kind).filter(|kind| !kind.starts_with("journal.")).collect()
+    }
+
+    /// Kind and caller's request of each committed record but the journal's own.
+    fn callers(&self) -> Vec<(String, Option<String>)> {
+        let records = self.reader.scan(self.reader.floor(), usize::MAX).unwrap();
+        let own = records.into_iter().filter(|record| !record.kind.starts_with("journal."));
+        own.map(|record| (record.kind, record.by.map(|by| by.request_id().to_string()))).collect()
     }
 
     /// A disk without room for another reserve, filled until the core refuses; gives an accepted run.
@@ -146,7 +161,6 @@ fn submit(id: &str, content_bytes: usize) -> Command {
         request: RawValue::from_string(format!("{{\"content\":\"{}\"}}", "x".repeat(content_bytes))).unwrap(),
         route: "main".to_string(),
         model: "m".to_string(),
-        submitted_by: None,
         idempotency: None,
     }
 }
@@ -157,6 +171,59 @@ fn hold(held: bool) -> Command {
 
 fn is_full(answer: &Result<Decision, CommandError>) -> bool {
     matches!(answer, Err(CommandError::StorageFull { reason }) if reason.contains("; next: "))
+}
+
+fn caller(request: &str) -> Option<Actor> {
+    Some(Actor::new(ActorRole::Admin, Some([7; 4]), "127.0.0.1:9".parse().ok(), request))
+}
+
+#[test]
+fn every_record_of_a_callers_command_names_the_caller_and_no_other_record_does() {
+    let mut world = world();
+    let answers = [
+        world.submit_for(caller("r-1"), create("a")),
+        world.submit_for(caller("r-2"), submit("nobody", 1)),
+        world.submit_for(caller("r-3"), submit("a", 1)),
+        world.submit(submit("a", 1)),
+        world.submit_for(caller("r-4"), Command::EndSession { session: session("a"), reason: None }),
+    ];
+    world.pass();
+    assert_eq!(answers.iter().filter(|answer| answer.try_recv().unwrap().is_ok()).count(), 4);
+    let named = |kind: &str, request: Option<&str>| (kind.to_string(), request.map(str::to_string));
+    assert_eq!(
+        world.callers(),
+        [
+            named("session.created", Some("r-1")),
+            named("run.accepted", Some("r-3")),
+            named("run.started", Some("r-3")),
+            named("run.accepted", None),
+            named("session.ended", Some("r-4")),
+            named("run.cancelled", Some("r-4")),
+            named("run.interrupted", Some("r-4")),
+        ]
+    );
+}
+
+#[test]
+fn on_a_full_disk_a_containing_act_is_recorded_with_its_caller_and_any_other_is_refused() {
+    let mut world = world();
+    world.fill();
+    let before = world.callers().len();
+    let intent = |act: &str, containment| Command::ControlIntent {
+        intent: ControlIntent { act: act.to_string(), target: "openai.prod".to_string() },
+        containment,
+    };
+    let put = world.submit_for(caller("r-1"), intent("secret.put", false));
+    let revoke = world.submit_for(caller("r-2"), intent("slot.revoke", true));
+    world.pass();
+    assert!(is_full(&put.try_recv().unwrap()));
+    let Ok(Decision::Recorded { last_seq }) = revoke.try_recv().unwrap() else { panic!("it is recorded") };
+    let result = ControlResult { intent: last_seq, outcome: ControlOutcome::Done, code: None };
+    let result = world.submit_for(caller("r-2"), Command::ControlResult { result, containment: true });
+    world.pass();
+    assert!(result.try_recv().unwrap().is_ok());
+    let named = |kind: &str| (kind.to_string(), Some("r-2".to_string()));
+    assert_eq!(world.callers()[before..], [named("control.intent"), named("control.result")]);
 }
 
 #[test]
@@ -380,7 +447,7 @@ fn a_caller_is_told_when_the_core_does_not_answer_and_the_command_may_still_take
     let create = Command::CreateSession { id: id.clone(), thread_id: None };
     // Nobody drives the core meanwhile.
     let limit = std::time::Duration::from_millis(1);
-    assert_eq!(world.handle.request_within(create, limit), Err(CommandError::NoAnswer { waited_ms: 1 }));
+    assert_eq!(world.handle.request_within(create, None, limit), Err(CommandError::NoAnswer { waited_ms: 1 }));
     let (mut commands, mut queries) = (Vec::new(), Vec::new());
     world.core.pass(&mut commands, &mut queries);
     assert_eq!(world.handle.view().counts.sessions, 1);

@@ -6,8 +6,13 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use super::event::{Failure, SubmittedBy};
+use super::control::{ControlIntent, ControlResult};
+use super::event::Failure;
 use super::run::{Run, RunStatus};
+use super::runtime_config::RuntimeInvalid;
+use super::runtime_decide::RuntimeEdit;
+use super::session_settings::SessionChange;
+use super::turn::QuestionAnswer;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
 
@@ -25,10 +30,34 @@ pub enum NoteKind {
     ActionRequest,
     /// The outcome of such a call.
     ActionResponse,
+    /// What rules and mode say to a tool call.
+    PermissionDecided,
+    /// A tool call is about to run.
+    ToolCallStarted,
+    /// What a tool call gave.
+    ToolCallFinished,
+    /// A person is asked to allow a tool call.
+    ApprovalRequested,
+    /// A person is asked questions.
+    QuestionAsked,
+    /// Older messages are replaced by a summary.
+    ContextCompacted,
 }
 
 impl NoteKind {
-    const ALL: [Self; 4] = [Self::Output, Self::Message, Self::ActionRequest, Self::ActionResponse];
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::Output,
+        Self::Message,
+        Self::ActionRequest,
+        Self::ActionResponse,
+        Self::PermissionDecided,
+        Self::ToolCallStarted,
+        Self::ToolCallFinished,
+        Self::ApprovalRequested,
+        Self::QuestionAsked,
+        Self::ContextCompacted,
+    ];
 
     /// The record kind.
     pub fn as_str(self) -> &'static str {
@@ -37,7 +66,18 @@ impl NoteKind {
             Self::Message => "message.appended",
             Self::ActionRequest => "external_action.request",
             Self::ActionResponse => "external_action.response",
+            Self::PermissionDecided => "permission.decided",
+            Self::ToolCallStarted => "tool_call.started",
+            Self::ToolCallFinished => "tool_call.finished",
+            Self::ApprovalRequested => "approval.requested",
+            Self::QuestionAsked => "question.asked",
+            Self::ContextCompacted => "context.compacted",
         }
+    }
+
+    /// Whether it is about an external action, whose records are signed.
+    pub fn is_action(self) -> bool {
+        matches!(self, Self::ActionRequest | Self::ActionResponse)
     }
 
     /// Reads a record kind back.
@@ -64,6 +104,43 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+/// Whose approvals or question a command means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// This run's.
+    Run(RunId),
+    /// Those of this session's active run.
+    Session(SessionId),
+}
+
+/// One answer to a pending approval.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The approval.
+    pub id: String,
+    /// Allowed or denied.
+    pub allow: bool,
+    /// Arguments that replace the model's.
+    pub updated_input: Option<Box<RawValue>>,
+    /// Words of the person who decided.
+    pub justification: Option<String>,
+    /// A reason, shown to the model when denied.
+    pub reason: Option<String>,
+}
+
+/// What a person says to a question.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The question's id.
+    pub id: String,
+    /// One for each question, unless declined.
+    pub answers: Vec<QuestionAnswer>,
+    /// The person would not answer.
+    pub declined: bool,
+    /// Words of the person.
+    pub justification: Option<String>,
+}
+
 /// A request to change state.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -84,8 +161,6 @@ pub enum Command {
         route: String,
         /// Model, resolved by the caller.
         model: String,
-        /// Who asks.
-        submitted_by: Option<SubmittedBy>,
         /// For repeated submissions.
         idempotency: Option<IdempotencyKey>,
     },
@@ -115,6 +190,44 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Change the runtime configuration.
+    ChangeRuntime {
+        /// What to change.
+        edit: RuntimeEdit,
+        /// Refuse when another revision is in force.
+        expected_revision: Option<u64>,
+    },
+    /// Change what a session has of its own.
+    UpdateSession {
+        /// The session.
+        session: SessionId,
+        /// What to change.
+        change: SessionChange,
+    },
+    /// Record an external action outside an active run: a token refresh, a delivery, a connection. Its handle, for the
+    /// response, is the position that [`Decision::Recorded`] tells of the request.
+    RecordAction {
+        /// The session and run that it serves, if any; a run may have ended.
+        run: Option<RunId>,
+        /// [`Note::action_request`] or [`Note::action_response`].
+        note: Note,
+    },
+    /// Say of the daemon's own actions that were open when it ended that their outcome is not known. Once, at start.
+    SettleActions,
+    /// Record that something outside the journal is about to be changed. The change must wait for the outcome.
+    ControlIntent {
+        /// What, and what to.
+        intent: ControlIntent,
+        /// Whether it only takes rights away: then it is served from the reserve on a full disk.
+        containment: bool,
+    },
+    /// Record what became of it; served from the reserve as its intent was.
+    ControlResult {
+        /// Which, and what.
+        result: ControlResult,
+        /// As of the intent.
+        containment: bool,
+    },
     /// Record something for an active run before going on.
     Record {
         /// The run.
@@ -131,6 +244,54 @@ pub enum Command {
         /// How it ended.
         outcome: Outcome,
     },
+    /// Let an active run wait: the notes ask for approvals or ask a question.
+    Suspend {
+        /// The run.
+        run: RunId,
+        /// What to record before, in order.
+        notes: Vec<Note>,
+    },
+    /// Give or refuse pending approvals of one run: all of the batch or none. The run goes on when none is left.
+    ResolveApprovals {
+        /// Whose.
+        target: Target,
+        /// At least one, each approval once.
+        resolutions: Vec<Resolution>,
+        /// For repeated answers.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// Answer or decline the pending question of a run. That the answers fit the question is the caller's business.
+    ResolveQuestion {
+        /// Whose.
+        target: Target,
+        /// What the person says.
+        answer: Box<Answer>,
+        /// For repeated answers.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// Withdraw the pending question of a run, which cancels the run.
+    CancelQuestion {
+        /// The run.
+        run: RunId,
+        /// The question's id.
+        id: String,
+        /// Words of the person.
+        justification: Option<String>,
+        /// For repeated requests.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// Settle every pending approval as denied, of one session or of all: nobody is to be asked any more.
+    DenyPending {
+        /// Only this session's.
+        session: Option<SessionId>,
+        /// A code that the records carry, e.g. `permission_mode_dont_ask`.
+        reason: String,
+    },
+    /// Settle what is past its deadline: approvals as denied; a question with the cancellation of its run.
+    Expire {
+        /// Runs to settle at most.
+        limit: usize,
+    },
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
     /// at most `limit` of them. Does nothing while held.
     Pump {
@@ -143,12 +304,19 @@ impl Command {
     /// Whether it only stops work or holds it back. On a full disk such a command is served from the journal's reserve,
     /// so that an operator can still act.
     pub fn is_containment(&self) -> bool {
+        match self {
+            Self::ChangeRuntime { edit, .. } => return edit.is_containment(),
+            Self::UpdateSession { change, .. } => return change.is_containment(),
+            _ => {}
+        }
         matches!(
             self,
             Self::CancelRun { .. }
                 | Self::InterruptSession { .. }
                 | Self::EndSession { .. }
                 | Self::SetHold { held: true, .. }
+                | Self::ControlIntent { containment: true, .. }
+                | Self::ControlResult { containment: true, .. }
         )
     }
 }
@@ -206,10 +374,31 @@ pub enum Decision {
         /// Whether runs are held.
         held: bool,
     },
+    /// The runtime configuration is at this revision now.
+    Runtime {
+        /// Its number.
+        revision: u64,
+        /// Whether this command made it.
+        changed: bool,
+        /// Waiting approvals that were settled as denied.
+        settled: u32,
+    },
+    /// The session has these settings now.
+    SessionUpdated {
+        /// Whether this command changed something.
+        changed: bool,
+        /// Waiting approvals that were settled as denied.
+        settled: u32,
+    },
     /// Recorded.
     Recorded {
         /// The last record written.
         last_seq: Seq,
+    },
+    /// Approvals were settled.
+    Settled {
+        /// How many.
+        count: u32,
     },
     /// Runs started or resumed.
     Pumped {
@@ -236,8 +425,55 @@ pub enum Refusal {
         /// The run that the key made.
         run: RunId,
     },
+    /// Another runtime revision is in force than the caller expects.
+    RuntimeRevisionConflict {
+        /// The caller's.
+        expected: u64,
+        /// The one in force.
+        current: u64,
+    },
+    /// No such runtime revision, or none before the one in force.
+    RuntimeRevisionNotFound(Option<u64>),
+    /// Settings that cannot be used.
+    RuntimeInvalid(RuntimeInvalid),
     /// No such run.
     RunNotFound(RunId),
+    /// The run does not wait for an approval.
+    ApprovalStateConflict {
+        /// The run, if there is one.
+        run: Option<RunId>,
+        /// Its state.
+        status: Option<RunStatus>,
+    },
+    /// A batch of answers without an answer.
+    ApprovalBatchEmpty,
+    /// A batch answers one approval twice.
+    ApprovalDuplicate(String),
+    /// The run has no such open approval.
+    ApprovalNotPending(String),
+    /// The run does not wait for an answer.
+    QuestionStateConflict {
+        /// The run, if there is one.
+        run: Option<RunId>,
+        /// Its state.
+        status: Option<RunStatus>,
+    },
+    /// Another question is open.
+    QuestionMismatch {
+        /// Which one was answered.
+        asked: String,
+        /// Which one is open.
+        pending: String,
+    },
+    /// The question's deadline has passed.
+    QuestionExpired(String),
+    /// The engine's records do not follow from those before.
+    RecordConflict {
+        /// The run.
+        run: RunId,
+        /// Why.
+        reason: String,
+    },
     /// The run is not in a state for this.
     RunStateConflict {
         /// The run.
@@ -269,11 +505,50 @@ impl fmt::Display for Refusal {
             Self::IdempotencyConflict { run } => {
                 write!(f, "this idempotency key made {run} with another request; next: use a new key for a new request")
             }
+            Self::RuntimeRevisionConflict { expected, current } => {
+                write!(f, "runtime revision {current} is in force, not {expected}; next: read it again and decide anew")
+            }
+            Self::RuntimeRevisionNotFound(Some(number)) => {
+                write!(f, "runtime revision {number} is not kept; next: see GET /v1/runtime/revisions")
+            }
+            Self::RuntimeRevisionNotFound(None) => {
+                f.write_str("there is no earlier runtime revision; next: nothing is to be rolled back")
+            }
+            Self::RuntimeInvalid(invalid) => invalid.fmt(f),
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
+            Self::ApprovalStateConflict { run, status } => {
+                conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")
+            }
+            Self::ApprovalBatchEmpty => f.write_str("the batch resolves nothing; next: name at least one approval"),
+            Self::ApprovalDuplicate(id) => {
+                write!(f, "approval {id} is resolved twice in one batch; next: name it once")
+            }
+            Self::ApprovalNotPending(id) => {
+                write!(f, "approval {id} is not pending for this run; next: list pending approvals")
+            }
+            Self::QuestionStateConflict { run, status } => {
+                conflict(f, *run, *status, "does not wait for an answer; next: list pending questions")
+            }
+            Self::QuestionMismatch { asked, pending } => {
+                write!(f, "question {asked} is not pending, {pending} is; next: list pending questions")
+            }
+            Self::QuestionExpired(id) => {
+                write!(f, "question {id} has expired and its run is being cancelled; next: submit again")
+            }
+            Self::RecordConflict { run, reason } => {
+                write!(f, "{run}: {reason}; next: report this as a defect and submit the work again")
+            }
             Self::RunStateConflict { run, status } => {
                 write!(f, "{run} is {}; next: read it again before acting on it", status.as_str())
             }
         }
+    }
+}
+
+fn conflict(f: &mut fmt::Formatter<'_>, run: Option<RunId>, status: Option<RunStatus>, what: &str) -> fmt::Result {
+    match (run, status) {
+        (Some(run), Some(status)) => write!(f, "{run} is {} and {what}", status.as_str()),
+        _ => write!(f, "the session has no active run and {what}"),
     }
 }
 

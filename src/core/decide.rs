@@ -5,11 +5,24 @@
 use super::command::{Command, Decision, Note, Outcome, Refusal};
 use super::event::{Body, HoldChanged, Reason, ResumeFinding, RunAccepted, RunFailed, RunResumed, SessionCreated};
 use super::run::{Run, RunStatus};
+use super::step::{Mark, Step};
 use super::txn::{Txn, agent_id, times};
+use crate::actor::Actor;
 use crate::ids::{RunId, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
 
 impl Txn<'_> {
+    /// As [`Txn::decide`], on behalf of an API caller, whom all records of the decision name.
+    ///
+    /// # Errors
+    /// The refusal; nothing was emitted.
+    pub fn decide_for(&mut self, by: Option<Actor>, command: Command) -> Result<Decision, Refusal> {
+        self.set_caller(by);
+        let decided = self.decide(command);
+        self.set_caller(None);
+        decided
+    }
+
     /// Decides one command on top of everything decided in this batch so far.
     ///
     /// # Errors
@@ -17,14 +30,13 @@ impl Txn<'_> {
     pub fn decide(&mut self, command: Command) -> Result<Decision, Refusal> {
         match command {
             Command::CreateSession { id, thread_id } => self.create_session(id, thread_id),
-            Command::SubmitRun { session, request, route, model, submitted_by, idempotency } => {
+            Command::SubmitRun { session, request, route, model, idempotency } => {
                 let accepted = RunAccepted {
                     agent: String::new(),
                     kind: "input".to_string(),
                     position: 0,
                     route,
                     model,
-                    submitted_by,
                     idempotency,
                     request,
                 };
@@ -34,11 +46,42 @@ impl Txn<'_> {
             Command::InterruptSession { session } => self.interrupt_session(&session),
             Command::EndSession { session, reason } => self.end_session(&session, reason),
             Command::SetHold { held, reason } => Ok(self.set_hold(held, reason)),
-            Command::Record { run, notes } => {
-                let (number, run) = self.active_run(run)?;
+            Command::ChangeRuntime { edit, expected_revision } => self.change_runtime(edit, expected_revision),
+            Command::UpdateSession { session, change } => self.update_session(&session, change),
+            Command::SettleActions => {
+                self.close_actions(0, "restart");
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
+            Command::RecordAction { run, note } => self.record_action(run, note),
+            Command::ControlIntent { intent, .. } => {
+                self.emit_global(None, Body::ControlIntent(intent));
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
+            Command::ControlResult { result, .. } => {
+                self.emit_global(None, Body::ControlResult(result));
+                Ok(Decision::Recorded { last_seq: self.last_seq() })
+            }
+            Command::Record { run: id, notes } => {
+                let (number, run) = self.active_run(id)?;
+                self.admit_notes(id, number, &notes)?;
                 self.emit_notes(run.session, number, notes);
                 Ok(Decision::Recorded { last_seq: self.last_seq() })
             }
+            Command::Suspend { run, notes } => self.suspend(run, notes),
+            Command::ResolveApprovals { target, resolutions, idempotency } => {
+                self.resolve_approvals(target, resolutions, idempotency)
+            }
+            Command::ResolveQuestion { target, answer, idempotency } => {
+                self.resolve_question(target, *answer, idempotency)
+            }
+            Command::CancelQuestion { run, id, justification, idempotency } => {
+                self.cancel_question(run, &id, justification, idempotency)
+            }
+            Command::DenyPending { session, reason } => {
+                let session = session.map(|id| self.known_session(&id)).transpose()?;
+                Ok(Decision::Settled { count: self.settle_pending_as_denied(session, &reason, usize::MAX) })
+            }
+            Command::Expire { limit } => Ok(self.expire(limit)),
             Command::Finish { run, notes, outcome } => self.finish_run(run, notes, outcome),
             Command::Pump { limit } => Ok(self.pump(limit)),
         }
@@ -100,7 +143,7 @@ impl Txn<'_> {
     }
 
     /// Starts the next queued run of a session that has become free.
-    fn promote(&mut self, session_number: u32) {
+    pub(super) fn promote(&mut self, session_number: u32) {
         let session = self.session(session_number).expect("numbered sessions exist");
         if !self.held() && session.active == 0 && session.queue_head != 0 {
             let head = session.queue_head;
@@ -108,12 +151,12 @@ impl Txn<'_> {
         }
     }
 
-    fn known_run(&self, id: RunId) -> Result<(u32, Run), Refusal> {
+    pub(super) fn known_run(&self, id: RunId) -> Result<(u32, Run), Refusal> {
         let number = self.run_number(id).ok_or(Refusal::RunNotFound(id))?;
         Ok((number, *self.run(number).expect("numbered runs exist")))
     }
 
-    fn active_run(&self, id: RunId) -> Result<(u32, Run), Refusal> {
+    pub(super) fn active_run(&self, id: RunId) -> Result<(u32, Run), Refusal> {
         let (number, run) = self.known_run(id)?;
         if run.status == RunStatus::Running {
             Ok((number, run))
@@ -122,10 +165,31 @@ impl Txn<'_> {
         }
     }
 
-    fn emit_notes(&mut self, session: u32, number: u32, notes: Vec<Note>) {
+    /// Checks that the notes follow from what is recorded; the run's turn as they would leave it.
+    pub(super) fn admit_notes(&self, id: RunId, number: u32, notes: &[Note]) -> Result<Step, Refusal> {
+        let mut step = self.step(number).cloned().unwrap_or_default();
+        for note in notes {
+            let mark = Mark::read(note.kind, &note.body, 0, self.now_ms());
+            let mark = mark.and_then(|mark| step.admits(&mark).map(|()| mark));
+            step.fold(mark.map_err(|reason| Refusal::RecordConflict { run: id, reason })?);
+        }
+        Ok(step)
+    }
+
+    pub(super) fn emit_notes(&mut self, session: u32, number: u32, notes: Vec<Note>) {
         for note in notes {
             self.emit(session, number, Body::RunNote(note.kind, note.body));
         }
+    }
+
+    fn record_action(&mut self, run: Option<RunId>, note: Note) -> Result<Decision, Refusal> {
+        let number = match run {
+            Some(run) => self.known_run(run)?.0,
+            None => 0,
+        };
+        let session = self.run(number).map_or(0, |run| run.session);
+        self.emit_action(0, session, number, note.kind, &note.body);
+        Ok(Decision::Recorded { last_seq: self.last_seq() })
     }
 
     fn cancel_run(&mut self, id: RunId, reason: Option<String>) -> Result<Decision, Refusal> {
@@ -187,6 +251,7 @@ impl Txn<'_> {
 
     fn finish_run(&mut self, id: RunId, notes: Vec<Note>, outcome: Outcome) -> Result<Decision, Refusal> {
         let (number, run) = self.active_run(id)?;
+        self.admit_notes(id, number, &notes)?;
         self.emit_notes(run.session, number, notes);
         let times = times(&run, None);
         let (status, body) = match outcome {
@@ -207,8 +272,16 @@ impl Txn<'_> {
         for number in resumable {
             // A command earlier in this batch may have stopped it.
             let Some(run) = self.run(number).copied().filter(|run| run.status == RunStatus::Running) else { continue };
-            let found = if run.action_in_flight { ResumeFinding::ModelCallInFlight } else { ResumeFinding::NotStarted };
-            self.emit(run.session, number, Body::RunResumed(RunResumed { times: times(&run, None), found }));
+            let findings = self.step(number).and_then(Step::findings);
+            let found = if run.action_in_flight {
+                ResumeFinding::ModelCallInFlight
+            } else if findings.as_ref().is_some_and(|found| found.issued > 0 || !found.unknown.is_empty()) {
+                ResumeFinding::ToolCallsOpen
+            } else {
+                ResumeFinding::NotStarted
+            };
+            let resumed = RunResumed { times: times(&run, None), found, findings };
+            self.emit(run.session, number, Body::RunResumed(resumed));
         }
         for session in promotable {
             self.promote(session);

@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::command::NoteKind;
+use super::control::{ControlIntent, ControlResult};
+use super::runtime_config::RuntimeChanged;
+use super::session_settings::SessionChange;
+use super::turn::{ApprovalResolved, CallFindings, QuestionResolved, RunWaiting};
+use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
 /// One event with the envelope that becomes a journal line.
@@ -27,6 +32,8 @@ pub struct Event {
     pub run_prev: Seq,
     /// The run's `run.accepted` record; 0 for that record itself and where there is no run.
     pub run_first: Seq,
+    /// The API caller on whose behalf it happened.
+    pub by: Option<Actor>,
     /// What happened.
     pub body: Body,
 }
@@ -59,6 +66,8 @@ pub enum ResumeFinding {
     NotStarted,
     /// A model call had been requested and no outcome was recorded; it is asked again.
     ModelCallInFlight,
+    /// The model had asked for tools and not all of them have results; see the findings.
+    ToolCallsOpen,
 }
 
 /// What happened. The variants' JSON forms are listed in docs/journal-format.md.
@@ -85,6 +94,14 @@ pub enum Body {
     RunResumed(RunResumed),
     /// Something that belongs to the run and does not change its state.
     RunNote(NoteKind, Box<RawValue>),
+    /// The run holds no engine until somebody decides or answers.
+    RunWaiting(RunWaiting),
+    /// Nothing is open any more and the run goes on.
+    RunContinued(RunTimes),
+    /// An approval was given or refused.
+    ApprovalResolved(ApprovalResolved),
+    /// A question was answered or declined.
+    QuestionResolved(QuestionResolved),
     /// The run ended with a result.
     RunCompleted(RunTimes),
     /// The run ended with an error.
@@ -95,6 +112,14 @@ pub enum Body {
     RunCancelled(RunTimes),
     /// Starting of queued runs was suspended or allowed again.
     HoldChanged(HoldChanged),
+    /// The runtime configuration has one more revision.
+    RuntimeChanged(RuntimeChanged),
+    /// A session has other settings of its own.
+    SessionUpdated(SessionChange),
+    /// Something outside the journal is about to be changed.
+    ControlIntent(ControlIntent),
+    /// What became of it.
+    ControlResult(ControlResult),
 }
 
 /// Body of `session.created`.
@@ -131,27 +156,11 @@ pub struct RunAccepted {
     pub route: String,
     /// Model pinned at acceptance.
     pub model: String,
-    /// Who submitted it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted_by: Option<SubmittedBy>,
     /// Hashes that make a repeated submission return this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
     /// The normalised submission.
     pub request: Box<RawValue>,
-}
-
-/// The caller behind an accepted run: what the control-plane audit would say of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubmittedBy {
-    /// Fingerprint of the bearer token; absent while authentication is off.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// Address of the TCP peer; absent for a Unix socket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// The request.
-    pub request_id: String,
 }
 
 /// Times every state record repeats, so that one record suffices to show the run's state.
@@ -175,6 +184,9 @@ pub struct RunResumed {
     pub times: RunTimes,
     /// What was found.
     pub found: ResumeFinding,
+    /// What was found of the tool calls of its turn, if it had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<CallFindings>,
 }
 
 /// Body of `run.failed`.
@@ -222,6 +234,18 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 impl Body {
+    /// Why an action that is open when this happens to its run has an unknown outcome; `None` when it may still be
+    /// answered.
+    pub(super) fn leaves_actions_open(&self) -> Option<&'static str> {
+        match self {
+            Self::RunResumed(_) => Some("restart"),
+            Self::RunCompleted(_) | Self::RunFailed(_) => Some("run_ended"),
+            Self::RunInterrupted(_) => Some("run_interrupted"),
+            Self::RunCancelled(_) => Some("run_cancelled"),
+            _ => None,
+        }
+    }
+
     /// The record kind.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -234,11 +258,19 @@ impl Body {
             Self::RunStarted(_) => "run.started",
             Self::RunResumed(_) => "run.resumed",
             Self::RunNote(note, _) => note.as_str(),
+            Self::RunWaiting(_) => "run.waiting",
+            Self::RunContinued(_) => "run.continued",
+            Self::ApprovalResolved(_) => "approval.resolved",
+            Self::QuestionResolved(_) => "question.resolved",
             Self::RunCompleted(_) => "run.completed",
             Self::RunFailed(_) => "run.failed",
             Self::RunInterrupted(_) => "run.interrupted",
             Self::RunCancelled(_) => "run.cancelled",
             Self::HoldChanged(_) => "hold.changed",
+            Self::RuntimeChanged(_) => "runtime.changed",
+            Self::SessionUpdated(_) => "session.updated",
+            Self::ControlIntent(_) => "control.intent",
+            Self::ControlResult(_) => "control.result",
         }
     }
 
@@ -261,7 +293,11 @@ impl Body {
                 serde_json::to_writer(&mut bytes, body).expect("as above");
                 bytes
             }
+            Self::RunWaiting(body) => json(body),
+            Self::ApprovalResolved(body) => json(body),
+            Self::QuestionResolved(body) => json(body),
             Self::RunStarted(body)
+            | Self::RunContinued(body)
             | Self::RunCompleted(body)
             | Self::RunInterrupted(body)
             | Self::RunCancelled(body) => json(body),
@@ -269,6 +305,10 @@ impl Body {
             Self::RunNote(_, body) => body.get().as_bytes().to_vec(),
             Self::RunFailed(body) => json(body),
             Self::HoldChanged(body) => json(body),
+            Self::RuntimeChanged(body) => json(body),
+            Self::SessionUpdated(body) => json(body),
+            Self::ControlIntent(body) => json(body),
+            Self::ControlResult(body) => json(body),
         }
     }
 
@@ -290,11 +330,19 @@ impl Body {
             "run.accepted" => Self::RunAccepted(parse(kind, body)?),
             "run.started" => Self::RunStarted(parse(kind, body)?),
             "run.resumed" => Self::RunResumed(parse(kind, body)?),
+            "run.waiting" => Self::RunWaiting(parse(kind, body)?),
+            "run.continued" => Self::RunContinued(parse(kind, body)?),
+            "approval.resolved" => Self::ApprovalResolved(parse(kind, body)?),
+            "question.resolved" => Self::QuestionResolved(parse(kind, body)?),
             "run.completed" => Self::RunCompleted(parse(kind, body)?),
             "run.failed" => Self::RunFailed(parse(kind, body)?),
             "run.interrupted" => Self::RunInterrupted(parse(kind, body)?),
             "run.cancelled" => Self::RunCancelled(parse(kind, body)?),
             "hold.changed" => Self::HoldChanged(parse(kind, body)?),
+            "runtime.changed" => Self::RuntimeChanged(parse(kind, body)?),
+            "session.updated" => Self::SessionUpdated(parse(kind, body)?),
+            "control.intent" => Self::ControlIntent(parse(kind, body)?),
+            "control.result" => Self::ControlResult(parse(kind, body)?),
             kind => match NoteKind::parse(kind) {
                 Some(note) => Self::RunNote(note, body.to_owned()),
                 None => return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() }),

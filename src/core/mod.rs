@@ -1,28 +1,54 @@
 //! The functional core: sessions, runs, per-session queues, idempotency.
 //! Owns: the meaning of every record that is not the journal's own, and the state folded from them.
-//! May touch: nothing outside this folder but `ids`, `hex` and `limits`.
+//! May touch: nothing outside this folder but the pure `permissions`, `actor`, `ids`, `hex` and `limits`, the hash
+//! function, and the signer that is handed in.
 //! Never: reads a clock, a file, a socket or a random source; starts a thread; blocks.
 //!
 //! Commands go in ([`Command`]), events come out ([`Event`]), and [`Txn::apply`] is the only code that turns
 //! an event into state: live traffic, replay and the simulation share it. A [`Txn`] stages one batch over the
 //! committed [`State`]; a batch that could not be written is dropped with its transaction, never undone.
 
+mod action;
+mod approvals;
 mod command;
+mod control;
 mod decide;
 mod digest_map;
 mod event;
+mod ledger;
+mod questions;
+mod receipts;
 mod run;
+mod runtime_config;
+mod runtime_decide;
 mod session;
+mod session_settings;
 mod snapshot;
 mod state;
+mod step;
+mod turn;
 mod txn;
 mod view;
 
-pub use command::{Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal};
-pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding, SubmittedBy};
+pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES, SignedRecord, Signer, record_hash};
+pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
+pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use run::{Run, RunStatus, RunTable};
+pub use runtime_config::{
+    ChangeSource, DebugLevel, DebugSetting, MaxSandbox, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
+    RuntimeInvalid, Settings, SystemPrompt, ToolLimits,
+};
+pub use runtime_decide::RuntimeEdit;
 pub use session::{Session, SessionStatus};
+pub use session_settings::{RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
+pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};
+pub use turn::{
+    ApprovalRequested, ApprovalResolved, BlobRef, CallFindings, CallOutcome, PermissionDecided, QuestionAnswer,
+    QuestionAsked, QuestionOption, QuestionResolved, Ruling, RunWaiting, ToolCallFinished, ToolCallStarted,
+    UserQuestion, WaitsFor,
+};
 pub use txn::{Delta, Txn};
 pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView};

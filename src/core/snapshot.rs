@@ -3,12 +3,17 @@
 //! Never: stores what can be derived; indexes and idempotency are rebuilt from sessions and runs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::ActionChain;
+use super::event::Idempotency;
 use super::run::{Run, RunStatus, RunTable};
+use super::runtime_config::{Revision, RuntimeConfig};
 use super::session::Session;
 use super::state::State;
+use super::step::Step;
 
 /// Version of the lines below; another one is refused.
 const VERSION: u32 = 1;
@@ -20,8 +25,12 @@ const RUNS_PER_LINE: usize = 256;
 #[derive(Debug)]
 pub struct Frozen {
     head: Head,
+    runtime: Arc<RuntimeConfig>,
     sessions: Vec<Session>,
     runs: RunTable,
+    chains: Vec<(u32, ActionChain)>,
+    steps: Vec<(u32, Arc<Step>)>,
+    receipts: Vec<(Idempotency, u32)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,18 +48,25 @@ struct Head {
 #[serde(rename_all = "snake_case")]
 enum Line {
     State(Head),
+    /// All kept revisions of the runtime configuration, the one in force last.
+    Runtime(Vec<Revision>),
     Session(Session),
     Runs(Vec<RunRow>),
+    /// The chain of a run's signed actions; the daemon's under 0.
+    Actions(u32, ActionChain),
+    /// The turn at hand of a run.
+    Step(u32, Step),
+    /// Answers of operators, oldest first.
+    Receipts(Vec<(Idempotency, u32)>),
 }
 
 /// A run as a row without field names: a million of them are read at start.
 #[derive(Serialize, Deserialize)]
-struct RunRow(u32, RunStatus, bool, [u32; 4], [u64; 5], Option<super::event::Idempotency>);
+struct RunRow(u32, RunStatus, bool, [u32; 4], [u64; 5], Option<Idempotency>);
 
 impl From<&Run> for RunRow {
     fn from(run: &Run) -> Self {
-        let idempotency =
-            (run.key != [0; 16]).then_some(super::event::Idempotency { key: run.key, fingerprint: run.fingerprint });
+        let idempotency = (run.key != [0; 16]).then_some(Idempotency { key: run.key, fingerprint: run.fingerprint });
         Self(
             run.session,
             run.status,
@@ -104,7 +120,8 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, sessions, runs } = self;
+        let Self { head, runtime, sessions, runs, steps, receipts, chains } = self;
+        let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
             let first = line * RUNS_PER_LINE as u32 + 1;
@@ -112,9 +129,13 @@ impl Frozen {
             let rows = (first..=last).map(|number| runs.get(number).expect("numbers have no holes").into());
             json(&Line::Runs(rows.collect()))
         });
-        std::iter::once(json(&Line::State(head)))
+        [json(&Line::State(head)), json(&Line::Runtime(revisions))]
+            .into_iter()
             .chain(sessions.into_iter().map(|session| json(&Line::Session(session))))
             .chain(run_lines)
+            .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
+            .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
+            .chain(std::iter::once(json(&Line::Receipts(receipts))))
     }
 }
 
@@ -130,7 +151,15 @@ impl State {
             sessions: self.sessions.len() as u32,
             runs: self.runs.len(),
         };
-        Frozen { head, sessions: self.sessions.clone(), runs: self.runs.clone() }
+        Frozen {
+            head,
+            runtime: self.runtime.clone(),
+            sessions: self.sessions.clone(),
+            runs: self.runs.clone(),
+            steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
+            receipts: self.receipts.iter().collect(),
+            chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
+        }
     }
 
     /// Adds one line of a snapshot to a state that holds only earlier lines of the same snapshot.
@@ -151,6 +180,9 @@ impl State {
                 self.sessions.reserve(head.sessions as usize);
                 self.idempotency.reserve(head.runs as usize);
             }
+            Line::Runtime(revisions) => {
+                self.runtime = Arc::new(RuntimeConfig::restored(revisions).map_err(RestoreError)?);
+            }
             Line::Session(session) => {
                 let next = self.sessions.len() as u32 + 1;
                 if session.number != next || self.session_number(&session.id).is_some() {
@@ -158,6 +190,19 @@ impl State {
                 }
                 self.put_session(next, session);
             }
+            Line::Actions(run, chain) => {
+                if run != 0 && !self.runs.get(run).is_some_and(|run| run.status.is_active()) {
+                    return Err(RestoreError(format!("actions belong to run number {run}, which is not active")));
+                }
+                self.chains.insert(run, chain);
+            }
+            Line::Step(number, step) => {
+                if !self.runs.get(number).is_some_and(|run| run.status.is_active()) {
+                    return Err(RestoreError(format!("a turn belongs to run number {number}, which is not active")));
+                }
+                self.put_step(number, Some(Arc::new(step)));
+            }
+            Line::Receipts(receipts) => receipts.into_iter().for_each(|(key, run)| self.receipts.put(key, run)),
             Line::Runs(rows) => {
                 for row in rows {
                     let run = Run::from(row);

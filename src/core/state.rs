@@ -3,13 +3,21 @@
 //! Never: changes except by absorbing the delta of a durable batch.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
+use super::action::ActionChain;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
+use super::receipts::Receipts;
 use super::run::{Run, RunStatus, RunTable};
+use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
+use super::session_settings::SessionSettings;
+use super::step::Step;
+use super::turn::WaitsFor;
 use super::txn::{Delta, Txn};
 use crate::ids::{RunId, SessionId};
+use crate::permissions::Mode;
 
 /// Committed state. Cheap to read, changed only by [`State::absorb`].
 #[derive(Debug, Default)]
@@ -25,6 +33,12 @@ pub struct State {
     pub(super) runs: RunTable,
     pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: bool,
+    /// Chains of signed actions: those of active runs by number, the daemon's own under 0.
+    pub(super) chains: BTreeMap<u32, ActionChain>,
+    /// The turn at hand of active runs that have one.
+    pub(super) steps: BTreeMap<u32, Arc<Step>>,
+    pub(super) receipts: Receipts,
+    pub(super) runtime: Arc<RuntimeConfig>,
     derived: Derived,
 }
 
@@ -42,6 +56,13 @@ struct Derived {
     /// Active runs waiting for an engine, in order of becoming active.
     ready: VecDeque<u32>,
     queue_depths: BTreeMap<u32, u32>,
+    /// Runs that wait for approvals, with the time of the oldest open one.
+    wait_approval: BTreeSet<(u64, u32)>,
+    /// Runs that wait for an answer, with the time of the question.
+    wait_question: BTreeSet<(u64, u32)>,
+    /// Runs with a deadline to watch.
+    deadlines: BTreeSet<(u64, u32)>,
+    pending_approvals: u64,
 }
 
 /// Figures of the whole state, with timestamps rather than ages so that a reader can tell ages later.
@@ -61,6 +82,14 @@ pub struct Counts {
     pub oldest_non_terminal: Option<(RunId, u64)>,
     /// The run without a record for the longest time, and the time of that record.
     pub oldest_idle: Option<(RunId, u64)>,
+    /// Run whose approval has been open for the longest time, and when it was asked for.
+    pub oldest_waiting_approval: Option<(RunId, u64)>,
+    /// Run whose question has been open for the longest time, and when it was asked.
+    pub oldest_waiting_question: Option<(RunId, u64)>,
+    /// Open approvals.
+    pub pending_approvals: u64,
+    /// Open questions.
+    pub pending_questions: u64,
     /// Runs waiting for an engine.
     pub ready: u64,
     /// Whether starting of queued runs is suspended.
@@ -114,7 +143,7 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready } = delta;
+        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -125,10 +154,96 @@ impl State {
         if let Some(held) = held {
             self.held = held;
         }
+        if let Some(runtime) = runtime {
+            self.runtime = runtime;
+        }
+        for (number, chain) in chains {
+            match chain {
+                Some(chain) => drop(self.chains.insert(number, chain)),
+                None => drop(self.chains.remove(&number)),
+            }
+        }
+        for (number, step) in steps {
+            self.put_step(number, step);
+        }
+        for (idempotency, run) in receipts {
+            self.receipts.put(idempotency, run);
+        }
         for number in ready {
             self.derived.resumable.remove(&number);
             self.derived.ready.push_back(number);
         }
+    }
+
+    pub(super) fn put_step(&mut self, number: u32, step: Option<Arc<Step>>) {
+        let before = match step.clone() {
+            Some(step) => self.steps.insert(number, step),
+            None => self.steps.remove(&number),
+        };
+        let derived = &mut self.derived;
+        if let Some(before) = before {
+            derived.pending_approvals -= before.approvals.len() as u64;
+            if let Some(at_ms) = before.deadline_ms() {
+                derived.deadlines.remove(&(at_ms, number));
+            }
+            if let Some(since_ms) = before.waits_since_ms() {
+                derived.wait_approval.remove(&(since_ms, number));
+                derived.wait_question.remove(&(since_ms, number));
+            }
+        }
+        let Some(step) = step else { return };
+        derived.pending_approvals += step.approvals.len() as u64;
+        derived.deadlines.extend(step.deadline_ms().map(|at_ms| (at_ms, number)));
+        if let (Some(waits_for), Some(since_ms)) = (step.waits_for(), step.waits_since_ms()) {
+            match waits_for {
+                WaitsFor::Approval => derived.wait_approval.insert((since_ms, number)),
+                WaitsFor::UserQuestion => derived.wait_question.insert((since_ms, number)),
+            };
+        }
+    }
+
+    /// The turn at hand of an active run, if it has one.
+    pub fn step(&self, number: u32) -> Option<&Step> {
+        self.steps.get(&number).map(|step| &**step)
+    }
+
+    pub(super) fn runs_with_steps(&self) -> impl Iterator<Item = u32> {
+        self.steps.keys().copied()
+    }
+
+    /// Runs that wait for this, longest first.
+    pub fn waiting(&self, waits_for: WaitsFor) -> impl Iterator<Item = u32> {
+        let runs = match waits_for {
+            WaitsFor::Approval => &self.derived.wait_approval,
+            WaitsFor::UserQuestion => &self.derived.wait_question,
+        };
+        runs.iter().map(|(_, number)| *number)
+    }
+
+    /// Whether [`super::Command::Expire`] would do something.
+    pub fn wants_expiry(&self, now_ms: u64) -> bool {
+        let overdue = self.derived.deadlines.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms);
+        overdue || self.runtime.is_due(now_ms) || self.wants_settling()
+    }
+
+    /// Whether somebody waits for an approval although nobody is to be asked any more.
+    pub(super) fn wants_settling(&self) -> bool {
+        self.runtime.settings().permission_mode == Mode::DontAsk && !self.derived.wait_approval.is_empty()
+    }
+
+    /// The runtime configuration in force.
+    pub fn runtime(&self) -> &Arc<RuntimeConfig> {
+        &self.runtime
+    }
+
+    /// Sessions that have settings of their own.
+    pub fn own_settings(&self) -> impl Iterator<Item = (&SessionId, &SessionSettings)> {
+        self.sessions.iter().filter_map(|session| Some((&session.id, session.settings.as_deref()?)))
+    }
+
+    pub(super) fn due(&self, now_ms: u64, limit: usize) -> Vec<u32> {
+        let due = self.derived.deadlines.iter().take_while(|(at_ms, _)| *at_ms <= now_ms);
+        due.take(limit).map(|(_, number)| *number).collect()
     }
 
     pub(super) fn put_session(&mut self, number: u32, session: Session) {
@@ -257,6 +372,8 @@ impl State {
         let run = |number: u32| self.runs.get(number).expect("indexed runs exist");
         let submitted = |number: &u32| (self.run_id(*number), run(*number).submitted_at_ms);
         let queued = self.derived.queued.first();
+        let oldest =
+            |waiting: &BTreeSet<(u64, u32)>| waiting.first().map(|(at_ms, number)| (self.run_id(*number), *at_ms));
         let queued_idle = queued.map(|number| (run(*number).updated_at_ms, *number));
         let idle = [queued_idle, self.derived.active_by_activity.first().copied()].into_iter().flatten().min();
         Counts {
@@ -267,6 +384,10 @@ impl State {
             oldest_queued: queued.map(submitted),
             oldest_non_terminal: [queued, self.derived.active.first()].into_iter().flatten().min().map(submitted),
             oldest_idle: idle.map(|(at_ms, number)| (self.run_id(number), at_ms)),
+            oldest_waiting_approval: oldest(&self.derived.wait_approval),
+            oldest_waiting_question: oldest(&self.derived.wait_question),
+            pending_approvals: self.derived.pending_approvals,
+            pending_questions: self.derived.wait_question.len() as u64,
             ready: self.derived.ready.len() as u64,
             held: self.held,
         }

@@ -2,14 +2,20 @@
 //! Owns: staging, and `apply`, the only way from an event to state.
 //! Never: touches the committed state; dropping a transaction undoes it completely.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
+use super::action::{ActionChain, Signer};
 use super::command::NoteKind;
 use super::digest_map::DigestMap;
-use super::event::{Body, Event, RunAccepted, RunTimes, SessionCreated};
+use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::run::{Run, RunStatus};
+use super::runtime_config::RuntimeConfig;
 use super::session::Session;
 use super::state::State;
+use super::step::{Mark, Step};
+use super::turn::WaitsFor;
+use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 
 /// What a batch changes. Opaque outside the core: made by a [`Txn`], taken by [`State::absorb`].
@@ -23,6 +29,12 @@ pub struct Delta {
     pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: Option<bool>,
     pub(super) ready: Vec<u32>,
+    /// Chains of signed actions by run number, the daemon's under 0; none for a run that has ended.
+    pub(super) chains: HashMap<u32, Option<ActionChain>>,
+    /// The turn at hand of runs; none for one that has ended.
+    pub(super) steps: HashMap<u32, Option<Arc<Step>>>,
+    pub(super) receipts: Vec<(Idempotency, u32)>,
+    pub(super) runtime: Option<Arc<RuntimeConfig>>,
 }
 
 /// A batch in the making.
@@ -37,6 +49,8 @@ pub struct Txn<'s> {
     events: Vec<Event>,
     now_ms: u64,
     next_seq: Seq,
+    by: Option<Actor>,
+    signer: Option<&'s dyn Signer>,
 }
 
 impl<'s> Txn<'s> {
@@ -53,12 +67,26 @@ impl<'s> Txn<'s> {
             events: Vec::new(),
             now_ms,
             next_seq,
+            by: None,
+            signer: None,
         }
+    }
+
+    /// Who signs the records of external actions. Without one, deciding such a record panics: it must never be
+    /// unsigned.
+    pub fn signed_by(mut self, signer: &'s dyn Signer) -> Self {
+        self.signer = Some(signer);
+        self
     }
 
     /// The events decided so far.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Names the caller whose commands are decided from here on; their records carry it.
+    pub(super) fn set_caller(&mut self, by: Option<Actor>) {
+        self.by = by;
     }
 
     /// Ends the batch.
@@ -76,6 +104,10 @@ impl<'s> Txn<'s> {
 
     pub(super) fn held(&self) -> bool {
         self.delta.held.unwrap_or(self.base.held)
+    }
+
+    pub(super) fn runtime(&self) -> Arc<RuntimeConfig> {
+        self.delta.runtime.as_ref().unwrap_or(&self.base.runtime).clone()
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -124,7 +156,54 @@ impl<'s> Txn<'s> {
         self.base.idempotency.get(key).or_else(|| self.delta.idempotency.get(key)).copied()
     }
 
-    fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
+    pub(super) fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    pub(super) fn signer(&self) -> &'s dyn Signer {
+        self.signer.expect("whoever decides actions has named a signer")
+    }
+
+    /// The chain of a run's actions, the daemon's under 0.
+    pub(super) fn chain(&self, number: u32) -> Option<&ActionChain> {
+        match self.delta.chains.get(&number) {
+            Some(chain) => chain.as_ref(),
+            None => self.base.chains.get(&number),
+        }
+    }
+
+    pub(super) fn put_chain(&mut self, number: u32, chain: Option<ActionChain>) {
+        self.delta.chains.insert(number, chain);
+    }
+
+    /// The turn at hand of an active run.
+    pub(super) fn step(&self, number: u32) -> Option<&Step> {
+        match self.delta.steps.get(&number) {
+            Some(step) => step.as_deref(),
+            None => self.base.step(number),
+        }
+    }
+
+    /// Runs that have a turn at hand, in order.
+    pub(super) fn runs_with_steps(&self) -> BTreeSet<u32> {
+        let staged = self.delta.steps.iter().filter(|(_, step)| step.is_some()).map(|(number, _)| *number);
+        let committed = self.base.runs_with_steps().filter(|number| !self.delta.steps.contains_key(number));
+        staged.chain(committed).collect()
+    }
+
+    /// Fingerprint and run of an earlier answer with this key.
+    pub(super) fn receipt(&self, key: &[u8; 16]) -> Option<([u8; 16], u32)> {
+        let staged = self.delta.receipts.iter().rev().find(|(idempotency, _)| idempotency.key == *key);
+        staged.map(|(idempotency, run)| (idempotency.fingerprint, *run)).or_else(|| self.base.receipts.get(key))
+    }
+
+    fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
+        let mut step = self.step(number).cloned().unwrap_or_default();
+        change(&mut step);
+        self.delta.steps.insert(number, (!step.is_empty()).then(|| Arc::new(step)));
+    }
+
+    pub(super) fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
         let slot = match self.session_slots.get(&number) {
             Some(slot) => *slot,
             None => {
@@ -152,8 +231,22 @@ impl<'s> Txn<'s> {
         Ok(&mut self.delta.runs[slot].1)
     }
 
-    /// Decides that something happened to a session, and to one of its runs unless `run` is 0.
+    /// Decides that something happened to a session, and to one of its runs unless `run` is 0. Records of actions are
+    /// signed here, and what ends or resumes a run first says of its open actions that their outcome is not known.
     pub(super) fn emit(&mut self, session: u32, run: u32, body: Body) {
+        match body {
+            Body::RunNote(kind, draft) if kind.is_action() => self.emit_action(run, session, run, kind, &draft),
+            body => {
+                if let Some(cause) = body.leaves_actions_open() {
+                    self.close_actions(run, cause);
+                }
+                self.emit_unsigned(session, run, body);
+            }
+        }
+    }
+
+    /// As [`Txn::emit`], with the body as it is.
+    pub(super) fn emit_unsigned(&mut self, session: u32, run: u32, body: Body) {
         let of_session = self.session(session).expect("decided for a known session");
         let (session_id, session_prev) = (of_session.id.clone(), of_session.last_seq);
         let of_run = self.run(run).copied();
@@ -165,6 +258,7 @@ impl<'s> Txn<'s> {
             session_prev,
             run_prev: of_run.map_or(0, |run| run.last_seq),
             run_first: of_run.map_or(0, |run| run.first_seq),
+            by: self.by.clone(),
             body,
         });
     }
@@ -181,14 +275,15 @@ impl<'s> Txn<'s> {
             session_prev,
             run_prev: 0,
             run_first: 0,
+            by: self.by.clone(),
             body,
         });
     }
 
     /// Decides that something happened outside any known session: a new one, or the whole daemon.
     pub(super) fn emit_global(&mut self, session: Option<SessionId>, body: Body) {
-        let (seq, at_ms) = (self.next_seq, self.now_ms);
-        self.record(Event { seq, at_ms, session, run: None, session_prev: 0, run_prev: 0, run_first: 0, body });
+        let (seq, at_ms, by) = (self.next_seq, self.now_ms, self.by.clone());
+        self.record(Event { seq, at_ms, session, run: None, session_prev: 0, run_prev: 0, run_first: 0, by, body });
     }
 
     fn record(&mut self, event: Event) {
@@ -204,11 +299,23 @@ impl<'s> Txn<'s> {
     pub fn apply(&mut self, event: &Event) -> Result<(), String> {
         match &event.body {
             Body::JournalOpened { .. } | Body::JournalOther => return Ok(()),
+            // They tell an auditor what happened elsewhere; no state here depends on them.
+            Body::ControlIntent(_) | Body::ControlResult(_) => return Ok(()),
             Body::HoldChanged(change) => {
                 self.delta.held = Some(change.held);
                 return Ok(());
             }
+            Body::RuntimeChanged(changed) => {
+                self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
+                return Ok(());
+            }
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
+            Body::RunNote(kind, body) if kind.is_action() => {
+                self.apply_action(event, *kind, body)?;
+                if event.run.is_none() {
+                    return Ok(());
+                }
+            }
             _ => {}
         }
         let id = event.session.as_ref().ok_or("a session or run record names no session")?;
@@ -216,6 +323,7 @@ impl<'s> Txn<'s> {
         match &event.body {
             Body::SessionInterrupted => {}
             Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
+            Body::SessionUpdated(change) => self.apply_session_updated(session, change)?,
             Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,
             body => {
                 let id = event.run.ok_or("a run record names no run")?;
@@ -254,6 +362,7 @@ impl<'s> Txn<'s> {
             first_run: 0,
             last_run: 0,
             last_failed: false,
+            settings: None,
         };
         self.session_slots.insert(number, self.delta.sessions.len());
         self.delta.sessions.push((number, session));
@@ -313,7 +422,11 @@ impl<'s> Txn<'s> {
 
     fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
         let next = match body {
-            Body::RunStarted(_) => Some(RunStatus::Running),
+            Body::RunStarted(_) | Body::RunContinued(_) => Some(RunStatus::Running),
+            Body::RunWaiting(waiting) => Some(match waiting.waits_for {
+                WaitsFor::Approval => RunStatus::WaitingForApproval,
+                WaitsFor::UserQuestion => RunStatus::WaitingForUserQuestion,
+            }),
             Body::RunCompleted(_) => Some(RunStatus::Completed),
             Body::RunFailed(_) => Some(RunStatus::Failed),
             Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
@@ -326,21 +439,48 @@ impl<'s> Txn<'s> {
         }
         match next {
             Some(next) => self.move_run(event, number, before, next)?,
-            None if before.status.is_terminal() => {
+            // What a run owes after its end, a delivery, is an action of it still.
+            None if before.status.is_terminal() && !matches!(body, Body::RunNote(kind, _) if kind.is_action()) => {
                 return Err(format!("{} has ended and is recorded again", self.base.run_id(number)));
             }
             None => {}
         }
+        self.apply_to_step(event, number, body)?;
         let run = self.run_mut(number)?;
         match body {
-            Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = true,
+            Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = run.status.is_active(),
             Body::RunNote(NoteKind::ActionResponse, _) | Body::RunResumed(_) => run.action_in_flight = false,
             _ => {}
         }
         run.last_seq = event.seq;
         run.updated_at_ms = event.at_ms;
-        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_)) {
+        if matches!(body, Body::RunStarted(_) | Body::RunResumed(_) | Body::RunContinued(_)) {
             self.delta.ready.push(number);
+        }
+        Ok(())
+    }
+
+    fn apply_to_step(&mut self, event: &Event, number: u32, body: &Body) -> Result<(), String> {
+        match body {
+            Body::RunNote(kind, note) => match Mark::read(*kind, note, event.seq, event.at_ms)? {
+                Mark::None => {}
+                Mark::NextTurn if self.step(number).is_none() => {}
+                mark => self.change_step(number, |step| step.fold(mark)),
+            },
+            Body::ApprovalResolved(resolved) => {
+                self.change_step(number, |step| step.approvals.retain(|approval| approval.id != resolved.id));
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::QuestionResolved(resolved) => {
+                self.change_step(number, |step| step.question = None);
+                self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
+            }
+            Body::RunCompleted(_) | Body::RunFailed(_) | Body::RunInterrupted(_) | Body::RunCancelled(_)
+                if self.step(number).is_some() =>
+            {
+                self.delta.steps.insert(number, None);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -372,6 +512,7 @@ impl<'s> Txn<'s> {
         }
         if next.is_terminal() {
             run.action_in_flight = false;
+            self.delta.chains.insert(number, None);
         }
         Ok(())
     }

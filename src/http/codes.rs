@@ -42,6 +42,9 @@ codes! {
     FORBIDDEN: 403 "" "forbidden",
         "The caller may not do this.",
         "use a token with the needed access";
+    MISDIRECTED_REQUEST: 421 "" "misdirected_request",
+        "The request names a host that this listener does not answer for while authentication is off.",
+        "use a loopback name, start the daemon with --http-allowed-host, or configure an admin token";
     NOT_FOUND: 404 "" "not_found",
         "The resource does not exist.",
         "check the id in the path";
@@ -126,7 +129,7 @@ codes! {
         "send Authorization: Bearer <token>";
     INVALID_TOKEN: 401 "auth" "invalid_token",
         "The token is not one of the configured ones.",
-        "check the token file; equal admin and read-only tokens are both refused";
+        "check the token file; a token equal to the other role's is refused";
     INSUFFICIENT_ACCESS: 403 "auth" "insufficient_access",
         "The token is read-only and the route needs admin.",
         "use the admin token";
@@ -194,6 +197,51 @@ codes! {
     RUN_NOT_FOUND: 404 "runs" "run_not_found",
         "No run has this id.",
         "list runs with GET /v1/runs";
+    APPROVAL_STATE_CONFLICT: 409 "approvals" "approval_state_conflict",
+        "The run does not wait for an approval.",
+        "list pending approvals and read the run again";
+    APPROVAL_BATCH_EMPTY: 400 "approvals" "approval_batch_empty",
+        "The batch resolves nothing.",
+        "name at least one pending approval";
+    APPROVAL_DUPLICATE_RESOLUTION: 400 "approvals" "approval_duplicate_resolution",
+        "The batch resolves one approval twice.",
+        "name each approval once";
+    APPROVAL_REQUEST_NOT_PENDING: 400 "approvals" "approval_request_not_pending",
+        "The run has no such open approval; nothing of the batch was applied.",
+        "list pending approvals";
+    QUESTION_STATE_CONFLICT: 409 "questions" "question_state_conflict",
+        "The run does not wait for an answer.",
+        "list pending questions and read the run again";
+    QUESTION_EXPIRED: 409 "questions" "question_expired",
+        "The question's deadline has passed.",
+        "submit the work again";
+    QUESTION_REQUEST_MISMATCH: 400 "questions" "question_request_mismatch",
+        "Another question is pending.",
+        "list pending questions";
+    QUESTION_OPTION_NOT_FOUND: 400 "questions" "question_option_not_found",
+        "An answer selects an option that the question does not have.",
+        "select options that the question lists";
+    QUESTION_ANSWER_MISSING: 400 "questions" "question_answer_missing",
+        "A question of the request has no answer.",
+        "answer every question of the request, or decline it";
+    QUESTION_DUPLICATE_ANSWER: 400 "questions" "question_duplicate_answer",
+        "A question is answered twice.",
+        "answer each question once";
+    QUESTION_DUPLICATE_OPTION: 400 "questions" "question_duplicate_option",
+        "An answer selects one option twice.",
+        "select each option once";
+    QUESTION_DECLINED_WITH_ANSWERS: 400 "questions" "question_declined_with_answers",
+        "The request is declined and answered at once.",
+        "either decline or answer";
+    QUESTION_SINGLE_SELECT_VIOLATION: 400 "questions" "question_single_select_violation",
+        "Several options of a single-choice question are selected.",
+        "select one option";
+    QUESTION_ANSWER_EMPTY: 400 "questions" "question_answer_empty",
+        "An answer has neither an option nor text.",
+        "select an option or write an answer";
+    QUESTION_UNKNOWN_ANSWER: 400 "questions" "question_unknown_answer",
+        "An answer names a question that the request does not have.",
+        "answer the questions of the request";
     RUN_STATE_CONFLICT: 409 "runs" "run_state_conflict",
         "The run is in a state that does not allow this.",
         "read the run again";
@@ -219,6 +267,25 @@ codes! {
         "The retention request makes no sense.",
         "read the detail and correct the request";
 
+    RUNTIME_REVISION_CONFLICT: 409 "runtime" "runtime_revision_conflict",
+        "Another runtime revision is in force than the caller expects.",
+        "read GET /v1/runtime again and decide anew";
+    RUNTIME_REVISION_NOT_FOUND: 404 "runtime" "runtime_revision_not_found",
+        "The runtime revision is not kept.",
+        "list the kept ones with GET /v1/runtime/revisions";
+    RUNTIME_VALIDATION_FAILED: 400 "runtime" "runtime_validation_failed",
+        "The runtime setting cannot hold.",
+        "read the detail and correct the request";
+    INVALID_TOOL_RUNTIME_LIMITS: 400 "runtime" "invalid_tool_runtime_limits",
+        "A tool limit is outside its bounds.",
+        "read the detail and correct the limit";
+    PERMISSION_RULES_INVALID: 400 "runtime" "permission_rules_invalid",
+        "A permission rule cannot be used.",
+        "read the detail and correct the rule";
+    DEBUG_CAPTURE_KEY_INVALID: 400 "runtime" "debug_capture_key_invalid",
+        "Debug capture is to be encrypted and its key cannot be used.",
+        "correct the capture key and restart the daemon";
+
     ROUTE_NOT_READY: 400 "routes" "route_not_ready",
         "The model route is in error state.",
         "see provider_readiness in GET /v1/status";
@@ -238,6 +305,10 @@ codes! {
     AUTH_STORE_UNAVAILABLE: 503 "secrets" "auth_store_unavailable",
         "The encrypted store cannot be opened or written.",
         "check the master key and the state root, see GET /v1/status";
+
+    AUDIT_UNAVAILABLE: 503 "audit" "audit_unavailable",
+        "The act cannot be put on record, so it was not begun.",
+        "free space or repair the disk of the state root, see journal in GET /v1/status, and try again";
 
     CORE_BUSY: 503 "core" "core_busy",
         "The core's mailbox is full.",

@@ -33,10 +33,10 @@ pub use disk::{Disk, DiskFile, Identity, RealDisk};
 pub use error::{JournalError, ReadError};
 pub use reader::{Place, Reader, SegmentRange};
 pub use record::{Draft, Record, RecordRef};
-pub use seal::{OpenCause, Opened, Recovered, Seal, seal_message};
+pub use seal::{KeyRotated, OpenCause, Opened, Recovered, Seal, hand_over_message, seal_message};
 pub use show::{ShowFilter, Shown, show};
 pub use snapshot::{OpenedAt, SnapshotHead, SnapshotWriter, snapshot_message};
-pub use verify::{Problem, Progress, SnapshotReport, TornTail, VerifyReport, verify};
+pub use verify::{Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, verify, verify_with};
 pub use writer::Journal;
 
 use crate::ids::Seq;
@@ -44,8 +44,8 @@ use crate::limits::{
     JOURNAL_SEAL_INTERVAL_MS_DEFAULT, JOURNAL_SEAL_INTERVAL_RECORDS_DEFAULT, JOURNAL_SEGMENT_BYTES_DEFAULT,
 };
 
-/// The format written, and the newest one read. `journal.opened` and every snapshot carry it.
-pub const JOURNAL_FORMAT: u32 = 1;
+/// The format written, and the newest one read. `journal.opened` and every snapshot carry it. Format 2 has `by`.
+pub const JOURNAL_FORMAT: u32 = 2;
 
 /// Where the journal stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

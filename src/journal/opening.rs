@@ -403,7 +403,7 @@ fn fresh(first: Seq) -> Found {
 
 /// A draft of one of the journal's own records.
 pub(super) fn own_draft(seq: Seq, at_ms: u64, kind: &'static str, body: Vec<u8>) -> Draft {
-    Draft { seq, at_ms, kind, session: None, run: None, session_prev: 0, run_prev: 0, run_first: 0, body }
+    Draft { seq, at_ms, kind, session: None, run: None, session_prev: 0, run_prev: 0, run_first: 0, by: None, body }
 }
 
 fn show_own_records(restore: &mut dyn Restore, lines: &[u8]) -> Result<(), JournalError> {

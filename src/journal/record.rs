@@ -8,6 +8,7 @@ use std::ops::Range;
 use serde_json::value::RawValue;
 
 use super::chain::Chain;
+use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::JOURNAL_KIND_BYTES_MAX;
 
@@ -30,6 +31,8 @@ pub struct Draft {
     pub run_prev: Seq,
     /// The run's `run.accepted` record; 0 is none.
     pub run_first: Seq,
+    /// The API caller on whose behalf it was committed.
+    pub by: Option<Actor>,
     /// One JSON object. Line breaks between its tokens are written as blanks.
     pub body: Vec<u8>,
 }
@@ -53,6 +56,8 @@ pub struct RecordRef<'a> {
     pub run_prev: Seq,
     /// The run's `run.accepted` record; 0 is none.
     pub run_first: Seq,
+    /// The API caller on whose behalf it was committed.
+    pub by: Option<Actor>,
     /// One JSON object.
     pub body: &'a RawValue,
     /// On the first line of a batch: the batch's number and its count of lines.
@@ -78,6 +83,8 @@ pub struct Record {
     pub run_prev: Seq,
     /// The run's `run.accepted` record; 0 is none.
     pub run_first: Seq,
+    /// The API caller on whose behalf it was committed.
+    pub by: Option<Actor>,
     /// One JSON object.
     pub body: Box<RawValue>,
     /// On the first line of a batch: the batch's number and its count of lines.
@@ -96,6 +103,7 @@ impl RecordRef<'_> {
             session_prev: self.session_prev,
             run_prev: self.run_prev,
             run_first: self.run_first,
+            by: self.by.clone(),
             body: self.body.to_owned(),
             batch: self.batch,
         }
@@ -152,6 +160,10 @@ pub(super) fn encode(buffer: &mut Vec<u8>, draft: &Draft, batch: Option<(u64, u3
         number(buffer, b",", u64::from(count));
         buffer.push(b']');
     }
+    if let Some(by) = &draft.by {
+        buffer.extend_from_slice(BY);
+        by.write_json(buffer);
+    }
     buffer.extend_from_slice(b",\"body\":");
     let body = buffer.len();
     buffer.extend_from_slice(&draft.body);
@@ -166,6 +178,7 @@ pub(super) fn encode(buffer: &mut Vec<u8>, draft: &Draft, batch: Option<(u64, u3
     chain
 }
 
+const BY: &[u8] = b",\"by\":";
 const LINKS: [&str; 3] = [",\"session_prev\":", ",\"run_prev\":", ",\"run_first\":"];
 
 fn is_kind(kind: &[u8]) -> bool {
@@ -211,6 +224,7 @@ pub(super) struct Line {
     session_prev: Seq,
     run_prev: Seq,
     run_first: Seq,
+    by: Option<Actor>,
     body: Range<usize>,
     covered: usize,
     chain: Range<usize>,
@@ -252,11 +266,15 @@ impl Line {
             true => Some(cursor.batch()?),
             false => None,
         };
+        let by = match cursor.skip(BY) {
+            true => Some(cursor.actor()?),
+            false => None,
+        };
         cursor.expect(b",\"body\":")?;
         let body = cursor.at..covered;
         let chain = covered + CHAIN_LABEL.len()..bytes.len() - TAIL_END.len();
         let [session_prev, run_prev, run_first] = links;
-        Ok(Self { seq, at_ms, batch, kind, session, run, session_prev, run_prev, run_first, body, covered, chain })
+        Ok(Self { seq, at_ms, batch, kind, session, run, session_prev, run_prev, run_first, by, body, covered, chain })
     }
 
     /// The chain value that follows `previous`, if the line carries exactly that one.
@@ -289,6 +307,7 @@ impl Line {
             session_prev: self.session_prev,
             run_prev: self.run_prev,
             run_first: self.run_first,
+            by: self.by.clone(),
             body,
             batch: self.batch,
         })
@@ -367,6 +386,13 @@ impl Cursor<'_> {
         Err(error(format!("the text at byte {start} of the line has no end")))
     }
 
+    fn actor(&mut self) -> Result<Actor, LineError> {
+        let (actor, length) = Actor::read_json(&self.bytes[self.at..])
+            .ok_or_else(|| error(format!("the caller at byte {} of the line is not as documented", self.at)))?;
+        self.at += length;
+        Ok(actor)
+    }
+
     fn batch(&mut self) -> Result<(u64, u32), LineError> {
         let batch = self.number()?;
         self.expect(b",")?;
@@ -382,6 +408,7 @@ impl Cursor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actor::ActorRole;
 
     fn draft() -> Draft {
         Draft {
@@ -393,6 +420,7 @@ mod tests {
             session_prev: 5,
             run_prev: 6,
             run_first: 4,
+            by: Some(Actor::new(ActorRole::Admin, Some([1; 4]), "127.0.0.1:9".parse().ok(), "r-1")),
             body: b"{\"a\":\n1}".to_vec(),
         }
     }
@@ -414,7 +442,8 @@ mod tests {
         assert_eq!(
             covered,
             "{\"seq\":7,\"at_ms\":1,\"kind\":\"run.accepted\",\"session\":\"a\\\"b é\",\"run\":\"run-3-9\",\
-             \"session_prev\":5,\"run_prev\":6,\"run_first\":4,\"batch\":[2,3],\"body\":{\"a\": 1}"
+             \"session_prev\":5,\"run_prev\":6,\"run_first\":4,\"batch\":[2,3],\"by\":{\"role\":\"admin\",\"token\":\"01010101\",\"peer\":\"127.0.0.1:9\",\
+             \"request_id\":\"r-1\"},\"body\":{\"a\": 1}"
         );
         assert_eq!(tail, format!(",\"chain\":\"{}\"}}\n", Chain::START.next(covered.as_bytes())));
         let whole: serde_json::Value = serde_json::from_str(&text).expect("a line is one JSON object");
@@ -429,7 +458,8 @@ mod tests {
         assert_eq!((record.session, record.run), (draft.session, draft.run));
         assert_eq!((record.session_prev, record.run_prev, record.run_first), (5, 6, 4));
         assert_eq!((record.body.get(), record.batch), ("{\"a\": 1}", Some((2, 3))));
-        let bare = Draft { session: None, run: None, session_prev: 0, run_prev: 0, run_first: 0, ..draft_bare() };
+        let bare =
+            Draft { by: None, session: None, run: None, session_prev: 0, run_prev: 0, run_first: 0, ..draft_bare() };
         let (bytes, record) = round_trip(&bare, None);
         assert_eq!((record.session, record.run, record.batch), (None, None, None));
         assert!(!String::from_utf8(bytes).unwrap().contains("prev"), "absent members are left out");

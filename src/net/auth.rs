@@ -33,16 +33,24 @@ impl std::error::Error for CredentialRefused {}
 /// In a mutex because the HTTP client wants its transports to be `Sync`; nobody ever locks it.
 type Release = Mutex<Box<dyn FnOnce() -> Result<Secret, CredentialRefused> + Send>>;
 
-/// `Authorization: Bearer …`, the credential being released only when the connection stands.
+/// A header that carries a credential, which is released only when the connection stands: `Authorization: Bearer …`
+/// unless [`Auth::in_header`] says otherwise.
 pub struct Auth {
     release: Release,
+    /// The header that holds the credential alone; `None` is the bearer form.
+    header: Option<&'static str>,
 }
 
 impl Auth {
     /// `release` is called once, after the peer is connected and its certificate verified, just before the
     /// request head is written. When it refuses, nothing of the request is sent.
     pub fn bearer_from(release: impl FnOnce() -> Result<Secret, CredentialRefused> + Send + 'static) -> Self {
-        Self { release: Mutex::new(Box::new(release)) }
+        Self { release: Mutex::new(Box::new(release)), header: None }
+    }
+
+    /// The same credential, alone in the header `name` (lower case) and not as a bearer token.
+    pub fn in_header(self, name: &'static str) -> Self {
+        Self { header: Some(name), ..self }
     }
 
     /// A credential already at hand.
@@ -53,7 +61,7 @@ impl Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Auth(Bearer ..)")
+        write!(f, "Auth({} ..)", self.header.unwrap_or("Bearer"))
     }
 }
 
@@ -64,6 +72,7 @@ const STAND_IN_RANDOM_BYTES: usize = 24;
 pub(super) struct Pending {
     stand_in: String,
     release: Release,
+    header: Option<&'static str>,
 }
 
 impl Pending {
@@ -73,12 +82,15 @@ impl Pending {
             reason: "the system's random source failed; next: check /dev/urandom".to_string(),
         })?;
         let stand_in = to_hex(&random);
-        Ok(Self { stand_in, release: auth.release })
+        Ok(Self { stand_in, release: auth.release, header: auth.header })
     }
 
-    /// Header value that is handed to the HTTP client.
-    pub(super) fn header_value(&self) -> String {
-        format!("Bearer {}", self.stand_in)
+    /// Name and value of the header that is handed to the HTTP client.
+    pub(super) fn header(&self) -> (&'static str, String) {
+        match self.header {
+            Some(name) => (name, self.stand_in.clone()),
+            None => ("authorization", format!("Bearer {}", self.stand_in)),
+        }
     }
 
     /// Position of the stand-in in the bytes about to be written.

@@ -1,5 +1,5 @@
-//! Stopping a request from another thread.
-//! Owns: the flag, the requests in flight under it, and the wake-up of whoever waits.
+//! Stopping a request, or anything else that blocks, from another thread.
+//! Owns: the flag, the things in flight under it, and the wake-up of whoever waits.
 //! Never: starts anything; a cancelled handle stays cancelled.
 
 use std::convert::Infallible;
@@ -20,10 +20,13 @@ struct Shared {
     inner: Mutex<Inner>,
 }
 
+/// Ends one thing in flight; called at most once.
+type Stop = Box<dyn FnOnce() + Send>;
+
 struct Inner {
     wake: Option<Sender<Infallible>>,
-    /// Requests in flight: one a thread that uses the handle.
-    agents: Vec<(u64, ureq::Agent)>,
+    /// How to end what is in flight: one entry a thread that uses the handle.
+    stops: Vec<(u64, Stop)>,
     next_key: u64,
 }
 
@@ -31,21 +34,21 @@ impl Cancel {
     /// A handle that nobody has cancelled.
     pub fn new() -> Self {
         let (wake, woken) = bounded(0);
-        let inner = Inner { wake: Some(wake), agents: Vec::new(), next_key: 0 };
+        let inner = Inner { wake: Some(wake), stops: Vec::new(), next_key: 0 };
         Self(Arc::new(Shared { cancelled: AtomicBool::new(false), woken, inner: Mutex::new(inner) }))
     }
 
     /// Ends every request in flight at once, from any thread, and refuses later ones. A name look-up is
     /// abandoned; a TCP connect in progress ends at its own limit and then reports the cancellation.
     pub fn cancel(&self) {
-        let agents = {
+        let stops = {
             let mut inner = self.lock();
             self.0.cancelled.store(true, Ordering::SeqCst);
             inner.wake = None;
-            std::mem::take(&mut inner.agents)
+            std::mem::take(&mut inner.stops)
         };
-        for (_, agent) in agents {
-            agent.shutdown();
+        for (_, stop) in stops {
+            stop();
         }
     }
 
@@ -68,13 +71,19 @@ impl Cancel {
 
     /// Puts `agent` under this handle for as long as the guard lives; `None` when already cancelled.
     pub(super) fn attach(&self, agent: ureq::Agent) -> Option<Attached> {
+        self.on_cancel(move || agent.shutdown())
+    }
+
+    /// Has `stop` called by whoever cancels, for as long as the guard lives; `None` when already cancelled. `stop` must
+    /// not block: shutting down a socket is what it is for.
+    pub fn on_cancel(&self, stop: impl FnOnce() + Send + 'static) -> Option<Attached> {
         let mut inner = self.lock();
         if self.is_cancelled() {
             return None;
         }
         let key = inner.next_key;
         inner.next_key += 1;
-        inner.agents.push((key, agent));
+        inner.stops.push((key, Box::new(stop)));
         Some(Attached { cancel: self.clone(), key })
     }
 
@@ -96,8 +105,8 @@ impl std::fmt::Debug for Cancel {
     }
 }
 
-/// A request in flight under a [`Cancel`].
-pub(super) struct Attached {
+/// Something in flight under a [`Cancel`]; its stop is forgotten with this guard.
+pub struct Attached {
     cancel: Cancel,
     key: u64,
 }
@@ -105,6 +114,6 @@ pub(super) struct Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let key = self.key;
-        self.cancel.lock().agents.retain(|(other, _)| *other != key);
+        self.cancel.lock().stops.retain(|(other, _)| *other != key);
     }
 }

@@ -183,7 +183,8 @@ impl Net {
             builder = builder.header(*name, *value);
         }
         if let Some(pending) = &pending {
-            builder = builder.header(http::header::AUTHORIZATION, pending.header_value());
+            let (name, value) = pending.header();
+            builder = builder.header(name, value);
         }
         let agent = self.agent(&request.timeouts, request.target, pending, &state, cancel);
         let attached = cancel.attach(agent.clone()).ok_or(NetError::Cancelled)?;
@@ -211,6 +212,7 @@ impl Net {
             context,
             received: 0,
             bytes_max: request.body_bytes_max,
+            state,
             _attached: attached,
         };
         Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
@@ -292,6 +294,7 @@ pub struct Body {
     context: Context,
     received: u64,
     bytes_max: u64,
+    state: Arc<CallState>,
     _attached: Attached,
 }
 
@@ -299,6 +302,13 @@ impl Body {
     /// Replaces the limit given with the request, in bytes of the whole body.
     pub fn set_bytes_max(&mut self, bytes_max: u64) {
         self.bytes_max = bytes_max;
+    }
+
+    /// Replaces the limit of silence given with the request, in milliseconds and above 0: for a body of which
+    /// little more is expected.
+    pub fn set_idle_ms(&mut self, idle_ms: u64) {
+        self.context.idle_ms = idle_ms;
+        self.state.idle_ms.store(idle_ms, Ordering::SeqCst);
     }
 
     /// Reads what has arrived into `buffer`, waiting when there is nothing yet; 0 is the end.

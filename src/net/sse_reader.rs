@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::limits::SSE_STRAY_BYTES_MAX;
+
 /// Why a stream is not a valid event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SseError {
@@ -56,6 +58,8 @@ pub struct SseParser {
     frame: SseFrame,
     has_data: bool,
     frame_bytes_max: usize,
+    /// Lines that are no fields, for [`SseParser::stray`].
+    stray: Vec<u8>,
 }
 
 impl SseParser {
@@ -70,7 +74,21 @@ impl SseParser {
             frame: SseFrame::default(),
             has_data: false,
             frame_bytes_max,
+            stray: Vec::new(),
         }
+    }
+
+    /// What came outside of any field since the start, line by line, and the last line if it was not closed: some
+    /// servers report a failure as plain JSON in the middle of an event stream. At most
+    /// [`SSE_STRAY_BYTES_MAX`] bytes; meant for the end of the stream.
+    pub fn stray(&mut self) -> &[u8] {
+        let rest = self.line_start.min(self.bytes.len())..self.bytes.len();
+        if self.stray.len() + rest.len() <= SSE_STRAY_BYTES_MAX && is_stray(&self.bytes[rest.clone()]) {
+            self.stray.extend_from_slice(&self.bytes[rest]);
+            self.line_start = self.bytes.len();
+            self.scanned = self.bytes.len();
+        }
+        &self.stray
     }
 
     /// Adds bytes. Call [`SseParser::next_frame`] until it returns `None` before adding more.
@@ -94,7 +112,7 @@ impl SseParser {
                     self.scanned = self.scanned.max(self.line_start);
                 }
             }
-            let Some(offset) = self.bytes[self.scanned..].iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+            let Some(offset) = find_line_end(&self.bytes[self.scanned..]) else {
                 self.scanned = self.bytes.len();
                 self.check_length(self.bytes.len() - self.line_start)?;
                 return Ok(None);
@@ -127,7 +145,11 @@ impl SseParser {
             let frame = std::mem::take(&mut self.frame);
             return Ok(std::mem::take(&mut self.has_data).then_some(frame));
         }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        // By far the most frequent line, and not worth a search for its colon.
+        let (field, value) = match line.strip_prefix("data:") {
+            Some(value) => ("data", value),
+            None => line.split_once(':').unwrap_or((line, "")),
+        };
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "data" => {
@@ -140,10 +162,36 @@ impl SseParser {
             "event" => self.frame.event = Some(value.to_string()),
             "id" if !value.contains('\0') => self.frame.id = Some(value.to_string()),
             // Comments (an empty field name), `retry` and unknown fields carry nothing for us.
-            _ => {}
+            _ => {
+                if is_stray(line.as_bytes()) && self.stray.len() + line.len() < SSE_STRAY_BYTES_MAX {
+                    self.stray.extend_from_slice(line.as_bytes());
+                    self.stray.push(b'\n');
+                }
+            }
         }
         Ok(None)
     }
+}
+
+/// Whether a line is a piece of JSON rather than a field.
+fn is_stray(line: &[u8]) -> bool {
+    line.trim_ascii_start().first().is_some_and(|byte| b"{}[]\"".contains(byte))
+}
+
+/// Position of the first CR or LF. Eight bytes at a time: this loop sees every byte that any provider sends.
+fn find_line_end(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let has_zero = |word: u64| word.wrapping_sub(LOW) & !word & HIGH != 0;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    for (index, word) in words.iter().enumerate() {
+        let value = u64::from_ne_bytes(*word);
+        if has_zero(value ^ (LOW * b'\n' as u64)) || has_zero(value ^ (LOW * b'\r' as u64)) {
+            return word.iter().position(is_line_end).map(|at| index * 8 + at);
+        }
+    }
+    rest.iter().position(is_line_end).map(|at| words.len() * 8 + at)
 }
 
 #[cfg(test)]
@@ -183,6 +231,40 @@ mod tests {
                 assert_eq!(frames.as_ref(), Ok(&expected), "{line_end:?}, pieces of {piece}");
             }
         }
+    }
+
+    #[test]
+    fn line_ends_are_found_wherever_they_stand() {
+        for length in 0..40 {
+            assert_eq!(find_line_end(&vec![b'x'; length]), None);
+            for at in 0..length {
+                for end in [b'\n', b'\r'] {
+                    // Neighbours of the two values, and bytes with the high bit, must not be taken for them.
+                    let mut bytes = vec![b'\x0b'; length];
+                    bytes[..at].fill(0x8a);
+                    bytes[at] = end;
+                    assert_eq!(find_line_end(&bytes), Some(at), "{bytes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plain_json_in_a_stream_is_kept_apart_whole_or_cut_into_lines() {
+        let text = "data: a\n\n{\"error\": {\n  \"code\": 429\n}}\nretry: 3\nfoo: bar\n: {comment}\n{\"last\":1}";
+        for piece in 1..=text.len() {
+            let mut parser = SseParser::new(1_000);
+            for piece in text.as_bytes().chunks(piece) {
+                parser.push(piece);
+                while parser.next_frame().expect("valid").is_some() {}
+            }
+            let stray = String::from_utf8_lossy(parser.stray()).into_owned();
+            assert_eq!(stray, "{\"error\": {\n  \"code\": 429\n}}\n{\"last\":1}");
+        }
+        let mut parser = SseParser::new(1_000);
+        parser.push("{\"x\":1}\n".repeat(1_000_000).as_bytes());
+        assert!(parser.next_frame().expect("valid").is_none());
+        assert!(parser.stray().len() <= SSE_STRAY_BYTES_MAX);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl ErrorClass {
             Self::ContentFilter => "change the input",
             Self::Network => "check the route's base_url and the network",
             Self::Timeout => "check the provider, or raise the route's timeouts",
-            Self::MalformedStream => "check that base_url names a Responses API server",
+            Self::MalformedStream => "check that base_url names a server of the route's driver",
             Self::Cancelled => "none needed",
         }
     }
@@ -165,39 +165,77 @@ impl From<NetError> for ProviderError {
     }
 }
 
-/// The parts of a vendor's error object that may be shown.
+/// The parts of a vendor's error object that may be shown or decide something.
 #[derive(Debug, Default)]
 pub(super) struct VendorError {
     pub code: Option<String>,
     pub kind: Option<String>,
     pub param: Option<String>,
+    /// OpenRouter's `metadata.error_type`, Google's `ErrorInfo.reason`.
+    pub reason: Option<String>,
+    /// An HTTP status within the object: OpenRouter, Google, llama.cpp.
+    pub status: Option<u16>,
+    /// Google's `RetryInfo`, in milliseconds.
+    pub retry_ms: Option<u64>,
     /// Whether the free text speaks of the context length; local servers have no code for it.
     pub mentions_context: bool,
 }
 
+/// What vendors say about a conversation that is too long, in lower case.
+const CONTEXT_PHRASES: [&str; 7] = [
+    "context length",
+    "context window",
+    "context size",
+    "context limit",
+    "prompt is too long",
+    "maximum prompt length",
+    "input token count",
+];
+
 impl VendorError {
-    /// Reads `{"code","type","param","message"}`.
-    pub(super) fn from_object(object: &Value) -> Self {
-        let token = |key: &str| object.get(key).and_then(Value::as_str).and_then(safe_token);
-        let message = object.get("message").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
-        let mentions_context =
-            ["context length", "context window", "context size"].iter().any(|it| message.contains(it));
-        Self { code: token("code"), kind: token("type"), param: token("param"), mentions_context }
+    /// Reads an error object of any vendor; a text stands for its message.
+    pub(super) fn from_value(value: &Value) -> Self {
+        if let Value::String(message) = value {
+            return Self { mentions_context: mentions_context(message), ..Self::default() };
+        }
+        let token = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).and_then(safe_token);
+        let details = value.get("details").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let detail = |key: &str| details.iter().find_map(|detail| detail.get(key).and_then(Value::as_str));
+        // A day's allowance does not come back within any wait of ours.
+        let is_daily = details.iter().any(|detail| {
+            let violations = detail.get("violations").and_then(Value::as_array);
+            violations
+                .into_iter()
+                .flatten()
+                .any(|it| it.get("quotaId").and_then(Value::as_str).is_some_and(|id| id.contains("PerDay")))
+        });
+        let reason = token("/metadata/error_type").or_else(|| detail("reason").and_then(safe_token));
+        let message = value.get("message").and_then(Value::as_str).unwrap_or_default();
+        Self {
+            code: token("/details/error_code").or_else(|| token("/code")),
+            kind: token("/type").or_else(|| token("/status")),
+            param: token("/param"),
+            reason: if is_daily { Some(DAILY_QUOTA.to_string()) } else { reason },
+            status: value.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok()),
+            retry_ms: detail("retryDelay").and_then(retry::duration_ms),
+            mentions_context: mentions_context(message),
+        }
     }
 
-    /// Reads an error body: `{"error":{…}}`, or the object itself.
+    /// Reads an error body: `{"error":{…}}`, a list of such, or the object itself.
     pub(super) fn from_body(body: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(body).unwrap_or_default();
-        Self::from_object(value.get("error").filter(|inner| inner.is_object()).unwrap_or(&value))
+        let value = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
+        Self::from_value(value.get("error").filter(|inner| inner.is_object() || inner.is_string()).unwrap_or(value))
     }
 
-    fn is_any(&self, names: &[&str]) -> bool {
-        [&self.code, &self.kind].into_iter().flatten().any(|name| names.contains(&name.as_str()))
+    fn names(&self) -> impl Iterator<Item = &str> {
+        [&self.code, &self.reason, &self.kind].into_iter().flatten().map(String::as_str)
     }
 
-    /// Class by vendor code alone, where the code is decisive whatever the status.
+    /// Class by the vendor's names alone, where they are decisive whatever the status.
     fn class(&self) -> Option<ErrorClass> {
-        const QUOTA: [&str; 7] = [
+        const QUOTA: [&str; 13] = [
             "insufficient_quota",
             "billing_error",
             "credit_balance_exhausted",
@@ -205,14 +243,44 @@ impl VendorError {
             "organization_spend_limit_exceeded",
             "organization_usage_limit_exceeded",
             "billing_hard_limit_reached",
+            "enforced_spend_limit_reached",
+            "contract_spend_limit_reached",
+            "linked_organization_billing_unavailable",
+            "linked_organization_spend_limit_reached",
+            "payment_required",
+            DAILY_QUOTA,
         ];
-        const RATE: [&str; 3] = ["rate_limit_exceeded", "slow_down", "rate_limit_error"];
-        const OVERLOAD: [&str; 5] =
-            ["server_error", "server_is_overloaded", "overloaded_error", "api_error", "vector_store_timeout"];
-        const CONTEXT: [&str; 2] = ["context_length_exceeded", "context_window_exceeded"];
-        const FILTER: [&str; 4] =
-            ["content_filter", "content_policy_violation", "bio_policy", "misalignment_policy_violation"];
-        const AUTH: [&str; 3] = ["invalid_api_key", "authentication_error", "permission_error"];
+        const RATE: [&str; 5] =
+            ["rate_limit_exceeded", "slow_down", "rate_limit_error", "ramp_limit_exceeded", "resource_exhausted"];
+        const OVERLOAD: [&str; 14] = [
+            "server_error",
+            "server_is_overloaded",
+            "overloaded_error",
+            "api_error",
+            "timeout_error",
+            "vector_store_timeout",
+            "compaction_unavailable",
+            "provider_overloaded",
+            "provider_unavailable",
+            "server",
+            "timeout",
+            "unavailable",
+            "internal",
+            "deadline_exceeded",
+        ];
+        const CONTEXT: [&str; 4] =
+            ["context_length_exceeded", "context_window_exceeded", "exceed_context_size_error", "token_limit_exceeded"];
+        const FILTER: [&str; 5] =
+            ["content_filter", "content_policy_violation", "bio_policy", "misalignment_policy_violation", "refusal"];
+        const AUTH: [&str; 7] = [
+            "invalid_api_key",
+            "api_key_invalid",
+            "authentication_error",
+            "authentication",
+            "unauthenticated",
+            "permission_error",
+            "permission_denied",
+        ];
         let table = [
             (ErrorClass::Quota, &QUOTA[..]),
             (ErrorClass::ContextTooLong, &CONTEXT[..]),
@@ -221,11 +289,12 @@ impl VendorError {
             (ErrorClass::RateLimit, &RATE[..]),
             (ErrorClass::Overload, &OVERLOAD[..]),
         ];
-        table.iter().find(|(_, names)| self.is_any(names)).map(|(class, _)| *class)
+        let is_named = |names: &[&str]| self.names().any(|name| names.contains(&name));
+        table.iter().find(|(_, names)| is_named(names)).map(|(class, _)| *class)
     }
 
     fn name(&self) -> Option<String> {
-        self.code.clone().or_else(|| self.kind.clone())
+        self.names().next().map(str::to_string)
     }
 
     fn describe(&self, what: &str) -> String {
@@ -236,14 +305,22 @@ impl VendorError {
     }
 }
 
+/// Our name for Google's quota of a day.
+const DAILY_QUOTA: &str = "daily_quota";
+
+fn mentions_context(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    CONTEXT_PHRASES.iter().any(|phrase| message.contains(phrase))
+}
+
 /// Lets through what looks like a name (`rate_limit_exceeded`, `input[0].text`) and nothing that could be a key:
-/// lower case only, few digits, no dashes.
+/// lower case only, few digits, no dashes. Google's names are words in capitals, and become lower case.
 fn safe_token(raw: &str) -> Option<String> {
-    let is_name = !raw.is_empty()
-        && raw.len() <= PROVIDER_ERROR_TOKEN_BYTES_MAX
-        && raw.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.[]".contains(&b))
+    let is_words = raw.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    let is_name = raw.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.[]".contains(&b))
         && raw.bytes().filter(u8::is_ascii_digit).count() <= 6;
-    is_name.then(|| raw.to_string())
+    let fits = !raw.is_empty() && raw.len() <= PROVIDER_ERROR_TOKEN_BYTES_MAX;
+    (fits && (is_name || is_words)).then(|| raw.to_ascii_lowercase())
 }
 
 fn default_retry(class: ErrorClass) -> Retry {
@@ -270,21 +347,15 @@ pub(super) fn from_http<'h>(
     now_ms: u64,
 ) -> ProviderError {
     let vendor = VendorError::from_body(body);
-    let by_status = match status {
-        300..=399 => {
-            let message = "the provider answered with a redirect, which is not followed";
-            return ProviderError {
-                http_status: Some(status),
-                ..ProviderError::new(ErrorClass::InvalidRequest, Retry::Never, "redirect_refused", message)
-            };
-        }
-        401 | 403 => ErrorClass::Auth,
-        402 => ErrorClass::Quota,
-        429 => ErrorClass::RateLimit,
-        408 | 409 | 500..=599 => ErrorClass::Overload,
-        400 | 413 | 422 if vendor.mentions_context => ErrorClass::ContextTooLong,
-        400..=499 => ErrorClass::InvalidRequest,
-        _ => ErrorClass::MalformedStream,
+    if (300..=399).contains(&status) {
+        let message = "the provider answered with a redirect, which is not followed";
+        let error = ProviderError::new(ErrorClass::InvalidRequest, Retry::Never, "redirect_refused", message);
+        return ProviderError { http_status: Some(status), ..error };
+    }
+    let by_status = match class_of_status(status) {
+        Some(ErrorClass::InvalidRequest) if vendor.mentions_context => ErrorClass::ContextTooLong,
+        Some(class) => class,
+        None => ErrorClass::MalformedStream,
     };
     // A proxy's 401 or 429 with an unrelated code stays what its status says, except where money or context
     // decides; otherwise the vendor's own code is more precise than the status.
@@ -296,7 +367,7 @@ pub(super) fn from_http<'h>(
     let retry = match (header("x-should-retry"), default_retry(class)) {
         (Some("false"), _) => Retry::Never,
         (Some("true"), Retry::Never) | (_, Retry::Backoff) => {
-            retry::hint_ms(&header, now_ms).map_or(Retry::Backoff, Retry::After)
+            retry::hint_ms(&header, now_ms).or(vendor.retry_ms).map_or(Retry::Backoff, Retry::After)
         }
         (_, retry) => retry,
     };
@@ -304,17 +375,40 @@ pub(super) fn from_http<'h>(
     ProviderError { class, retry, http_status: Some(status), code: vendor.name(), message }
 }
 
+fn class_of_status(status: u16) -> Option<ErrorClass> {
+    match status {
+        401 | 403 => Some(ErrorClass::Auth),
+        402 => Some(ErrorClass::Quota),
+        429 => Some(ErrorClass::RateLimit),
+        408 | 409 | 500..=599 => Some(ErrorClass::Overload),
+        400..=499 => Some(ErrorClass::InvalidRequest),
+        _ => None,
+    }
+}
+
 /// Names an error object that came inside a stream.
 pub(super) fn from_stream(vendor: &VendorError) -> ProviderError {
-    let class = match vendor.class() {
+    let class = match vendor.class().or(vendor.status.and_then(class_of_status)) {
+        Some(ErrorClass::InvalidRequest) | None if vendor.mentions_context => ErrorClass::ContextTooLong,
         Some(class) => class,
-        None if vendor.mentions_context => ErrorClass::ContextTooLong,
-        // An error without a code is the server's own; with one it is about our request.
+        // An error without a name is the server's own; with one it is about our request.
         None if vendor.name().is_none() => ErrorClass::Overload,
         None => ErrorClass::InvalidRequest,
     };
+    let retry = match default_retry(class) {
+        Retry::Backoff => vendor.retry_ms.map_or(Retry::Backoff, Retry::After),
+        retry => retry,
+    };
     let message = vendor.describe("the provider failed while answering");
-    ProviderError { class, retry: default_retry(class), http_status: Some(200), code: vendor.name(), message }
+    ProviderError { class, retry, http_status: Some(200), code: vendor.name(), message }
+}
+
+/// The failure that a server reported as plain JSON where an event was due, if the text is one.
+pub(super) fn from_stray_text(text: &[u8]) -> Option<ProviderError> {
+    let value = serde_json::Deserializer::from_slice(text).into_iter::<Value>().next()?.ok()?;
+    let value = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
+    let error = value.get("error").filter(|error| error.is_object() || error.is_string())?;
+    Some(from_stream(&VendorError::from_value(error)))
 }
 
 #[cfg(test)]
@@ -331,6 +425,14 @@ mod tests {
         use ErrorClass::*;
         let code = |code: &str| format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#);
         let kind = |kind: &str| format!(r#"{{"error":{{"type":"{kind}","code":null}}}}"#);
+        let message = |text: &str| serde_json::json!({"error": {"message": text}}).to_string();
+        let detail =
+            |code: &str| format!(r#"{{"type":"error","error":{{"type":"x","details":{{"error_code":"{code}"}}}}}}"#);
+        let google = |status: &str, detail: &str| {
+            format!(r#"{{"error":{{"code":429,"message":"m","status":"{status}","details":[{{}},{detail}]}}}}"#)
+        };
+        let openrouter =
+            |kind: &str| format!(r#"{{"error":{{"code":403,"message":"m","metadata":{{"error_type":"{kind}"}}}}}}"#);
         let cases = [
             (401, code("invalid_api_key"), Auth, Retry::Never),
             (403, String::new(), Auth, Retry::Never),
@@ -352,6 +454,37 @@ mod tests {
             (503, code("server_is_overloaded"), Overload, Retry::Backoff),
             (529, String::new(), Overload, Retry::Backoff),
             (204, String::new(), MalformedStream, Retry::Backoff),
+            (429, detail("enforced_spend_limit_reached"), Quota, Retry::Never),
+            (429, detail("ramp_limit_exceeded"), RateLimit, Retry::Backoff),
+            (529, detail("compaction_unavailable"), Overload, Retry::Backoff),
+            (402, detail("linked_organization_spend_limit_reached"), Quota, Retry::Never),
+            (400, message("prompt is too long: 9 tokens > 8 maximum"), ContextTooLong, Retry::Never),
+            (
+                400,
+                message("input length and `max_tokens` exceed context limit: 9 + 8 > 9"),
+                ContextTooLong,
+                Retry::Never,
+            ),
+            (400, message("The input token count (9) exceeds the maximum"), ContextTooLong, Retry::Never),
+            (400, google("INVALID_ARGUMENT", r#"{"reason":"API_KEY_INVALID"}"#), Auth, Retry::Never),
+            (400, google("INVALID_ARGUMENT", "{}"), InvalidRequest, Retry::Never),
+            (400, google("FAILED_PRECONDITION", "{}"), InvalidRequest, Retry::Never),
+            (429, google("RESOURCE_EXHAUSTED", r#"{"retryDelay":"12s"}"#), RateLimit, Retry::After(12_000)),
+            (429, google("RESOURCE_EXHAUSTED", r#"{"retryDelay":"0.25s"}"#), RateLimit, Retry::After(250)),
+            (
+                429,
+                google("RESOURCE_EXHAUSTED", r#"{"violations":[{"quotaId":"RequestsPerDay"}]}"#),
+                Quota,
+                Retry::Never,
+            ),
+            (503, google("UNAVAILABLE", "{}"), Overload, Retry::Backoff),
+            (403, openrouter("content_policy_violation"), ContentFilter, Retry::Never),
+            (400, openrouter("context_length_exceeded"), ContextTooLong, Retry::Never),
+            (502, openrouter("provider_unavailable"), Overload, Retry::Backoff),
+            (524, openrouter("timeout"), Overload, Retry::Backoff),
+            (400, kind("exceed_context_size_error"), ContextTooLong, Retry::Never),
+            (400, r#"{"error":"the context window is full"}"#.to_string(), ContextTooLong, Retry::Never),
+            (429, format!("[{}]", google("RESOURCE_EXHAUSTED", "{}")), RateLimit, Retry::Backoff),
         ];
         for (status, body, class, retry) in cases {
             let error = http(status, &[], &body);
@@ -370,11 +503,25 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_in_plain_text_is_recognised_and_other_text_is_not() {
+        let class = |text: &str| from_stray_text(text.as_bytes()).map(|error| error.class);
+        let google = "{\n \"error\": {\n  \"code\": 503, \"status\": \"UNAVAILABLE\"}\n}\n\n";
+        assert_eq!(class(google), Some(ErrorClass::Overload));
+        assert_eq!(class(&format!("[{google}\n")), None);
+        assert_eq!(class(&format!("[{google}]")), Some(ErrorClass::Overload));
+        assert_eq!(class(r#"{"error":{"code":429}}{"more":1}"#), Some(ErrorClass::RateLimit));
+        assert_eq!(class(r#"{"error":"busy"}"#), Some(ErrorClass::Overload));
+        for text in ["", "{", "{}", "[]", "data", r#"{"error":null}"#, r#"{"error":5}"#] {
+            assert_eq!(class(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn nothing_that_could_be_a_key_or_a_prompt_comes_out_of_a_vendors_error() {
         for secret in ["sk-proj-AbCd1234", "SGVsbG8", "4f5a6b7c8d9e0f1a", "two words", &"x".repeat(65), "a\nb"] {
             let object = serde_json::json!({"code": secret, "type": secret, "param": secret, "message": secret});
             let body = serde_json::json!({ "error": object }).to_string();
-            for error in [http(400, &[], &body), from_stream(&VendorError::from_object(&object))] {
+            for error in [http(400, &[], &body), from_stream(&VendorError::from_value(&object))] {
                 let shown = format!("{error} {error:?}");
                 assert!(!shown.contains(secret), "{shown}");
             }

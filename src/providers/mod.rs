@@ -3,7 +3,16 @@
 //! May touch: the network through `net` only.
 //! Never: stores anything, waits between attempts, or resolves a credential; the engine does these.
 
+mod anthropic;
+mod anthropic_models;
+mod anthropic_stream;
+mod chat;
+mod chat_stream;
+mod driver;
 mod error;
+mod exchange;
+mod google;
+mod google_stream;
 mod message;
 mod openai;
 mod openai_stream;
@@ -11,11 +20,19 @@ mod retry;
 mod routes;
 mod routes_file;
 mod routes_rules;
+mod schema;
+mod stream;
+mod wire;
 
+pub use driver::Driver;
 pub use error::{ErrorClass, ProviderError, Retry};
-pub use message::{Message, Origin, Stop, ToolCall, TurnEvent, TurnOutcome, TurnRequest, Usage};
-pub use openai::{Attempt, Exchange, PreparedTurn, Turn, run_turn};
+pub use exchange::{Attempt, Exchange, PreparedTurn, Turn, run_turn};
+pub use message::{
+    Effort, InputPart, Message, Origin, OutputSchema, Reasoning, Stop, ToolCall, ToolChoice, ToolResult, ToolSpec,
+    TurnEvent, TurnOptions, TurnOutcome, TurnRequest, Usage,
+};
 pub use retry::retry_delay_ms;
 pub use routes::{
-    Capabilities, Diagnostic, Driver, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,
+    Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,
 };
+pub use stream::StreamReader;

@@ -13,6 +13,8 @@ use crate::limits::PROVIDER_ITEMS_MAX;
 
 use super::error::{self, ErrorClass, ProviderError, Retry, VendorError};
 use super::message::{Stop, ToolCall, TurnEvent, TurnOutcome, Usage};
+use super::stream::{Collect, OnEvent};
+use super::wire::{on_one_line, read, unreadable};
 
 /// An event with its parts unread, so that an unknown event cannot fail on a part of an unexpected type.
 #[derive(Deserialize)]
@@ -71,7 +73,7 @@ struct ContentPart<'a> {
 
 /// What has come so far.
 #[derive(Default)]
-pub(super) struct Collector {
+pub(super) struct ResponsesCollector {
     started: bool,
     /// Finished items by output index; indexes may have gaps.
     items: BTreeMap<u64, Box<RawValue>>,
@@ -84,21 +86,8 @@ pub(super) struct Collector {
 /// Between two messages of one answer.
 const MESSAGE_SEPARATOR: &str = "\n\n";
 
-fn unreadable(what: &str) -> ProviderError {
-    ProviderError::malformed(format!("the stream holds {what} that cannot be read"))
-}
-
-fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue, what: &str) -> Result<T, ProviderError> {
-    serde_json::from_str(raw.get()).map_err(|_| unreadable(what))
-}
-
-impl Collector {
-    /// Takes one event; gives the outcome at the terminal one.
-    pub(super) fn frame(
-        &mut self,
-        data: &str,
-        on_event: &mut dyn FnMut(TurnEvent<'_>),
-    ) -> Result<Option<TurnOutcome>, ProviderError> {
+impl Collect for ResponsesCollector {
+    fn frame(&mut self, data: &str, on_event: OnEvent<'_>) -> Result<Option<TurnOutcome>, ProviderError> {
         if data.trim().is_empty() {
             return Ok(None);
         }
@@ -112,6 +101,11 @@ impl Collector {
         }
         match kind.as_deref() {
             Some("response.output_text.delta" | "response.refusal.delta") => self.text_delta(&event, on_event)?,
+            Some("response.reasoning_summary_text.delta" | "response.reasoning_text.delta") => {
+                if let Some(delta) = event.delta.and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok()) {
+                    on_event(TurnEvent::ReasoningDelta(&delta));
+                }
+            }
             Some("response.output_item.done") => self.item_done(&event)?,
             Some("response.completed") => return self.finish(&event, Stop::Done).map(Some),
             Some("response.incomplete") => return self.finish_incomplete(&event).map(Some),
@@ -122,8 +116,10 @@ impl Collector {
         }
         Ok(None)
     }
+}
 
-    fn text_delta(&mut self, event: &Event<'_>, on_event: &mut dyn FnMut(TurnEvent<'_>)) -> Result<(), ProviderError> {
+impl ResponsesCollector {
+    fn text_delta(&mut self, event: &Event<'_>, on_event: OnEvent<'_>) -> Result<(), ProviderError> {
         let delta: Cow<'_, str> = read(event.delta.ok_or_else(|| unreadable("a text delta"))?, "a text delta")?;
         let index = event.output_index.and_then(|raw| serde_json::from_str(raw.get()).ok());
         if self.preview_index.is_some() && self.preview_index != index {
@@ -226,6 +222,7 @@ fn usage(object: &Value) -> Usage {
     Usage {
         input_tokens: at("/input_tokens"),
         cached_input_tokens: at("/input_tokens_details/cached_tokens"),
+        cache_write_tokens: at("/input_tokens_details/cache_write_tokens"),
         output_tokens: at("/output_tokens"),
         reasoning_tokens: at("/output_tokens_details/reasoning_tokens"),
     }
@@ -233,7 +230,7 @@ fn usage(object: &Value) -> Usage {
 
 fn failed(event: &Event<'_>) -> ProviderError {
     match terminal_response(event) {
-        Ok(response) => error::from_stream(&VendorError::from_object(&response.error.unwrap_or_default())),
+        Ok(response) => error::from_stream(&VendorError::from_value(&response.error.unwrap_or_default())),
         Err(error) => error,
     }
 }
@@ -242,26 +239,16 @@ fn failed(event: &Event<'_>) -> ProviderError {
 fn stream_error(event: &Event<'_>, data: &str) -> ProviderError {
     let nested: Option<Value> = event.error.and_then(|raw| serde_json::from_str(raw.get()).ok());
     match nested.filter(Value::is_object) {
-        Some(object) => error::from_stream(&VendorError::from_object(&object)),
+        Some(object) => error::from_stream(&VendorError::from_value(&object)),
         None => {
             let mut flat: Value = serde_json::from_str(data).unwrap_or_default();
             // Here `type` is the event's, not the error's.
             if let Some(fields) = flat.as_object_mut() {
                 fields.remove("type");
             }
-            error::from_stream(&VendorError::from_object(&flat))
+            error::from_stream(&VendorError::from_value(&flat))
         }
     }
-}
-
-/// The same JSON without line ends, which would break a journal line. Inside strings JSON has none, so only
-/// blanks between tokens change.
-fn on_one_line(raw: &RawValue) -> Box<RawValue> {
-    if !raw.get().contains(['\n', '\r']) {
-        return raw.to_owned();
-    }
-    let text = raw.get().replace(['\n', '\r'], " ");
-    RawValue::from_string(text).expect("JSON with other blanks is JSON")
 }
 
 #[cfg(test)]
@@ -269,7 +256,7 @@ mod tests {
     use super::*;
 
     fn fold(frames: &[&str]) -> Result<Option<(TurnOutcome, String)>, ProviderError> {
-        let mut collector = Collector::default();
+        let mut collector = ResponsesCollector::default();
         let mut preview = String::new();
         for frame in frames {
             let outcome = collector.frame(frame, &mut |event| {
@@ -364,9 +351,15 @@ mod tests {
     fn usage_refusal_and_length_are_told_apart() {
         let turn = outcome(&[
             r#"{"type":"response.output_item.done","item":{"type":"message","content":[{"type":"refusal","refusal":"no"}]}}"#,
-            r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":2}}}}"#,
+            r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4,"cache_write_tokens":3},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":2}}}}"#,
         ]);
-        let usage = Usage { input_tokens: 9, cached_input_tokens: 4, output_tokens: 7, reasoning_tokens: 2 };
+        let usage = Usage {
+            input_tokens: 9,
+            cached_input_tokens: 4,
+            cache_write_tokens: 3,
+            output_tokens: 7,
+            reasoning_tokens: 2,
+        };
         assert_eq!((turn.text.as_str(), turn.stop, turn.usage), ("no", Stop::Refusal, Some(usage)));
         let cut = outcome(&[
             r#"{"type":"response.incomplete","response":{"incomplete_details":{"reason":"max_output_tokens"}}}"#,

@@ -50,6 +50,12 @@ pub(super) fn hint_ms<'h>(header: &impl Fn(&str) -> Option<&'h str>, now_ms: u64
     (ms > 0.0).then_some(ms.ceil() as u64)
 }
 
+/// Milliseconds of a duration as Google writes it, `12s` or `0.5s`; zero is no hint.
+pub(super) fn duration_ms(text: &str) -> Option<u64> {
+    let seconds: f64 = text.strip_suffix('s')?.parse().ok()?;
+    (seconds > 0.0 && seconds.is_finite()).then_some((seconds * 1_000.0).ceil() as u64)
+}
+
 /// Unix milliseconds of `Sun, 06 Nov 1994 08:49:37 GMT`, the only form that servers may send today.
 fn http_date_ms(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

@@ -18,6 +18,7 @@ use crate::limits::ROUTES_FILE_BYTES_MAX;
 use crate::net::{BaseUrl, Target, Timeouts};
 use crate::secret::Secret;
 
+use super::driver::Driver;
 use super::routes_file::{Place, RawRoutes, RawTable};
 use super::routes_rules::{Environment, Findings, is_model_name, resolve_route};
 
@@ -97,44 +98,6 @@ impl fmt::Display for RoutesError {
 
 impl std::error::Error for RoutesError {}
 
-/// Which API a route speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Driver {
-    /// OpenAI Responses, and servers compatible with it.
-    Openai,
-}
-
-impl Driver {
-    /// The name used in routes files and views.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Openai => "openai",
-        }
-    }
-
-    /// Whether `model` belongs to the vendor's own model family.
-    pub(super) fn has_in_family(self, model: &str) -> bool {
-        const PREFIXES: [&str; 5] = ["gpt-", "chatgpt-", "codex-", "computer-use-", "ft:gpt-"];
-        let is_o_series = || model.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-        match self {
-            Self::Openai => PREFIXES.iter().any(|prefix| model.starts_with(prefix)) || is_o_series(),
-        }
-    }
-
-    pub(super) fn base_url(self) -> BaseUrl {
-        match self {
-            Self::Openai => BaseUrl::parse("https://api.openai.com/v1").expect("the vendor's URL is well-formed"),
-        }
-    }
-
-    pub(super) fn endpoint(self) -> &'static str {
-        match self {
-            Self::Openai => "/responses",
-        }
-    }
-}
-
 /// Which model names a route accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,18 +131,18 @@ impl Capabilities {
     /// Version of the capability fields, as told by `/v1/capabilities`.
     pub const MATRIX_VERSION: u32 = 2;
 
-    /// The driver's own abilities, each of which the file can take away. The only driver has all of them, so
-    /// an override to `true` never promises too much.
-    pub(super) fn resolve(raw: &RawTable) -> Self {
-        let flag = |key| raw.flag(key).unwrap_or(true);
+    /// The driver's own abilities, each of which the file can take away and none of which it can add.
+    pub(super) fn resolve(driver: Driver, raw: &RawTable) -> Self {
+        let abilities = driver.abilities();
+        let flag = |index: usize, key| abilities[index] && raw.flag(key).unwrap_or(true);
         Self {
             matrix_version: Self::MATRIX_VERSION,
-            multimodal_input: flag("multimodal_input"),
-            native_web_search: flag("native_web_search"),
-            image_generation: flag("image_generation"),
-            image_edit: flag("image_edit"),
-            audio_generation: flag("audio_generation"),
-            transcription: flag("transcription"),
+            multimodal_input: flag(0, "multimodal_input"),
+            native_web_search: flag(1, "native_web_search"),
+            image_generation: flag(2, "image_generation"),
+            image_edit: flag(3, "image_edit"),
+            audio_generation: flag(4, "audio_generation"),
+            transcription: flag(5, "transcription"),
         }
     }
 }
@@ -214,6 +177,8 @@ pub struct Route {
     pub organization: Option<String>,
     /// `OpenAI-Project`.
     pub project: Option<String>,
+    /// `anthropic-version`; the driver's own when the file names none.
+    pub anthropic_version: Option<String>,
     /// What it can do beside text and tools.
     pub capabilities: Capabilities,
     /// Limits of time of one attempt.
@@ -222,7 +187,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// The address of the turn endpoint.
+    /// The address of the turn endpoint for the default model.
     pub fn target(&self) -> &Target {
         &self.target
     }

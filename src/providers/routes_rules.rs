@@ -16,7 +16,8 @@ use crate::limits::{
 use crate::net::{BaseUrl, Timeouts};
 use crate::secret::Secret;
 
-use super::routes::{Capabilities, Diagnostic, Driver, ModelSupport, Route, RouteCredential, Severity};
+use super::driver::Driver;
+use super::routes::{Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Severity};
 use super::routes_file::{At, Place, RawTable, nearest};
 
 /// Reads an environment variable.
@@ -65,12 +66,12 @@ pub(super) fn resolve_route(
         return None;
     }
     let driver = resolve_driver(id.place, raw, findings)?;
-    let foreign = ["anthropic_auth_source", "anthropic_credentials_file", "anthropic_version"];
-    for key in foreign.into_iter().filter_map(|key| raw.text(key)) {
+    for key in foreign_keys(driver).filter_map(|key| raw.text(key)) {
         let message = "this key belongs to another driver; next: remove it or change `driver`";
         findings.error("key_of_other_driver", key.place, message);
     }
     let model_support = match raw.text("model_support").map(|at| (at.value.to_string(), at.place)) {
+        None if driver == Driver::OpenaiCompatible => ModelSupport::Any,
         None => ModelSupport::Family,
         Some((value, _)) if value == "family" => ModelSupport::Family,
         Some((value, _)) if value == "any" => ModelSupport::Any,
@@ -106,19 +107,23 @@ pub(super) fn resolve_route(
         }
     };
     let base_url = match raw.text("base_url") {
-        None => driver.base_url(),
-        Some(url) => BaseUrl::parse(url.value).unwrap_or_else(|error| {
-            findings.error("base_url_invalid", url.place, &format!("`base_url`: {error}"));
-            driver.base_url()
+        None => driver.base_url().or_else(|| {
+            let message = "a gateway has no default address; next: write `base_url`, for example \
+                           \"http://127.0.0.1:8000/v1\"";
+            findings.error("base_url_missing", id.place, message);
+            None
         }),
-    };
+        Some(url) => BaseUrl::parse(url.value)
+            .inspect_err(|error| findings.error("base_url_invalid", url.place, &format!("`base_url`: {error}")))
+            .ok(),
+    }?;
     let credential = resolve_credential(id.place, raw, &base_url, environment, findings);
     let organization = resolve_label(raw, ["organization", "organization_env"], environment, findings);
     let project = resolve_label(raw, ["project", "project_env"], environment, findings);
     let timeouts = resolve_timeouts(raw, findings);
-    let capabilities = Capabilities::resolve(raw);
-    let suffix = if base_url.path().ends_with(driver.endpoint()) { "" } else { driver.endpoint() };
-    let target = base_url.target(suffix);
+    let anthropic_version = resolve_label(raw, ["anthropic_version", ""], environment, findings);
+    let capabilities = Capabilities::resolve(driver, raw);
+    let target = driver.target(&base_url, &default_model);
     let id = name.clone();
     Some(Route {
         id,
@@ -129,30 +134,40 @@ pub(super) fn resolve_route(
         base_url,
         organization,
         project,
+        anthropic_version,
         capabilities,
         timeouts,
         target,
     })
 }
 
+/// Keys that mean something to other drivers only.
+fn foreign_keys(driver: Driver) -> impl Iterator<Item = &'static str> {
+    const OWNED: [(Driver, &[&str]); 2] = [
+        (
+            Driver::Openai,
+            &["organization", "organization_env", "project", "project_env", "openai_auth_source", "openai_auth_file"],
+        ),
+        (Driver::Anthropic, &["anthropic_auth_source", "anthropic_credentials_file", "anthropic_version"]),
+    ];
+    OWNED.into_iter().filter(move |(owner, _)| *owner != driver).flat_map(|(_, keys)| keys.iter().copied())
+}
+
+fn driver_names() -> String {
+    Driver::ALL.map(|driver| format!("\"{}\"", driver.as_str())).join(", ")
+}
+
 fn resolve_driver(id: Place, raw: &RawTable, findings: &mut Findings) -> Option<Driver> {
-    const OTHERS: [&str; 4] = ["anthropic", "google", "openrouter", "xai"];
     let Some(driver) = raw.text("driver") else {
-        findings.error("driver_missing", id, "`driver` is required; next: write `driver = \"openai\"`");
+        findings.error("driver_missing", id, &format!("`driver` is required; next: name one of {}", driver_names()));
         return None;
     };
-    if driver.value == Driver::Openai.as_str() {
-        return Some(Driver::Openai);
+    if let Some(driver) = Driver::parse(driver.value) {
+        return Some(driver);
     }
-    let message = match OTHERS.iter().find(|other| **other == driver.value) {
-        Some(other) => format!(
-            "driver \"{other}\" is not part of this version; next: use \"openai\", with `base_url` for a \
-             compatible gateway"
-        ),
-        None => match nearest(driver.value, ["openai"].into_iter()) {
-            Some(name) => format!("unknown driver; next: did you mean \"{name}\"?"),
-            None => "unknown driver; next: write `driver = \"openai\"`".to_string(),
-        },
+    let message = match nearest(driver.value, Driver::ALL.into_iter().map(Driver::as_str)) {
+        Some(name) => format!("unknown driver; next: did you mean \"{name}\"?"),
+        None => format!("unknown driver; next: name one of {}", driver_names()),
     };
     findings.error("driver_unsupported", driver.place, &message);
     None

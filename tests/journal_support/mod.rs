@@ -131,6 +131,7 @@ pub fn draft(seq: Seq, body_bytes: usize) -> Draft {
         session_prev: seq.saturating_sub(1),
         run_prev: 0,
         run_first: 3,
+        by: None,
         body: format!("{{\"n\":{seq},\"text\":\"{}\"}}", "x".repeat(body_bytes)).into_bytes(),
     }
 }

@@ -116,6 +116,7 @@ impl MemoryLog {
             session_prev,
             run_prev,
             run_first,
+            by: None,
             body: serde_json::value::RawValue::from_string(body.to_string()).expect("a JSON body"),
             batch: None,
         };

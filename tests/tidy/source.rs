@@ -60,10 +60,12 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     paths.sort();
     for path in paths {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        // `.git` is a file in a linked work tree.
+        if name == "target" || name == ".git" || name == ".kheish-daemon" {
+            continue;
+        }
         if path.is_dir() {
-            if name != "target" && name != ".git" && name != ".kheish-daemon" {
-                found.extend(files_below(&path));
-            }
+            found.extend(files_below(&path));
         } else {
             found.push(path);
         }

@@ -66,6 +66,13 @@ impl fmt::Debug for TokenDigest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 4]);
 
+impl Fingerprint {
+    /// The four bytes.
+    pub fn bytes(self) -> [u8; 4] {
+        self.0
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&to_hex(&self.0))

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Transcript, assemble};
+use super::{Context, assemble};
 use crate::audit::key::SigningKey;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::fake_disk::FakeDisk;
 use crate::journal::{Draft, Journal, Options, Reader, RecordRef, Restore};
 use crate::limits::{CONTEXT_BYTES_MAX, CONTEXT_RUNS_MAX, CONTEXT_WALK_RECORDS_MAX};
+use crate::providers::InputPart;
 use crate::providers::{Message, Origin};
 
 struct Nothing;
@@ -64,6 +65,7 @@ impl Log {
             session_prev: std::mem::replace(&mut self.session_prev, seq),
             run_prev,
             run_first,
+            by: None,
             body: serde_json::to_vec(body).unwrap(),
         });
         seq
@@ -101,7 +103,7 @@ impl Log {
     }
 
     /// What the model is asked for `run`, which is active.
-    fn assemble(&mut self, run: u32) -> Transcript {
+    fn assemble(&mut self, run: u32) -> Context {
         if !self.drafts.is_empty() {
             self.commit();
         }
@@ -111,11 +113,16 @@ impl Log {
 }
 
 /// Users as `> text`, answers as `< text items`.
-fn lines(transcript: &Transcript) -> Vec<String> {
+fn lines(transcript: &Context) -> Vec<String> {
     let main = Origin { route: "main".to_string(), model: "m".to_string() };
     let line = |message: &Message| match message {
-        Message::User { text } => format!("> {text}"),
-        Message::Assistant { text, items, origin } => {
+        Message::User { parts } => match &parts[..] {
+            [InputPart::Text(text)] => format!("> {text}"),
+            other => panic!("{other:?}"),
+        },
+        Message::ToolResults { results } => panic!("{results:?}"),
+        Message::Assistant { text, tool_calls, items, origin } => {
+            assert_eq!(tool_calls[..], []);
             assert_eq!(*origin, main);
             let items: Vec<&str> = items.iter().map(|item| item.get()).collect();
             format!("< {text} {}", items.concat())

@@ -1,0 +1,149 @@
+//! `bash`: what it shows, and that nothing of a command stays when it is over.
+
+#[path = "support/scratch.rs"]
+mod scratch;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kheish_daemon::limits::{TOOL_OUTPUT_BYTES_MAX, TOOL_OVERFLOW_BYTES_MAX};
+use kheish_daemon::tools::{self, Control, ToolOutput, Workspace};
+use scratch::Scratch;
+use serde_json::{Value, json};
+
+fn bash(root: &Path, input: Value) -> (Value, ToolOutput) {
+    let workspace = Workspace::open(root).expect("a directory");
+    let def = tools::find("bash").expect("a tool of the table");
+    let input = tools::arguments(&input.to_string()).expect("an object");
+    let output = tools::run(def, &input, &workspace, &Control::new(60_000));
+    assert!(output.content.len() <= TOOL_OUTPUT_BYTES_MAX);
+    (serde_json::from_str(&output.content).expect("JSON"), output)
+}
+
+/// Waits until no process but ours has `mark` in its command line.
+fn gone(mark: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !processes_with(mark).is_empty() {
+        assert!(Instant::now() < deadline, "still there: {:?}", processes_with(mark));
+        std::thread::yield_now();
+    }
+}
+
+fn processes_with(mark: &str) -> Vec<String> {
+    let own = std::process::id().to_string();
+    std::fs::read_dir("/proc")
+        .expect("proc")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()) && *pid != own)
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark))
+        })
+        .collect()
+}
+
+#[test]
+fn a_command_gives_its_output_code_and_directory() {
+    let scratch = Scratch::new("shell_plain");
+    std::fs::create_dir(scratch.path().join("sub dir")).unwrap();
+    let (content, output) = bash(
+        scratch.path(),
+        json!({"command": "pwd; cat; echo é; printf 'bad \\xff' >&2; exit 3", "workdir": "sub dir"}),
+    );
+    let duration_ms = content["duration_ms"].clone();
+    let stdout = format!("{}\né\n", scratch.path().canonicalize().unwrap().join("sub dir").display());
+    let expected = json!({
+        "command": "pwd; cat; echo é; printf 'bad \\xff' >&2; exit 3", "workdir": "sub dir", "exit_code": 3,
+        "success": false, "timed_out": false, "stdout": stdout, "stderr": "bad \u{fffd}",
+        "stdout_bytes": stdout.len(), "stderr_bytes": 5, "stdout_truncated": false, "stderr_truncated": false,
+        "duration_ms": duration_ms,
+    });
+    assert_eq!(content, expected);
+    assert!(!output.is_error && !output.truncated && output.overflow.is_none());
+    let (content, _) = bash(scratch.path(), json!({"command": "kill -9 $$"}));
+    assert_eq!(
+        (&content["exit_code"], &content["signal"], &content["success"]),
+        (&json!(null), &json!(9), &json!(false))
+    );
+    let (content, output) = bash(scratch.path(), json!({"command": "true", "workdir": "../"}));
+    assert_eq!((output.is_error, &content["code"]), (true, &json!("path_refused")));
+}
+
+#[test]
+fn a_command_sees_no_variable_and_no_descriptor_of_ours() {
+    let scratch = Scratch::new("shell_env");
+    let _open = std::fs::File::open(scratch.path()).unwrap();
+    let (content, _) = bash(scratch.path(), json!({"command": "env | cut -d= -f1 | sort; ls /proc/$$/fd; true"}));
+    let seen: Vec<&str> = content["stdout"].as_str().unwrap().lines().collect();
+    let expected = ["HOME", "LANG", "PATH", "PWD", "SHELL", "SHLVL", "TERM", "TMPDIR", "_", "0", "1", "2"];
+    assert_eq!(seen, expected);
+    let (content, _) = bash(
+        scratch.path(),
+        json!({"command": "(: </dev/tty) 2>/dev/null && echo terminal; ps -o sid= $$ | grep -qw $$ && echo own"}),
+    );
+    assert_eq!(content["stdout"], "own\n");
+}
+
+#[test]
+fn endless_output_costs_bounded_memory_and_keeps_both_ends() {
+    let scratch = Scratch::new("shell_output");
+    let command = "echo first; head -c 30000000 /dev/zero | tr '\\0' x; echo; echo last; echo problem >&2";
+    let (content, output) = bash(scratch.path(), json!({"command": command}));
+    assert_eq!((&content["exit_code"], &content["stdout_bytes"]), (&json!(0), &json!(30_000_012)));
+    assert_eq!((&content["stdout_truncated"], &content["stderr_truncated"]), (&json!(true), &json!(false)));
+    let stdout = content["stdout"].as_str().unwrap();
+    assert!(stdout.starts_with("first\nxxx") && stdout.ends_with("x\nlast\n"), "{}", &stdout[..20]);
+    let left_out: u64 = stdout.split("[… ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(left_out + stdout.bytes().filter(|b| *b == b'x').count() as u64 + 12, 30_000_012);
+    let overflow = String::from_utf8(output.overflow.expect("a blob")).unwrap();
+    assert!(output.truncated && overflow.len() <= TOOL_OVERFLOW_BYTES_MAX && overflow.len() > 400_000);
+    assert!(overflow.ends_with("last\n\n[standard error]\nproblem\n"));
+    // Bytes that take six each in JSON still fit.
+    let (content, _) =
+        bash(scratch.path(), json!({"command": "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2"}));
+    assert_eq!((&content["stdout_bytes"], &content["stderr_truncated"]), (&json!(1_000_000), &json!(true)));
+}
+
+#[test]
+fn a_command_that_takes_too_long_is_ended_with_what_it_said_so_far() {
+    let scratch = Scratch::new("shell_time");
+    let (content, output) = bash(
+        scratch.path(),
+        json!({"command": "trap '' TERM INT; echo begun; exec -a kheish_mark_slow sleep 1000", "timeout_ms": 300}),
+    );
+    assert_eq!(
+        (&content["timed_out"], &content["exit_code"], &content["stdout"]),
+        (&json!(true), &json!(null), &json!("begun\n"))
+    );
+    assert!(
+        output.is_error && content["error"].as_str().unwrap().starts_with("the command was ended after 300 ms; next: ")
+    );
+    gone("kheish_mark_slow");
+}
+
+#[test]
+fn what_a_finished_command_left_in_its_group_is_ended_and_does_not_delay_the_answer() {
+    let scratch = Scratch::new("shell_left");
+    let begun = Instant::now();
+    let (content, _) = bash(
+        scratch.path(),
+        json!({"command": "for n in 1 2 3; do bash -c 'trap \"\" TERM; exec -a kheish_mark_left sleep 1000' & done; echo done"}),
+    );
+    assert_eq!((&content["exit_code"], &content["stdout"]), (&json!(0), &json!("done\n")));
+    gone("kheish_mark_left");
+    // Five times the grace, the wait for killed processes and the drain.
+    assert!(begun.elapsed() < Duration::from_millis(5 * (500 + 2_000 + 200)));
+}
+
+#[test]
+fn the_time_of_a_call_is_the_asked_one_within_the_table_and_background_calls_are_the_daemons() {
+    let def = tools::find("bash").unwrap();
+    let of = |input: Value| {
+        let input = tools::arguments(&input.to_string()).unwrap();
+        (tools::timeout_ms(def, &input), tools::place(def, &input))
+    };
+    assert_eq!(of(json!({"command": "x"})), (20_000, tools::Place::Worker));
+    assert_eq!(of(json!({"command": "x", "timeout_ms": 500_000})), (180_000, tools::Place::Worker));
+    assert_eq!(of(json!({"command": "x", "timeout_ms": 500, "run_in_background": false})), (500, tools::Place::Worker));
+    assert_eq!(of(json!({"command": "x", "run_in_background": true})), (20_000, tools::Place::Daemon));
+}
