@@ -28,6 +28,8 @@ pub struct Effects {
     pub committed: Box<dyn Fn() + Send>,
     /// An active run was stopped by somebody else than its engine.
     pub stopped: Box<dyn Fn(RunId) + Send>,
+    /// A record was committed on behalf of an API caller.
+    pub acted: Box<dyn Fn(&Event) + Send>,
 }
 
 /// What the loop is made of.
@@ -205,6 +207,7 @@ impl CommitLoop {
             Ok(()) => {
                 self.view.refusing = None;
                 self.publish();
+                self.tell_acts(&events);
                 self.release(answers);
                 self.announce(&events);
             }
@@ -285,6 +288,7 @@ impl CommitLoop {
             // Also a failure: it may have poisoned the journal, which everybody must see from now on.
             self.publish();
             written?;
+            self.tell_acts(&events);
             self.announce(&events);
         }
         Ok(decision)
@@ -300,6 +304,11 @@ impl CommitLoop {
             }
         }
         answers.give();
+    }
+
+    /// Before the callers are answered: whoever records that a request was answered knows then what it committed.
+    fn tell_acts(&self, events: &[Event]) {
+        events.iter().filter(|event| event.by.is_some()).for_each(|event| (self.parts.effects.acted)(event));
     }
 
     /// Tells the others of a committed batch.
