@@ -145,6 +145,18 @@ fn withdrawing_a_question_cancels_its_run() {
 }
 
 #[test]
+fn an_approval_that_nobody_resolves_in_time_is_denied_and_the_run_goes_on() {
+    let provider = Provider::start(APPENDS);
+    let home = Home::new("expired", Some(&provider));
+    let daemon = home.serve().options(&["--approval-expires-after-s", "1"]).start();
+    daemon.create_session("s");
+    let run = daemon.submit("s", "append please");
+    assert_eq!(daemon.wait_end(&run), "completed");
+    assert!(!home.join("workspace").join("log.txt").exists());
+    assert!(provider.requests().pop().expect("asked again").1.contains("nobody allowed this call in time"));
+}
+
+#[test]
 fn a_kill_in_the_middle_of_a_tool_leaves_an_unknown_outcome_and_no_second_run() {
     let script = "[[turn]]\nmatch = \"slow\"\ntimes = 1\ntool_calls = [{ name = \"bash\", call_id = \"c1\", \
         arguments = '{\"command\":\"echo once >> count.txt; sleep 60\",\"timeout_ms\":100000}' }]\n\
@@ -171,7 +183,7 @@ fn a_kill_in_the_middle_of_a_tool_leaves_an_unknown_outcome_and_no_second_run() 
 #[test]
 fn a_cancelled_run_frees_its_engine_and_leaves_no_process_of_its_tool() {
     let script = "[default]\ntool_calls = [{ name = \"bash\", arguments = \
-        '{\"command\":\"echo $$ > pid.txt; exec sleep 600\",\"timeout_ms\":100000}' }]\n";
+        '{\"command\":\"echo $$ > pid.txt; exec sleep 6131\",\"timeout_ms\":100000}' }]\n";
     let provider = Provider::start(script);
     let home = Home::new("cancelled", Some(&provider));
     let daemon = home.start();
@@ -183,11 +195,11 @@ fn a_cancelled_run_frees_its_engine_and_leaves_no_process_of_its_tool() {
     let sleeps = || {
         let all = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
             let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-            (line == b"sleep\0600\0").then_some(())
+            (line == b"sleep\x006131\x00").then_some(())
         });
         all.count()
     };
-    assert!(sleeps() > 0);
+    eventually("the tool's process", || (sleeps() > 0).then_some(()));
     assert_eq!(daemon.post(&format!("/v1/runs/{run}/cancel"), &json!({})).json()["status"], "cancelled");
     eventually("an idle engine", || (daemon.get("/v1/status").json()["runs"]["in_hand"] == 0).then_some(()));
     eventually("the end of the tool's process", || (sleeps() == 0).then_some(()));
