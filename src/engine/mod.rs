@@ -8,6 +8,7 @@ mod compaction;
 mod context;
 mod guard;
 mod hand;
+mod live_text;
 mod permits;
 mod question;
 mod records;
