@@ -26,7 +26,7 @@ use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
-use crate::broker::{Broker, MasterKey, Store};
+use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, NoExchange, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
@@ -116,6 +116,7 @@ struct Opened {
     state: State,
     records_replayed: u64,
     store: Store,
+    broker_log: BrokerLog,
 }
 
 impl Daemon {
@@ -131,7 +132,7 @@ impl Daemon {
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store, broker_log } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -166,7 +167,9 @@ impl Daemon {
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
-        let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let (exchange, foreign) = (Arc::new(NoExchange), inline);
+        let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
+            .map_err(step("threads"))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -352,6 +355,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let root = StateRoot::open(&config.state_root, true).map_err(step("state root"))?;
     let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
     let store = Store::open(&root, master_key).map_err(step("auth store"))?;
+    let broker_log = BrokerLog::open(&root).map_err(step("broker log"))?;
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
@@ -381,7 +385,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {

@@ -324,3 +324,16 @@ pub fn set_listen_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<(
     // SAFETY: no pointers.
     check(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
 }
+
+/// Reserves disk blocks for the first `bytes` of `file` and leaves its size alone, so that later appends up to there
+/// need no space.
+pub fn reserve_blocks(file: &impl AsRawFd, bytes: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    loop {
+        // SAFETY: no pointers; the descriptor is open for as long as `file` is borrowed.
+        match check(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, length) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
+}
