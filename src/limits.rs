@@ -19,9 +19,11 @@ pub const ACTOR_JSON_BYTES_MAX: usize = 256;
 pub const ACTIONS_OPEN_MAX: usize = 256;
 /// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
 pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
-/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
-/// hold the caller for longer than two seconds.
-pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+/// Wait for the journal to take the intent of an act outside of it; then the audit file is tried.
+pub const CONTROL_JOURNAL_WAIT_MS: u64 = 1_000;
+/// Wait for the audit file to take it; then the act is refused with 503 `audit_unavailable`.
+pub const CONTROL_FILE_WAIT_MS: u64 = 800;
+const _: () = assert!(CONTROL_JOURNAL_WAIT_MS + CONTROL_FILE_WAIT_MS < 2_000, "a caller is refused within two seconds");
 
 // --- core ------------------------------------------------------------------------------------
 
@@ -312,9 +314,13 @@ pub const AUDIT_SYNC_INTERVAL_MS: u64 = 1_000;
 pub const AUDIT_RETRY_MS: u64 = 500;
 /// End of an audit file that is read at start to find the last line and its number.
 pub const AUDIT_TAIL_BYTES: u64 = 64 * 1024;
+/// Requests whose acts have their lines, remembered so that the front's own line about them is left out.
+pub const AUDIT_TOLD_REQUESTS_MAX: usize = 256;
+/// Journal read at a time to make up for lines of acts that were not written.
+pub const AUDIT_CATCH_UP_BYTES: usize = 1024 * 1024;
 /// Size at which `control-plane-auth/audit.jsonl` is rotated.
 pub const AUDIT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Rotated audit files kept beside the current one.
+/// Rotated audit files kept of each of the two books.
 pub const AUDIT_ROTATED_FILES_MAX: u32 = 7;
 /// Path or origin text in an audit or access line.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
@@ -590,8 +596,9 @@ pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
 
 // --- sandbox ---------------------------------------------------------------------------------
 
-/// Address space of one process in a worker: compilers fit, a leak ends before the host suffers.
-pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Private writable memory of one process in a worker: compilers fit, a leak ends before the host suffers. Not the
+/// address space, of which many runtimes reserve far more than they use.
+pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Open files of one process in a worker.
 pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
 /// Largest file that a worker's process can write.
@@ -600,12 +607,27 @@ pub const SANDBOX_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const SANDBOX_PROCESSES_MAX: u64 = 256;
 /// Private temp directory of a worker; it is memory.
 pub const SANDBOX_SCRATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Files and directories in the private temp directory of a worker.
+pub const SANDBOX_SCRATCH_FILES_MAX: u64 = 65_536;
+/// The root that a worker sees: a few directories, links and small files.
+pub const SANDBOX_ROOT_BYTES_MAX: u64 = 1024 * 1024;
+/// Process ids that a pid namespace gives out once, before the bounded range begins: the kernel's own number (300).
+pub const SANDBOX_FIRST_PROCESS_IDS: u64 = 300;
+/// Pause between two counts of a worker's processes, where only counting bounds them.
+pub const SANDBOX_COUNT_INTERVAL_MS: u64 = 50;
+/// Score by which the kernel prefers a worker to the daemon when memory runs out, of 1000.
+pub const SANDBOX_OOM_SCORE: &str = "800";
+/// Further places that `--sandbox-read-only-path` may name.
+pub const SANDBOX_READ_ONLY_PATHS_MAX: usize = 64;
 /// One call, arguments included.
 pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One answer, without the whole text that goes to a blob.
 pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The whole text of an answer that was cut.
 pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+const _: () = assert!(SANDBOX_CALL_BYTES_MAX > 2 * TOOL_INPUT_BYTES_MAX, "every call that a tool takes fits");
+const _: () = assert!(SANDBOX_ANSWER_BYTES_MAX > 2 * TOOL_OUTPUT_BYTES_MAX + 1024, "every result fits, escaped");
+const _: () = assert!(SANDBOX_OVERFLOW_BYTES_MAX >= TOOL_OVERFLOW_BYTES_MAX, "every cut text fits");
 /// A worker's greeting: the list of its walls.
 pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
 /// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.

@@ -286,7 +286,7 @@ pub static RESOURCES: &[Component] = &[
         schema: r#"{
             "type": "object",
             "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
-                "provider_readiness", "runs", "sessions", "journal", "events", "http", "health"],
+                "provider_readiness", "runs", "sessions", "journal", "events", "http", "sandbox", "health"],
             "properties": {
                 "snapshot_at_ms": {"type": "integer"},
                 "process_id": {"type": "integer"},
@@ -302,6 +302,7 @@ pub static RESOURCES: &[Component] = &[
                 "sessions": {"type": "object", "required": ["total"]},
                 "journal": {"type": "object"},
                 "events": {"type": "object"},
+                "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},
                 "http": {"type": "object"},
                 "health": {"type": "object", "required": ["ok"]}
             }

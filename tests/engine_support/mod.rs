@@ -161,6 +161,7 @@ impl World {
                     ring.ring();
                 }),
                 stopped: Box::new(move |run| stop.stop(run)),
+                acted: Box::new(|_| {}),
             },
             snapshots,
             snapshot_interval_records: u64::MAX,
