@@ -26,13 +26,6 @@ chunk_chars = 4
 
 [[turn]]
 match = "breaks"
-times = 6
-text = "one two three"
-chunk_chars = 2
-fault = { kind = "disconnect", after_frames = 6 }
-
-[[turn]]
-match = "breaks"
 text = "one two three"
 chunk_chars = 2
 
@@ -59,7 +52,13 @@ struct World {
 
 impl World {
     fn start(test: &str) -> Self {
-        let provider = Provider::start(SCRIPT);
+        let once = |(driver, ..): (&str, &str, &str)| {
+            format!(
+                "[[turn]]\nmatch = \"breaks at {driver};\"\ntimes = 1\ntext = \"one two three\"\nchunk_chars = 2\n\
+                 fault = {{ kind = \"disconnect\", after_frames = 6 }}\n"
+            )
+        };
+        let provider = Provider::start(&format!("{}{SCRIPT}", DRIVERS.map(once).concat()));
         let mut routes = "version = 1\ndefault_route = \"openai\"\n".to_string();
         for (driver, model, path) in DRIVERS {
             let address = provider.address;
@@ -100,11 +99,11 @@ fn each_drivers_run_ends_in_the_right_state_for_the_right_reason() {
         assert!(view.contains("Größenwahn an der Spree") && !view.contains("b3BhcXVl"), "{driver}: {view}");
 
         // Its answer, its reasoning included, goes back with the next input of the session.
-        let run = world.submit(driver, &format!("breaks at {driver}"), json!({}));
+        let run = world.submit(driver, &format!("breaks at {driver};"), json!({}));
         assert_eq!(world.daemon.wait_end(&run), "completed", "{driver}: {}", world.daemon.run(&run));
         let view = world.daemon.run(&run).to_string();
         assert!(view.contains("one two three") && !view.contains("one two threeone"), "{driver}: {view}");
-        let bodies = world.asked(&format!("breaks at {driver}"));
+        let bodies = world.asked(&format!("breaks at {driver};"));
         assert_eq!(bodies.len(), 2, "{driver}: broken off once, then well");
         assert_eq!(bodies[0], bodies[1], "{driver}: an attempt repeats the request");
         let body = bodies[0].to_string();
