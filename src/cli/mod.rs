@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 
 mod accounts;
+mod approvals;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
@@ -35,6 +36,7 @@ mod output;
 mod overview;
 mod path;
 mod permissions;
+mod questions;
 mod run_view;
 mod runs;
 mod runtime;
