@@ -223,6 +223,7 @@ fn system_paths_are_not_written() {
     }
 }
 
+/// Each file is given the mode and owner that it has: where a wall is missing, the host must not pay for it.
 #[test]
 fn system_files_keep_their_modes() {
     let Some(mut stage) = Stage::new("system_files_keep_their_modes", ROOT) else { return };
@@ -231,16 +232,17 @@ fn system_files_keep_their_modes() {
     let before = modes();
     stage.refused(
         Outside::NotTried,
-        "for f in /usr/bin/env /dev/null /dev/zero; do chmod 0600 $f && echo ESCAPED; chown 1000 $f && echo ESCAPED; done",
+        "for f in /usr/bin/env /dev/null /dev/zero; do chmod $(stat -c %a $f) $f && echo ESCAPED; \
+         chown $(stat -c %u $f) $f && echo ESCAPED; done",
     );
     assert_eq!(modes(), before);
 }
 
+/// Opened for writing and not written, for the same reason.
 #[test]
 fn libraries_are_not_preloaded_into_the_daemon() {
-    let script = "echo $W/evil.so > /etc/ld.so.preload && echo ESCAPED; echo x >> /etc/ld.so.cache && echo ESCAPED";
+    let script = "(exec 9>>/etc/ld.so.cache) 2>/dev/null && echo ESCAPED; [ -w /etc ] && echo ESCAPED";
     refused("libraries_are_not_preloaded_into_the_daemon", FILES, Outside::NotTried, script);
-    assert!(!Path::new("/etc/ld.so.preload").exists());
 }
 
 #[test]
