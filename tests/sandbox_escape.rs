@@ -2,7 +2,9 @@
 //!
 //! Every test first lets the same attempt come through outside, where that is possible and harms nobody, so that a
 //! typing error is not taken for a wall. `KHEISH_ESCAPE_WITHOUT=private_root,landlock` takes walls down and shows which
-//! tests notice. Where the machine lacks a feature, the test says that it was skipped.
+//! tests notice; never as root. An attempt that comes through must harm nobody: a file is opened and not written, a mode
+//! becomes what it was, nobody is signalled while the victim can be reached. Where the machine lacks a feature, the
+//! test says that it was skipped.
 
 #[path = "support/daemon.rs"]
 mod daemon;
