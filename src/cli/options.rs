@@ -48,13 +48,24 @@ pub struct Row {
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
 const AUDIT_KEY: Scope = Scope::Verbs(&["audit checkpoint", "audit rotate-key"]);
-const WAITING: Scope = Scope::Verbs(&["runs wait", "sessions input"]);
+const WAITING: Scope = Scope::Verbs(&[
+    "runs wait",
+    "sessions input",
+    "sessions approve",
+    "sessions deny",
+    "approvals allow",
+    "approvals deny",
+    "approvals allow-all",
+    "approvals deny-all",
+    "questions answer",
+]);
 const STORE: Scope = Scope::Verbs(&[
     "secrets set",
     "secrets get",
     "secrets list",
     "secrets delete",
     "secrets import",
+    "secrets rekey",
     "journal verify",
     "journal show",
     "audit verify",
@@ -120,12 +131,28 @@ pub const ROWS: &[Row] = &[
 /// Variables that have no option, with the commands that read them.
 pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
+        Scope::Verbs(&[
+            "serve",
+            "secrets set",
+            "secrets get",
+            "secrets list",
+            "secrets delete",
+            "secrets import",
+            "secrets rekey",
+        ]),
         "KHEISH_AUTH_STORE_MASTER_KEY",
         "master key of the auth store (from `secrets generate`)",
     ),
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
+        Scope::Verbs(&[
+            "serve",
+            "secrets set",
+            "secrets get",
+            "secrets list",
+            "secrets delete",
+            "secrets import",
+            "secrets rekey",
+        ]),
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",
     ),

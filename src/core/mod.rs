@@ -13,6 +13,7 @@ mod approvals;
 mod command;
 mod control;
 mod decide;
+mod digest_map;
 mod event;
 mod ledger;
 mod questions;
@@ -50,4 +51,4 @@ pub use turn::{
     UserQuestion, WaitsFor,
 };
 pub use txn::{Delta, Txn};
-pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView};
+pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView, WaitingPage, WaitingRun};

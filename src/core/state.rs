@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::action::ActionChain;
+use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::receipts::Receipts;
 use super::run::{Run, RunStatus, RunTable};
@@ -30,7 +31,7 @@ pub struct State {
     pub(super) session_numbers: HashMap<SessionId, u32>,
     pub(super) sessions: Vec<Session>,
     pub(super) runs: RunTable,
-    pub(super) idempotency: HashMap<[u8; 16], u32>,
+    pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: bool,
     /// Chains of signed actions: those of active runs by number, the daemon's own under 0.
     pub(super) chains: BTreeMap<u32, ActionChain>,
@@ -210,13 +211,14 @@ impl State {
         self.steps.keys().copied()
     }
 
-    /// Runs that wait for this, longest first.
-    pub fn waiting(&self, waits_for: WaitsFor) -> impl Iterator<Item = u32> {
+    /// Runs that wait for this, longest first, behind the one with that time and number.
+    pub(super) fn waiting_behind(&self, waits_for: WaitsFor, after: Option<(u64, u32)>) -> impl Iterator<Item = u32> {
         let runs = match waits_for {
             WaitsFor::Approval => &self.derived.wait_approval,
             WaitsFor::UserQuestion => &self.derived.wait_question,
         };
-        runs.iter().map(|(_, number)| *number)
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        runs.range((from, std::ops::Bound::Unbounded)).map(|(_, number)| *number)
     }
 
     /// Whether [`super::Command::Expire`] would do something.
