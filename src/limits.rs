@@ -532,6 +532,13 @@ pub const SCRIPTED_REQUEST_BODY_KEPT_MAX: usize = 256 * 1024;
 /// Pause of accepting when descriptors run out.
 pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
+// --- egress ----------------------------------------------------------------------------------
+
+/// Characters of a host name, RFC 1035; a longer one is refused.
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+/// `--egress-allow` entries; a longer list is refused at start. Each look-up walks the list once.
+pub const EGRESS_ALLOW_MAX: usize = 256;
+
 // --- engine ----------------------------------------------------------------------------------
 
 /// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer

@@ -20,8 +20,9 @@ use crate::limits::{NET_HEAD_BYTES_MAX, NET_INPUT_BUFFER_BYTES, NET_OUTPUT_BUFFE
 use super::auth::{Auth, Pending};
 use super::cancel::{Attached, Cancel};
 use super::connector::{CallConnector, CallState};
+use super::egress::{Destination, EgressPolicy, Purpose};
 use super::error::{Context, NetError};
-use super::resolver::{CallResolver, LookUp, ResolverPool, ResolverStats, system_look_up};
+use super::resolver::{CallResolver, Guard, LookUp, ResolverPool, ResolverStats, system_look_up};
 use super::roots::{Roots, RootsError};
 use super::url::Target;
 
@@ -32,11 +33,13 @@ pub struct NetConfig {
     pub ca_file: Option<PathBuf>,
     /// Resolver threads; the command line needs one, the daemon [`NET_RESOLVER_THREADS`].
     pub resolver_threads: usize,
+    /// Which hosts may be reached.
+    pub egress: EgressPolicy,
 }
 
 impl Default for NetConfig {
     fn default() -> Self {
-        Self { ca_file: None, resolver_threads: NET_RESOLVER_THREADS }
+        Self { ca_file: None, resolver_threads: NET_RESOLVER_THREADS, egress: EgressPolicy::default() }
     }
 }
 
@@ -105,6 +108,10 @@ pub struct Request<'a> {
     pub method: Method,
     /// Where to.
     pub target: &'a Target,
+    /// What for; it decides which addresses are in reach.
+    pub purpose: Purpose,
+    /// The destination's own setting opens private networks; see [`Destination::allow_private`].
+    pub allow_private: bool,
     /// Further header lines; never a credential.
     pub headers: &'a [(&'a str, &'a str)],
     /// The credential, released when the connection stands.
@@ -133,6 +140,7 @@ struct Inner {
     tls: Arc<RustlsConnector>,
     tls_config: TlsConfig,
     resolver: Arc<ResolverPool>,
+    egress: EgressPolicy,
 }
 
 impl Net {
@@ -144,12 +152,27 @@ impl Net {
         Self::with_look_up(config, Arc::new(system_look_up))
     }
 
-    fn with_look_up(config: &NetConfig, look_up: Arc<LookUp>) -> Result<Self, NetConfigError> {
+    /// As [`Net::new`], with another way to look names up.
+    ///
+    /// # Errors
+    /// As [`Net::new`].
+    pub fn with_look_up(config: &NetConfig, look_up: Arc<LookUp>) -> Result<Self, NetConfigError> {
         let roots = Roots::resolve(config.ca_file.as_deref()).map_err(NetConfigError::Roots)?;
         let resolver = ResolverPool::start(config.resolver_threads, look_up).map_err(NetConfigError::Threads)?;
         let tls_config = TlsConfig::builder().root_certs(roots.certs()).build();
         let tls = Arc::new(RustlsConnector::default());
-        Ok(Self(Arc::new(Inner { roots, tls, tls_config, resolver: Arc::new(resolver) })))
+        Ok(Self(Arc::new(Inner {
+            roots,
+            tls,
+            tls_config,
+            resolver: Arc::new(resolver),
+            egress: config.egress.clone(),
+        })))
+    }
+
+    /// Which hosts may be reached.
+    pub fn egress(&self) -> &EgressPolicy {
+        &self.0.egress
     }
 
     /// The trust roots in use.
@@ -163,7 +186,8 @@ impl Net {
     }
 
     /// Sends `request` and waits for the response head. Any status is an answer, redirects included: they
-    /// are returned, never followed.
+    /// are returned, never followed. The host is judged before its name is looked up, and the connection goes to
+    /// one of the addresses that were judged.
     ///
     /// # Errors
     /// See [`NetError`]; after [`Cancel::cancel`] it is always [`NetError::Cancelled`].
@@ -175,6 +199,14 @@ impl Net {
             idle_ms: request.timeouts.idle_ms,
             total_ms: request.timeouts.total_ms,
         };
+        let guard = request.target.host_and_port().map(|(host, port)| {
+            let Request { purpose, allow_private, .. } = request;
+            let destination = Destination { purpose, host: host.clone(), port, allow_private };
+            Arc::new(Guard { policy: self.0.egress.clone(), destination })
+        });
+        if let Some(guard) = &guard {
+            guard.check_host()?;
+        }
         let state = Arc::new(CallState::default());
         let has_auth = request.auth.is_some();
         let pending = request.auth.map(Pending::new).transpose()?;
@@ -186,7 +218,7 @@ impl Net {
             let (name, value) = pending.header();
             builder = builder.header(name, value);
         }
-        let agent = self.agent(&request.timeouts, request.target, pending, &state, cancel);
+        let agent = self.agent(&request.timeouts, request.target, guard, pending, &state, cancel);
         let attached = cancel.attach(agent.clone()).ok_or(NetError::Cancelled)?;
         let invalid = |_| NetError::Protocol {
             target: request.target.to_string(),
@@ -222,6 +254,7 @@ impl Net {
         &self,
         timeouts: &Timeouts,
         target: &Target,
+        guard: Option<Arc<Guard>>,
         pending: Option<Pending>,
         state: &Arc<CallState>,
         cancel: &Cancel,
@@ -248,13 +281,13 @@ impl Net {
         let connector = CallConnector {
             target: target.to_string(),
             socket: target.socket().map(Into::into),
+            guard: guard.clone(),
             tcp: TcpConnector::default(),
             tls: self.0.tls.clone(),
             auth: Mutex::new(pending),
             state: state.clone(),
         };
-        let resolver =
-            CallResolver { pool: self.0.resolver.clone(), cancel: cancel.clone(), skip: target.socket().is_some() };
+        let resolver = CallResolver { pool: self.0.resolver.clone(), cancel: cancel.clone(), guard };
         Agent::with_parts(config, connector, resolver)
     }
 }
