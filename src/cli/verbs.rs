@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, audit, events, input, journal, overview, permissions, runs, runtime, runtime_auth, runtime_config,
-    scripted, secrets, serve, session_settings, sessions,
+    accounts, approvals, audit, events, input, journal, overview, permissions, questions, runs, runtime, runtime_auth,
+    runtime_config, scripted, secrets, serve, session_settings, sessions,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -69,6 +69,8 @@ fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Re
 pub const GROUPS: &[(&str, &str)] = &[
     ("sessions", "create sessions, submit input, follow them"),
     ("runs", "list, follow, wait for and cancel runs"),
+    ("approvals", "allow or refuse tool calls that wait for a person"),
+    ("questions", "answer or decline what a model asks people"),
     ("events", "the daemon's event stream"),
     ("runtime", "the daemon's configuration in force"),
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
@@ -94,6 +96,8 @@ pub const VERBS: &[Verb] = &[
     verb::<sessions::Stream>("sessions stream", &[]),
     verb::<sessions::Interrupt>("sessions interrupt", &[]),
     verb::<sessions::End>("sessions end", &[]),
+    verb::<approvals::Approve>("sessions approve", &[]),
+    verb::<approvals::Refuse>("sessions deny", &[]),
     verb::<session_settings::Settings>("sessions settings", &[]),
     verb::<session_settings::SetPermissionMode>("sessions set-permission-mode", &[]),
     verb::<session_settings::SetPermissionRules>("sessions set-permission-rules", &[]),
@@ -106,6 +110,16 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
     verb::<runs::ExternalActions>("runs external-actions", &[]),
+    verb::<approvals::List>("approvals list", &[]),
+    verb::<approvals::Show>("approvals show", &["get"]),
+    verb::<approvals::Allow>("approvals allow", &["approve"]),
+    verb::<approvals::Deny>("approvals deny", &[]),
+    verb::<approvals::AllowAll>("approvals allow-all", &["approve-all"]),
+    verb::<approvals::DenyAll>("approvals deny-all", &[]),
+    verb::<questions::List>("questions list", &[]),
+    verb::<questions::Show>("questions show", &["get"]),
+    verb::<questions::Answer>("questions answer", &[]),
+    verb::<questions::Cancel>("questions cancel", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),
