@@ -18,6 +18,7 @@ mod step;
 mod stops;
 mod toolbox;
 mod turn;
+mod web_fetch;
 
 pub use budget::Budget;
 pub use permits::{InForce, Settings};
@@ -25,3 +26,4 @@ pub use run::{Engine, Tools};
 pub use settings::CoreSettings;
 pub use stops::Stops;
 pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox};
+pub use web_fetch::WebFetch;

@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use super::auth::{Auth, Pending};
 use super::cancel::{Attached, Cancel};
 use super::connector::{CallConnector, CallState};
 use super::egress::{Destination, EgressPolicy, Purpose};
-use super::error::{Context, NetError};
-use super::resolver::{CallResolver, Guard, LookUp, ResolverPool, ResolverStats, system_look_up};
+use super::error::{Context, NetError, Phase};
+use super::resolver::{CallResolver, Guard, LookUp, ResolverPool, ResolverStats, addresses_of, named, system_look_up};
 use super::roots::{Roots, RootsError};
 use super::url::Target;
 
@@ -141,6 +142,7 @@ struct Inner {
     tls_config: TlsConfig,
     resolver: Arc<ResolverPool>,
     egress: EgressPolicy,
+    refused: AtomicU64,
 }
 
 impl Net {
@@ -167,6 +169,7 @@ impl Net {
             tls_config,
             resolver: Arc::new(resolver),
             egress: config.egress.clone(),
+            refused: AtomicU64::new(0),
         })))
     }
 
@@ -185,6 +188,50 @@ impl Net {
         self.0.resolver.stats()
     }
 
+    /// Requests that the guard has refused since start.
+    pub fn egress_refused_count(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// The first look of the guard, for callers that record a request before they make it.
+    ///
+    /// # Errors
+    /// [`NetError::EgressRefused`]; nothing was looked up.
+    pub fn check_host(&self, purpose: Purpose, target: &Target) -> Result<(), NetError> {
+        let guard = self.guard(purpose, false, target);
+        self.counted(guard.map_or(Ok(()), |guard| guard.check_host()))
+    }
+
+    /// Addresses of a host that the guard has let pass.
+    pub(super) fn look_up(
+        &self,
+        destination: &Destination,
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Result<Vec<IpAddr>, NetError> {
+        match addresses_of(&self.0.resolver, destination, Some(limit), cancel) {
+            Ok(found) => Ok(found.into_iter().map(|address| address.ip()).collect()),
+            Err(failure) => Err(named(failure, &destination.host).unwrap_or_else(|| NetError::Timeout {
+                target: destination.host.to_string(),
+                phase: Phase::Resolve,
+                limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            })),
+        }
+    }
+
+    fn guard(&self, purpose: Purpose, allow_private: bool, target: &Target) -> Option<Arc<Guard>> {
+        let (host, port) = target.host_and_port()?;
+        let destination = Destination { purpose, host: host.clone(), port, allow_private };
+        Some(Arc::new(Guard { policy: self.0.egress.clone(), destination }))
+    }
+
+    fn counted<T>(&self, outcome: Result<T, NetError>) -> Result<T, NetError> {
+        if matches!(outcome, Err(NetError::EgressRefused { .. })) {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
     /// Sends `request` and waits for the response head. Any status is an answer, redirects included: they
     /// are returned, never followed. The host is judged before its name is looked up, and the connection goes to
     /// one of the addresses that were judged.
@@ -192,6 +239,10 @@ impl Net {
     /// # Errors
     /// See [`NetError`]; after [`Cancel::cancel`] it is always [`NetError::Cancelled`].
     pub fn send(&self, request: Request<'_>, cancel: &Cancel) -> Result<Response, NetError> {
+        self.counted(self.send_guarded(request, cancel))
+    }
+
+    fn send_guarded(&self, request: Request<'_>, cancel: &Cancel) -> Result<Response, NetError> {
         let context = Context {
             target: request.target.to_string(),
             connect_ms: request.timeouts.connect_ms,
@@ -199,11 +250,7 @@ impl Net {
             idle_ms: request.timeouts.idle_ms,
             total_ms: request.timeouts.total_ms,
         };
-        let guard = request.target.host_and_port().map(|(host, port)| {
-            let Request { purpose, allow_private, .. } = request;
-            let destination = Destination { purpose, host: host.clone(), port, allow_private };
-            Arc::new(Guard { policy: self.0.egress.clone(), destination })
-        });
+        let guard = self.guard(request.purpose, request.allow_private, request.target);
         if let Some(guard) = &guard {
             guard.check_host()?;
         }
@@ -311,6 +358,13 @@ impl Response {
     /// The first value of header `name`, when it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Response {
+    /// All header lines whose values are text, names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
     }
 }
 

@@ -116,9 +116,11 @@ impl Refusal {
                     format!("it has an address of class {class}, which is never reached; next: use another host")
                 }
             },
-            Self::Spelling => "its spelling has more than one meaning; next: write a name in ASCII letters, or an address \
+            Self::Spelling => {
+                "its spelling has more than one meaning; next: write a name in ASCII letters, or an address \
                                in its plain form"
-                .to_string(),
+                    .to_string()
+            }
             Self::NotListed => {
                 "it is not on the list; next: add it with --egress-allow, or use a host that is".to_string()
             }

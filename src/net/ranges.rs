@@ -462,7 +462,8 @@ mod tests {
             let holds = |address: &str| block.contains(address.parse().expect(address));
             assert_eq!((holds(inside), holds(outside)), (true, false), "{text}");
         }
-        for text in ["", "10.0.0.1/8", "10.0.0.0/33", "::1/64", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10/8", "0x7f.1"] {
+        for text in ["", "10.0.0.1/8", "10.0.0.0/33", "::1/64", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10/8", "0x7f.1"]
+        {
             assert_eq!(Block::parse(text), None, "{text:?}");
         }
     }

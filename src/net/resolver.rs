@@ -195,7 +195,8 @@ impl Guard {
 
     /// The second look: at every address, before any of them is dialled.
     pub(super) fn check_addresses(&self, addresses: &[SocketAddr]) -> Result<(), NetError> {
-        let checked = addresses.iter().try_for_each(|address| self.policy.check_address(&self.destination, address.ip()));
+        let checked =
+            addresses.iter().try_for_each(|address| self.policy.check_address(&self.destination, address.ip()));
         checked.map_err(|refusal| self.refused(refusal))
     }
 
@@ -219,28 +220,44 @@ impl fmt::Debug for CallResolver {
     }
 }
 
+/// Addresses of a host that the guard has let pass.
+pub(super) fn addresses_of(
+    pool: &ResolverPool,
+    destination: &Destination,
+    limit: Option<Duration>,
+    cancel: &Cancel,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let Destination { host, port, .. } = destination;
+    match host {
+        Host::Address(address) => Ok(vec![SocketAddr::new(*address, *port)]),
+        local if local.is_localhost() => {
+            Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), SocketAddr::from((Ipv6Addr::LOCALHOST, *port))])
+        }
+        Host::Name(name) => pool.resolve(name, *port, limit, cancel),
+    }
+}
+
+/// Names a failed look-up of `host`; the time limit is the caller's to tell.
+pub(super) fn named(failure: Failure, host: &Host) -> Option<NetError> {
+    let host = host.to_string();
+    match failure {
+        Failure::Busy => Some(NetError::ResolverBusy { host }),
+        Failure::Cancelled => Some(NetError::Cancelled),
+        Failure::Io(error) => Some(NetError::Resolve { host, reason: error.to_string() }),
+        Failure::TimedOut => None,
+    }
+}
+
 impl CallResolver {
     /// Addresses of the one host that the guard has seen; what the URI says does not count.
     fn addresses(&self, guard: &Guard, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {
-        let named = |error: NetError| ureq::Error::Other(Box::new(error));
-        let Destination { host, port, .. } = &guard.destination;
-        guard.check_host().map_err(named)?;
-        let name = match host {
-            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, *port)]),
-            local if local.is_localhost() => {
-                return Ok(vec![
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
-                    SocketAddr::from((Ipv6Addr::LOCALHOST, *port)),
-                ]);
-            }
-            Host::Name(name) => name,
-        };
+        let other = |error: NetError| ureq::Error::Other(Box::new(error));
+        guard.check_host().map_err(other)?;
         let limit = (!timeout.after.is_not_happening()).then(|| *timeout.after);
-        self.pool.resolve(name, *port, limit, &self.cancel).map_err(|failure| match failure {
-            Failure::Busy => named(NetError::ResolverBusy { host: name.clone() }),
-            Failure::TimedOut => ureq::Error::Timeout(timeout.reason),
-            Failure::Cancelled => named(NetError::Cancelled),
-            Failure::Io(error) => named(NetError::Resolve { host: name.clone(), reason: error.to_string() }),
+        let found = addresses_of(&self.pool, &guard.destination, limit, &self.cancel);
+        found.map_err(|failure| match named(failure, &guard.destination.host) {
+            Some(error) => other(error),
+            None => ureq::Error::Timeout(timeout.reason),
         })
     }
 }
@@ -284,12 +301,8 @@ mod tests {
         let look_up = |name: &str, _: u16| -> io::Result<Vec<SocketAddr>> { panic!("asked for {name}") };
         let target = crate::net::Target::parse(url).expect(url);
         let (host, port) = target.host_and_port().expect("TCP");
-        let destination = Destination {
-            purpose: crate::net::Purpose::Provider,
-            host: host.clone(),
-            port,
-            allow_private: false,
-        };
+        let destination =
+            Destination { purpose: crate::net::Purpose::Provider, host: host.clone(), port, allow_private: false };
         CallResolver {
             pool: Arc::new(ResolverPool::start(1, Arc::new(look_up)).expect("threads")),
             cancel: Cancel::new(),
@@ -305,7 +318,10 @@ mod tests {
             per_write: None,
         };
         let uri = Uri::from_static("http://what.the.uri.says.does.not.count:1/");
-        resolver.resolve(&uri, &Config::default(), timeout).map(|found| found.to_vec()).map_err(|error| error.to_string())
+        resolver
+            .resolve(&uri, &Config::default(), timeout)
+            .map(|found| found.to_vec())
+            .map_err(|error| error.to_string())
     }
 
     #[test]

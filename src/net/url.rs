@@ -168,9 +168,7 @@ impl BaseUrl {
     pub fn is_local(&self) -> bool {
         match &self.endpoint {
             Endpoint::Unix { .. } => true,
-            Endpoint::Tcp { host, .. } => {
-                matches!(host, Host::Address(ip) if ip.is_loopback()) || host.is_localhost()
-            }
+            Endpoint::Tcp { host, .. } => matches!(host, Host::Address(ip) if ip.is_loopback()) || host.is_localhost(),
         }
     }
 
