@@ -154,6 +154,7 @@ impl Listed {
             return Some(bare(block));
         }
         let (host, port) = match text.rsplit_once(':') {
+            Some(_) if text.ends_with(']') => (text, None),
             Some((host, port)) => (host, Some(parse_port(port)?)),
             None => (text, None),
         };
@@ -194,6 +195,7 @@ impl fmt::Display for Listed {
         match &self.hosts {
             Hosts::Name(name) => f.write_str(name)?,
             Hosts::Below(apex) => write!(f, "*.{apex}")?,
+            Hosts::Block(block) if block.is_v6() && self.port.is_some() => write!(f, "[{block}]")?,
             Hosts::Block(block) => block.fmt(f)?,
         }
         match self.port {

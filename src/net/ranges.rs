@@ -226,6 +226,11 @@ impl Block {
         (prefix <= bits_max && block.first() == net).then_some(block)
     }
 
+    /// Whether its addresses are IPv6.
+    pub(super) fn is_v6(&self) -> bool {
+        self.net.is_ipv6()
+    }
+
     fn first(&self) -> IpAddr {
         match self.net {
             IpAddr::V4(net) => {
