@@ -34,4 +34,5 @@ pub mod state_root;
 pub mod sys;
 pub mod tools;
 pub mod upkeep;
+pub mod web;
 pub mod worker;

@@ -3,8 +3,10 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod egress;
 mod engine;
 
+pub use egress::*;
 pub use engine::*;
 
 // --- identifiers -----------------------------------------------------------------------------

@@ -31,7 +31,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::commit::{Answerer, CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
-use crate::engine::{CoreSettings, Engine, Stops, Toolbox, Tools};
+use crate::engine::{CoreSettings, Engine, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
@@ -135,15 +135,18 @@ impl Daemon {
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
-        config.check_sandbox_network(auth.view().auth_enabled, false).map_err(step("settings"))?;
+        config
+            .check_sandbox_network(auth.view().auth_enabled, config.egress.is_restrictive())
+            .map_err(step("settings"))?;
         places::check_start(raw, &config).map_err(step("places"))?;
         std::fs::create_dir_all(&config.workspace_root)
             .map_err(|cause| step("workspace root")(file_error("create", &config.workspace_root, cause)))?;
         let sandbox = Sandbox::start(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
-        let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
-            .map_err(step("outbound client"))?;
+        let net_config =
+            NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
+        let net = Net::new(&net_config).map_err(step("outbound client"))?;
         let Opened { root, journal, signer, state, records_replayed, store, broker_log } = opened;
 
         let reader = journal.reader();
@@ -218,7 +221,7 @@ impl Daemon {
                 scope: scope_of(&config.bind),
                 cors_policy: cors.name(),
                 cors_allowed_origin_count: cors.origin_count(),
-                trust_roots: net.roots().source().to_string(),
+                net: net.clone(),
                 auth: auth.clone(),
                 audit: audit.clone(),
                 edge: OnceLock::new(),
@@ -448,11 +451,19 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
 fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
+    let settings: Arc<dyn Settings> = 
+        Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms));
+    let shown = workspace.display().to_string();
+    let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace);
+    if api.config.web_fetch {
+        let room = WebFetch::new(net.clone(), api.core.clone(), settings.clone(), shown.clone());
+        toolbox = toolbox.with_room(Arc::new(room));
+    }
     let tools = Tools {
-        toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone()),
-        settings: Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms)),
+        toolbox,
+        settings,
         blobs: Some(blobs),
-        workspace: workspace.display().to_string(),
+        workspace: shown,
         core: api.core.clone(),
         reader: api.reader.clone(),
         broker: api.broker.clone(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::action::{ActionChain, Signer};
+use super::action::{ActionChain, Signer, is_model_call};
 use super::command::NoteKind;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
@@ -448,7 +448,10 @@ impl<'s> Txn<'s> {
         self.apply_to_step(event, number, body)?;
         let run = self.run_mut(number)?;
         match body {
-            Body::RunNote(NoteKind::ActionRequest, _) => run.action_in_flight = run.status.is_active(),
+            Body::RunNote(NoteKind::ActionRequest, body) if is_model_call(body) => {
+                run.action_in_flight = run.status.is_active();
+            }
+            // While a model is asked, the run does nothing else.
             Body::RunNote(NoteKind::ActionResponse, _) | Body::RunResumed(_) => run.action_in_flight = false,
             _ => {}
         }

@@ -173,7 +173,7 @@ impl World {
             reader: reader.clone(),
             broker: secrets.clone(),
             routes: Some(Arc::new(routes)),
-            net: Net::new(&NetConfig { ca_file: None, resolver_threads: 1 }).unwrap(),
+            net: Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).unwrap(),
             hub: hub.clone(),
             stops: stops.clone(),
             clock: clock.clone(),
