@@ -8,7 +8,7 @@
 //! before the listener opens. Stop is the same list backwards.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -40,6 +40,7 @@ use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
 use crate::sys::{self, StopSignals};
+use crate::tasks::{self, TaskStops, Tasks};
 use crate::upkeep::{Roots, Upkeep};
 use crate::worker::Worker;
 
@@ -100,6 +101,7 @@ struct Daemon {
     engines: Vec<Worker>,
     upkeep: Worker,
     snapshots: Worker,
+    task_reaper: Worker,
     stop_upkeep: crossbeam_channel::Sender<()>,
     report_failure: crossbeam_channel::Sender<String>,
     /// Held until everything else has ended.
@@ -138,6 +140,9 @@ impl Daemon {
         let stops = Stops::default();
         let (snapshotter, snapshots) = Snapshotter::new();
         let (effects_hub, effects_stops) = (hub.clone(), stops.clone());
+        let task_stops = TaskStops::new().map_err(step("tasks"))?;
+        let effects_task_stops = task_stops.clone();
+        let live_tasks = state.live_tasks();
         let (core_loop, core) = CommitLoop::new(Parts {
             state,
             journal,
@@ -145,6 +150,7 @@ impl Daemon {
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
                 stopped: Box::new(move |run| effects_stops.stop(run)),
+                stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
             },
             snapshots,
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
@@ -163,6 +169,14 @@ impl Daemon {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
+        let task_config = tasks::Config {
+            directory: root.directory(Directory::ShellTasks),
+            workspace: config.workspace_root.clone(),
+            // Not current_exe(): the file may have been replaced by an upgrade, this is the one that runs.
+            program: PathBuf::from("/proc/self/exe"),
+        };
+        let (tasks, task_reaper) =
+            Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
         let broker = Broker::start(store, inline).map_err(step("threads"))?;
         let probe_roots = Roots {
@@ -187,6 +201,7 @@ impl Daemon {
             broker: broker.handle(),
             hub: hub.clone(),
             stops: stops.clone(),
+            tasks,
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, &[resource_schemas::RESOURCES]),
             facts: Facts {
@@ -239,6 +254,7 @@ impl Daemon {
             engines,
             upkeep: upkeep_thread,
             snapshots,
+            task_reaper,
             stop_upkeep,
             report_failure,
             _root: root,
@@ -256,7 +272,7 @@ impl Daemon {
                     std::process::exit(EXIT_COMPONENT_DIED);
                 }
             }
-            let others = self.engines.iter().chain([&self.upkeep, &self.snapshots]);
+            let others = self.engines.iter().chain([&self.upkeep, &self.snapshots, &self.task_reaper]);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -285,11 +301,17 @@ impl Daemon {
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
         }
+        // While the core can still record their ends.
+        self.api.tasks.stop();
+        let mut clean = true;
+        if let Err(panicked) = self.task_reaper.join() {
+            log::error!("{panicked}");
+            clean = false;
+        }
         // In this order: an engine that lets go of its run must find no core that hands it the next one, which nobody
         // would stop any more.
         self.api.core.stop();
         self.api.stops.stop_all();
-        let mut clean = true;
         drop(self.stop_upkeep);
         for worker in std::iter::once(self.core).chain(self.engines).chain([self.snapshots, self.upkeep]) {
             if let Err(panicked) = worker.join() {

@@ -13,8 +13,8 @@ use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Txn};
-use crate::ids::RunId;
+use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, TaskCommand, TaskRecord, Txn};
+use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
     CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS,
@@ -26,6 +26,8 @@ pub struct Effects {
     pub committed: Box<dyn Fn() + Send>,
     /// An active run was stopped by somebody else than its engine.
     pub stopped: Box<dyn Fn(RunId) + Send>,
+    /// A background command shall end.
+    pub stop_task: Box<dyn Fn(&SessionId, &str) + Send>,
 }
 
 /// What the loop is made of.
@@ -278,6 +280,9 @@ impl CommitLoop {
             if let (Body::RunCancelled(_) | Body::RunInterrupted(_), Some(run)) = (&event.body, event.run) {
                 (self.parts.effects.stopped)(run);
             }
+            if let (Body::Task(TaskRecord::StopRequested(stop)), Some(session)) = (&event.body, &event.session) {
+                (self.parts.effects.stop_task)(session, &stop.id);
+            }
         }
     }
 
@@ -296,6 +301,9 @@ impl CommitLoop {
             Query::Session(id, reply) => drop(reply.try_send(state.session_view(&id))),
             Query::Sessions { after, limit, reply } => drop(reply.try_send(state.session_page(after, limit))),
             Query::Run(id, reply) => drop(reply.try_send(state.run_position(id))),
+            Query::Tasks(id, reply) => drop(reply.try_send(state.session_tasks(&id))),
+            Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
+            Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
         }
     }
@@ -403,6 +411,10 @@ fn weight(command: &Command) -> usize {
         Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }
+        Command::Task(command) => match &**command {
+            TaskCommand::Start(_, started) => started.command.len(),
+            _ => 0,
+        },
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
         _ => 0,
