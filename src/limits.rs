@@ -300,8 +300,9 @@ pub const SSE_PREVIEW_TEXT_BYTES_MAX: usize = 16 * 1024;
 pub const SSE_HEARTBEAT_MS: u64 = 10_000;
 /// A client that takes nothing for this long while bytes wait for it is cut off.
 pub const SSE_STALL_MS: u64 = 30_000;
-/// Time between two looks at whether a stream's credentials still hold.
-pub const SSE_CREDENTIAL_CHECK_MS: u64 = 5_000;
+/// Time between two looks at whether a stream's credentials still hold: a rotated token must be without effect within
+/// about a second. A look costs one `stat` a token file.
+pub const SSE_CREDENTIAL_CHECK_MS: u64 = 1_000;
 /// Shortest time between two looks at the clients' deadlines; bounds the work with many clients.
 pub const SSE_SWEEP_MS_MIN: u64 = 20;
 /// Longest time between two looks at the deadlines; also the age of a healthy writer's last progress.
@@ -342,6 +343,8 @@ pub const CLI_SECRET_BYTES_MAX: usize = 64 * 1024;
 pub const CLI_METADATA_BYTES_MAX: usize = 64 * 1024;
 /// A public key file: as many PEM blocks as the audit key has had, with room for comments.
 pub const CLI_PUBLIC_KEY_BYTES_MAX: usize = 64 * 1024;
+/// A file given to `audit verify --checkpoint`; a checkpoint has about 350 bytes.
+pub const CLI_CHECKPOINT_BYTES_MAX: u64 = 16 * 1024;
 /// A foreign error answer (a proxy's page) quoted in a message.
 pub const CLI_ERROR_QUOTE_CHARS_MAX: usize = 400;
 /// One cell of a table on a terminal; longer text is cut with a mark.
@@ -582,6 +585,37 @@ pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 pub const AUDIT_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
 /// Public keys kept in `audit-signing.pub.pem`; the oldest leaves when one more comes.
 pub const AUDIT_PUBLIC_KEYS_MAX: usize = 64;
+/// Actions in flight that a verification names; their number is told all the same.
+pub const AUDIT_OPEN_ACTIONS_SHOWN_MAX: usize = 20;
+/// Records of a run that are looked through for its external actions, from the newest back.
+pub const ACTIONS_WALK_RECORDS_MAX: usize = 100_000;
+
+// --- runtime configuration -------------------------------------------------------------------
+
+/// Earlier revisions kept besides the one in force, as full copies: what a rollback can bring back.
+pub const RUNTIME_HISTORY_MAX: usize = 64;
+/// All settings of one revision as JSON: the history, in memory and as one line of a snapshot, stays below 33 MiB.
+pub const RUNTIME_SETTINGS_BYTES_MAX: usize = 512 * 1024;
+const _: () = assert!(
+    (RUNTIME_HISTORY_MAX + 1) * (RUNTIME_SETTINGS_BYTES_MAX + 1_024) < SNAPSHOT_LINE_BYTES_MAX,
+    "all revisions fit one line of a snapshot"
+);
+/// One part of the system prompt.
+pub const SYSTEM_PROMPT_BYTES_MAX: usize = 64 * 1024;
+/// The ticket that a debug window is opened for.
+pub const DEBUG_TICKET_BYTES_MAX: usize = 128;
+/// Window of the debug level `full` when none is named: the age at which the operators' signals page.
+pub const DEBUG_FULL_TTL_MS_DEFAULT: u64 = 30 * 60 * 1_000;
+/// Window of a debug level; a longer one is refused.
+pub const DEBUG_LEVEL_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// A byte limit of tools that an operator may set. What a tool returns is held in memory while it is recorded.
+pub const TOOL_LIMIT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A time limit of tools that an operator may set.
+pub const TOOL_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Parallel calls that an operator may allow in one run; each needs a worker process.
+pub const TOOL_PARALLEL_MAX: u64 = 64;
+/// Calls of one answer that an operator may allow.
+pub const TOOL_CALLS_PER_TURN_MAX: u64 = 4_096;
 
 // --- permissions -----------------------------------------------------------------------------
 
@@ -590,11 +624,13 @@ pub const PERMISSION_PATTERN_BYTES_MAX: usize = 256;
 /// Why a rule exists, for people.
 pub const PERMISSION_REASON_BYTES_MAX: usize = 512;
 /// Rules of the scopes `user` and `project` together. Each call of a tool is compared with all of them.
-pub const PERMISSION_RULES_MAX: usize = 512;
+pub const PERMISSION_RULES_MAX: usize = 256;
 /// Rules of one session.
 pub const PERMISSION_SESSION_RULES_MAX: usize = 64;
 /// A shell command that rules are compared with; a longer one is allowed by no rule and matched by every restriction.
 pub const PERMISSION_COMMAND_BYTES_MAX: usize = 64 * 1024;
+/// Records of a session looked at for one page of its permission decisions; the page ends there and names a cursor.
+pub const PERMISSION_AUDIT_RECORDS_MAX: usize = 10_000;
 /// A path that rules are compared with, which is what the kernel takes; a longer one is treated as such a command is.
 pub const PERMISSION_PATH_BYTES_MAX: usize = 4_096;
 // --- tools -----------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ impl Daemon {
             stops: stops.clone(),
             tasks,
             routes: routes.clone(),
-            openapi: openapi::document(routes::ROUTES, &[resource_schemas::RESOURCES]),
+            openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
                 started_at_ms: clock.now_ms(),
                 bind: OnceLock::new(),
@@ -405,8 +405,16 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
     const INLINE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY";
-    let inline = std::env::var(INLINE).ok().filter(|text| !text.is_empty()).map(|text| Secret::new(text.into_bytes()));
-    let sources = KeySources { state_root, inline, file: config.audit_signing_key_file.as_deref(), nothing_signed };
+    const FILE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE";
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let mut inline = variable(INLINE).map(|text| Secret::new(text.into_bytes()));
+    let file = config.audit_signing_key_file.as_deref();
+    // A flag silences the environment; two variables contradict each other.
+    let is_flag = file.is_some_and(|path| variable(FILE).is_none_or(|set| Path::new(&set) != path));
+    if is_flag && inline.take().is_some() {
+        log::warn!("--audit-signing-key-file is given, so {INLINE} is not used");
+    }
+    let sources = KeySources { state_root, inline, file, nothing_signed };
     let (key, origin) = SigningKey::load_or_create(sources, &SystemRandom::new()).map_err(step("audit signing key"))?;
     match origin {
         KeyOrigin::Created => log::info!("audit signing key created: {}", key.key_id()),

@@ -387,12 +387,13 @@ fn a_rotated_token_holds_from_the_next_request_of_an_open_connection() {
 }
 
 #[test]
-fn equal_tokens_close_the_control_plane_until_they_differ() {
+fn a_reader_file_with_the_admin_token_costs_the_reader_its_role_and_nobody_else() {
     let daemon = Daemon::start();
     rotate(&daemon.dir.join("reader"), ADMIN);
-    assert_eq!(daemon.call("GET", "/v1/things", Some(ADMIN), None).code(), "invalid_token");
-    rotate(&daemon.dir.join("reader"), READER);
+    assert_eq!(daemon.call("GET", "/v1/things", Some(READER), None).code(), "invalid_token");
     assert_eq!(daemon.call("GET", "/v1/things", Some(ADMIN), None).status, 200);
+    rotate(&daemon.dir.join("reader"), READER);
+    assert_eq!(daemon.call("GET", "/v1/things", Some(READER), None).status, 200);
 }
 
 #[test]
@@ -549,7 +550,7 @@ fn without_authentication_only_loopback_names_are_served() {
     assert_eq!(daemon.call("POST", "/v1/things", None, Some("{\"name\":\"x\"}")).status, 200);
     let mut client = Client::connect(daemon.address);
     for (host, status) in
-        [("localhost:4000", 200), ("127.0.0.1", 200), ("evil.example", 403), ("localhost.evil.example:80", 403)]
+        [("localhost:4000", 200), ("127.0.0.1", 200), ("evil.example", 421), ("localhost.evil.example:80", 421)]
     {
         client.write(format!("GET /v1/things HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes());
         assert_eq!(client.read(false).status, status, "{host}");
@@ -649,6 +650,20 @@ fn every_request_is_logged_once_with_its_id_and_without_its_secrets() {
         }
     }
     assert!(mine[0].contains(" as admin token ") && !mine[1].contains(" as "), "{mine:?}");
+
+    // What the edge refuses by itself has its line too.
+    let mut client = Client::connect(daemon.address);
+    client.write(b"GET /v1/things HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n");
+    let answer = client.read(false);
+    assert_eq!(answer.status, 400);
+    let wanted = answer.header("x-request-id").expect("an id").to_string();
+    let line = loop {
+        let (id, line) = lines.recv_timeout(Duration::from_secs(20)).expect("a line");
+        if id == wanted {
+            break line;
+        }
+    };
+    assert!(line.starts_with("- - 400 0 B in 0 us from 127.0.0.1:"), "{line}");
 }
 
 /// Access lines of all tests of this process, each with the request that the logger saw.

@@ -89,6 +89,13 @@ fn the_matrix_is_the_references() {
 }
 
 #[test]
+fn the_tools_table_agrees_with_the_reference() {
+    for def in kheish_daemon::tools::TOOLS {
+        assert_eq!(def.facts(), Facts::of_name(def.name), "{}", def.name);
+    }
+}
+
+#[test]
 fn a_verdict_says_what_the_mode_did_and_which_rule_decided() {
     let rules = [
         Rule { reason: Some("no network".to_string()), ..rule(RuleScope::Project, "web_*", Deny) },
@@ -203,6 +210,9 @@ fn a_path_rule_speaks_of_every_path_of_a_call() {
         ("grep_search", r#"{"pattern":"x","base":"src"}"#, Allow),
         ("grep_search", r#"{"pattern":"x"}"#, Deny),
         ("glob_search", r#"{"pattern":"../secrets/*","base":"src"}"#, Deny),
+        ("glob_search", r#"{"pattern":"{..,x}/secrets/*","base":"src"}"#, Deny),
+        ("grep_search", r#"{"pattern":"a","glob":"/etc/*","base":"src"}"#, Deny),
+        ("grep_search", r#"{"pattern":"a..b","glob":"*.rs","base":"src"}"#, Allow),
         // A path rule says nothing of a shell.
         ("bash", r#"{"command":"cat secrets/key","workdir":"src"}"#, Ask),
     ] {

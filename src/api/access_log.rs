@@ -22,9 +22,9 @@ pub const TARGET: &str = "kheish_daemon::access";
 /// What a line says.
 #[derive(Debug, Clone)]
 pub struct AccessLine {
-    /// Method.
-    pub method: Method,
-    /// Path, escaped and shortened.
+    /// Method; none where the edge refused before it knew.
+    pub method: Option<Method>,
+    /// Path, escaped and shortened; `-` where the edge refused before it knew.
     pub path: String,
     /// Status of the answer.
     pub status: u16,
@@ -46,10 +46,11 @@ pub struct AccessLine {
 
 impl std::fmt::Display for AccessLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let method = self.method.map_or("-", Method::as_str);
         write!(
             f,
-            "{} {} {} {} B in {} us from {}",
-            self.method, self.path, self.status, self.body_bytes, self.duration_us, self.peer
+            "{method} {} {} {} B in {} us from {}",
+            self.path, self.status, self.body_bytes, self.duration_us, self.peer
         )?;
         self.role.map_or(Ok(()), |role| write!(f, " as {role}"))?;
         self.fingerprint.map_or(Ok(()), |fingerprint| write!(f, " token {fingerprint}"))
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn a_line_names_the_request_its_caller_and_its_answer() {
         let line = AccessLine {
-            method: Method::Post,
+            method: Some(Method::Post),
             path: "/v1/runs/run-1/cancel".to_string(),
             status: 200,
             body_bytes: 17,

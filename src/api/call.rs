@@ -204,7 +204,7 @@ impl Trace {
             None => response,
         };
         witnesses.access_log.record(|| AccessLine {
-            method: self.method,
+            method: Some(self.method),
             path: self.path,
             status,
             body_bytes: response.body.len(),

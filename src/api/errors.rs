@@ -3,7 +3,7 @@
 //! Never: reads a text back.
 
 use crate::commit::CommandError;
-use crate::core::Refusal;
+use crate::core::{Refusal, RuntimeInvalid};
 use crate::http::problem::{Problem, codes};
 use crate::journal::ReadError;
 
@@ -33,6 +33,11 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
         Refusal::SessionLimit => &codes::SESSION_LIMIT,
         Refusal::SessionQueueFull(_) => &codes::SESSION_QUEUE_FULL,
         Refusal::RunQueueFull => &codes::RUN_QUEUE_FULL,
+        Refusal::RuntimeRevisionConflict { .. } => &codes::RUNTIME_REVISION_CONFLICT,
+        Refusal::RuntimeRevisionNotFound(_) => &codes::RUNTIME_REVISION_NOT_FOUND,
+        Refusal::RuntimeInvalid(RuntimeInvalid::ToolLimit { .. }) => &codes::INVALID_TOOL_RUNTIME_LIMITS,
+        Refusal::RuntimeInvalid(RuntimeInvalid::Rules(_)) => &codes::PERMISSION_RULES_INVALID,
+        Refusal::RuntimeInvalid(_) => &codes::RUNTIME_VALIDATION_FAILED,
         Refusal::IdempotencyConflict { .. } => &codes::IDEMPOTENCY_CONFLICT,
         Refusal::RunNotFound(_) => &codes::RUN_NOT_FOUND,
         Refusal::ApprovalStateConflict { .. } => &codes::APPROVAL_STATE_CONFLICT,

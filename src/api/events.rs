@@ -86,11 +86,14 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("external_action.request", Wire::Hidden),
     ("external_action.response", Wire::Hidden),
     ("hold.changed", Wire::RuntimeUpdated),
+    ("runtime.changed", Wire::RuntimeUpdated),
+    ("session.updated", Wire::Hidden),
     ("control.intent", Wire::Hidden),
     ("control.result", Wire::Hidden),
     ("journal.opened", Wire::Hidden),
     ("journal.seal", Wire::Hidden),
     ("journal.recovered", Wire::Hidden),
+    ("journal.key_rotated", Wire::Hidden),
 ];
 
 /// The wire form of a record kind.
@@ -201,8 +204,40 @@ struct RuntimeUpdated<'a> {
 }
 
 #[derive(Serialize)]
-struct Runtime<'a> {
-    hold: &'a RawValue,
+#[serde(untagged)]
+enum Runtime<'a> {
+    Hold {
+        hold: &'a RawValue,
+    },
+    /// The rest of the settings is in `GET /v1/runtime`.
+    Changed {
+        config: RuntimeConfig,
+    },
+}
+
+/// What `runtime.changed` shows of itself: texts and rules may be large.
+#[derive(Serialize, Deserialize)]
+struct RuntimeConfig {
+    revision: u64,
+    source: String,
+    setting: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<serde_json::Value>,
+}
+
+impl<'a> Runtime<'a> {
+    fn of(record: &'a Record) -> Self {
+        let changed = |()| serde_json::from_str::<RuntimeConfig>(record.body.get()).ok();
+        match (record.kind == "runtime.changed").then_some(()).and_then(changed) {
+            Some(mut config) => {
+                if !["permission_mode", "model", "debug_level", "tool_limits"].contains(&config.setting.as_str()) {
+                    config.value = None;
+                }
+                Self::Changed { config }
+            }
+            None => Self::Hold { hold: &record.body },
+        }
+    }
 }
 
 impl Events {
@@ -319,9 +354,7 @@ impl Render for Events {
             Wire::Trace => trace(record),
             Wire::SessionStateChanged(status) => self.session_state_changed(record, status)?,
             Wire::Interrupted => self.interrupted(record)?,
-            Wire::RuntimeUpdated => {
-                json(&RuntimeUpdated { r#type: "runtime_updated", runtime: Runtime { hold: &record.body } })
-            }
+            Wire::RuntimeUpdated => json(&RuntimeUpdated { r#type: "runtime_updated", runtime: Runtime::of(record) }),
             Wire::Hidden => return None,
         };
         Some(Frame { event: wire.event()?, data, audience: wire.audience()? })

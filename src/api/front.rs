@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::api::access_log::AccessLog;
+use crate::api::access_log::{AccessLine, AccessLog};
 use crate::api::auth::{Auth, Caller, Fingerprint, Rejection, Role};
 use crate::api::call::{Call, Reply, Trace, Witnesses};
 use crate::api::cors::{CorsPolicy, HostPolicy, OriginVerdict};
@@ -17,7 +17,7 @@ use crate::api::text::{plain, quote};
 use crate::audit::control_plane::{AuditEvent, AuditLine, ControlPlaneAudit};
 use crate::clock::Clock;
 use crate::http::problem::{Code, Problem, codes};
-use crate::http::{Admission, Head, Method, Peer, Responder, Response, Service};
+use crate::http::{Admission, EdgeRefusal, Head, Method, Peer, Responder, Response, Service};
 use crate::limits::AUDIT_TEXT_BYTES_MAX;
 
 /// What `WWW-Authenticate` says on every 401.
@@ -168,7 +168,7 @@ impl<A> Front<A> {
         if self.witnesses.auth.is_on() || head.peer == Peer::Unix || self.hosts.accepts(head.header("host")) {
             return Ok(());
         }
-        let code = &codes::FORBIDDEN;
+        let code = &codes::MISDIRECTED_REQUEST;
         self.count_origin(head, self.refusal(head, AuditEvent::HostRejected, code));
         let detail = "without authentication only requests to a loopback host name are served; \
             next: use http://localhost, name the host with --http-allowed-host, or configure an admin token";
@@ -305,5 +305,20 @@ impl<A: Send + Sync + 'static> Service for Front<A> {
             Handler::Plain(handler) => reply.send_result(handler(&self.context, &call)),
             Handler::Deferred(handler) => handler(&self.context, call, reply),
         }
+    }
+
+    fn refused(&self, refused: &EdgeRefusal<'_>) {
+        self.witnesses.access_log.record(|| AccessLine {
+            method: refused.head.map(|head| head.method),
+            path: refused.head.map_or_else(|| "-".to_string(), |head| plain(&head.path, AUDIT_TEXT_BYTES_MAX)),
+            status: refused.code.status,
+            body_bytes: 0,
+            role: None,
+            fingerprint: None,
+            peer: refused.peer,
+            request_id: refused.request_id,
+            duration_us: 0,
+            probe: false,
+        });
     }
 }

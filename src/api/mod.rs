@@ -4,6 +4,7 @@
 //! Never: decides anything about sessions or runs; that is the core's.
 
 pub mod access_log;
+pub mod audit;
 pub mod auth;
 pub mod builtin;
 pub mod call;
@@ -16,17 +17,22 @@ pub mod json;
 pub mod limiter;
 pub mod openapi;
 pub mod paging;
+pub mod permissions;
 pub mod query;
 pub mod readiness;
 pub mod resource_schemas;
 pub mod route;
+pub mod route_choice;
 pub mod routes;
 pub mod run_events;
 pub mod run_view;
 pub mod runs;
 pub mod runtime;
+pub mod runtime_changes;
+pub mod runtime_schemas;
 pub mod schemas;
 pub mod secrets;
+pub mod session_settings;
 pub mod sessions;
 pub mod status;
 pub mod streams;

@@ -54,7 +54,12 @@ pub fn problems_of<A>(route: &Route<A>) -> Vec<&'static Code> {
     wanted.extend([&codes::MALFORMED_REQUEST, &codes::SERVER_BUSY, &codes::PAYLOAD_TOO_LARGE]);
     if route.access != Access::Public {
         wanted.extend([&codes::MISSING_TOKEN, &codes::MALFORMED_TOKEN, &codes::INVALID_TOKEN, &codes::RATE_LIMITED]);
-        wanted.extend([&codes::ORIGIN_NOT_ALLOWED, &codes::FORBIDDEN, &codes::CORE_BUSY, &codes::CORE_UNAVAILABLE]);
+        wanted.extend([
+            &codes::ORIGIN_NOT_ALLOWED,
+            &codes::MISDIRECTED_REQUEST,
+            &codes::CORE_BUSY,
+            &codes::CORE_UNAVAILABLE,
+        ]);
     }
     if route.is_mutation() {
         wanted.extend([&codes::JOURNAL_POISONED, &codes::STORAGE_FULL]);

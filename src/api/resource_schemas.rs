@@ -2,7 +2,11 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
+
+/// The components of every resource.
+pub static ALL: &[&[Component]] = &[RESOURCES, RUNTIME];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -148,6 +152,63 @@ pub static RESOURCES: &[Component] = &[
         }"#,
     },
     Component {
+        name: "ExternalAction",
+        schema: r#"{
+            "type": "object",
+            "description": "A signed record; docs/audit.md says how to check it. Records of old state roots may lack the signature.",
+            "properties": {
+                "action_id": {"type": "string", "description": "Joins request and response"},
+                "chain": {"type": "string", "description": "The run, or daemon"},
+                "index": {"type": "integer", "minimum": 1},
+                "prev_hash": {"type": "string"},
+                "timestamp_ms": {"type": "integer"},
+                "session_id": {"type": "string"},
+                "agent_id": {"type": "string"},
+                "run_id": {"type": "string"},
+                "phase": {"enum": ["request", "response"]},
+                "kind": {"type": "string", "examples": ["model_provider"]},
+                "target": {"type": "string"},
+                "tool_call_id": {"type": "string"},
+                "lease": {"type": "string"},
+                "request_digest": {"type": "string"},
+                "response_digest": {"type": "string"},
+                "outcome": {"enum": ["succeeded", "failed", "unknown"]},
+                "signature_alg": {"const": "ed25519"},
+                "key_id": {"type": "string"},
+                "record_hash": {"type": "string"},
+                "signature": {"type": "string"}
+            }
+        }"#,
+    },
+    Component {
+        name: "AuditPublicKey",
+        schema: r#"{
+            "type": "object",
+            "required": ["key_id", "public_key", "earlier_public_keys"],
+            "properties": {
+                "key_id": {"type": "string"},
+                "public_key": {"type": "string", "description": "PEM"},
+                "earlier_public_keys": {"type": "array", "items": {"type": "string"}}
+            }
+        }"#,
+    },
+    Component {
+        name: "AuditCheckpoint",
+        schema: r#"{
+            "type": "object",
+            "required": ["type", "version", "head", "chain", "at_ms", "key_id", "signature"],
+            "properties": {
+                "type": {"const": "kheish-audit-checkpoint"},
+                "version": {"const": 1},
+                "head": {"type": "integer"},
+                "chain": {"type": "string"},
+                "at_ms": {"type": "integer"},
+                "key_id": {"type": "string"},
+                "signature": {"type": "string"}
+            }
+        }"#,
+    },
+    Component {
         name: "Reason",
         schema: r#"{
             "type": "object",
@@ -233,10 +294,10 @@ pub static RESOURCES: &[Component] = &[
     },
     Component {
         name: "Runtime",
-        schema: r#"{
+        schema: r##"{
             "type": "object",
             "required": ["workspace_root", "state_root", "provider", "model", "routes", "permission_mode",
-                "debug_level", "held"],
+                "permission_rule_count", "debug_level", "debug", "tool_runtime_limits", "config", "held"],
             "properties": {
                 "workspace_root": {"type": "string"},
                 "state_root": {"type": "string"},
@@ -244,10 +305,27 @@ pub static RESOURCES: &[Component] = &[
                 "provider": {"type": ["string", "null"]},
                 "model": {"type": ["string", "null"]},
                 "routes": {"type": "array", "items": {"type": "object"}},
-                "permission_mode": {"type": "string"},
-                "debug_level": {"type": "string"},
+                "permission_mode": {"$ref": "#/components/schemas/PermissionMode"},
+                "permission_rule_count": {"type": "integer"},
+                "system_prompt": {"$ref": "#/components/schemas/SystemPrompt"},
+                "debug_level": {"enum": ["off", "on", "redacted", "full"]},
+                "debug": {"type": "object", "required": ["level"], "properties": {
+                    "level": {"enum": ["off", "on", "redacted", "full"]},
+                    "since_ms": {"type": "integer"},
+                    "until_ms": {"type": "integer"},
+                    "ttl_ms": {"type": "integer", "description": "What is left of the window"},
+                    "ticket": {"type": "string"}}},
+                "tool_runtime_limits": {"$ref": "#/components/schemas/ToolLimits"},
+                "config": {"type": "object",
+                    "required": ["revision", "persisted", "history_len", "history_limit"],
+                    "properties": {
+                        "revision": {"type": "integer"},
+                        "updated_at_ms": {"type": "integer"},
+                        "persisted": {"type": "boolean"},
+                        "history_len": {"type": "integer"},
+                        "history_limit": {"type": "integer"}}},
                 "held": {"type": "boolean"}
             }
-        }"#,
+        }"##,
     },
 ];

@@ -8,6 +8,7 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
+use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
@@ -39,7 +40,7 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let session = call.session_id()?;
     let input: SubmitInput = json::parse(&call.body)?;
     let submission = input.check(call.idempotency_key()?)?;
-    let (route, model) = pin(api, &submission)?;
+    let (route, model) = pin(api, &session, &submission)?;
     let idempotency = submission.idempotency_key.as_deref().map(|key| idempotency_hashes(&session, key, &submission));
     let Submission { request, mut summary, .. } = submission;
     summary.provider = Some(route.clone());
@@ -48,12 +49,20 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     Ok(Prepared { session, command, by: call.actor(), summary })
 }
 
-/// Route and model in force: what the caller asks for, else the default.
-fn pin(api: &Api, submission: &Submission) -> Result<(String, String), Problem> {
+/// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
+/// file's. A model holds only for the route that it was chosen with.
+fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(String, String), Problem> {
     let routes = api.routes.as_ref().ok_or_else(|| {
         Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
     })?;
-    let route = match &submission.provider {
+    let (view, own) = (api.core.view(), api.core.session_settings(session));
+    let (operator, own) = (view.runtime.settings(), own.as_ref().and_then(|own| own.route_policy.as_ref()));
+    let chosen = choose(&[
+        Level { route: submission.provider.as_deref(), model: submission.model.as_deref() },
+        Level { route: own.and_then(|own| own.route_id.as_deref()), model: own.and_then(|own| own.model.as_deref()) },
+        Level { route: operator.route_id.as_deref(), model: operator.model.as_deref() },
+    ]);
+    let route = match chosen.route {
         None => routes.default_route(),
         Some(id) => routes.get(id).ok_or_else(|| {
             Problem::new(
@@ -62,14 +71,14 @@ fn pin(api: &Api, submission: &Submission) -> Result<(String, String), Problem> 
             )
         })?,
     };
-    let model = submission.model.as_ref().unwrap_or(&route.default_model);
+    let model = chosen.model.unwrap_or(&route.default_model);
     if !route.accepts_model(model) {
         let detail =
             format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
         return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));
     }
     super::readiness::require_ready(api, route)?;
-    Ok((route.id.clone(), model.clone()))
+    Ok((route.id.clone(), model.to_string()))
 }
 
 fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {

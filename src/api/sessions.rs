@@ -71,7 +71,11 @@ pub struct CreateBody {
     credential_scope: Option<serde_json::Value>,
 }
 
-fn known(api: &Api, id: &SessionId) -> Result<CoreView, Problem> {
+/// The session, if it exists.
+///
+/// # Errors
+/// 404 `session_not_found`, or the core could not be asked.
+pub(super) fn known(api: &Api, id: &SessionId) -> Result<CoreView, Problem> {
     api.core.session(id)?.ok_or_else(|| {
         Problem::new(
             &codes::SESSION_NOT_FOUND,

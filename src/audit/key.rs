@@ -60,6 +60,17 @@ pub enum KeyOrigin {
     File(PathBuf),
 }
 
+impl KeyOrigin {
+    /// The file that the key came from; `own` is that of the state root.
+    fn path<'a>(&'a self, own: &'a Path) -> Option<&'a Path> {
+        match self {
+            Self::Created | Self::StateRoot => Some(own),
+            Self::Inline => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 /// The signing key. The seed is wiped after loading; ring keeps the expanded key in memory it does not wipe.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
@@ -101,6 +112,11 @@ pub enum KeyError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// `audit rotate-key` was cut off.
+    RotationUnfinished {
+        /// The key that waits to take its place.
+        path: PathBuf,
+    },
     /// The host gave no random bytes.
     Random,
 }
@@ -133,6 +149,12 @@ impl fmt::Display for KeyError {
                 f,
                 "{} is missing and this state root holds signed records; next: restore the key from the backup, or \
                  name it with KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE",
+                path.display()
+            ),
+            Self::RotationUnfinished { path } => write!(
+                f,
+                "{} shows that a rotation of the audit signing key was cut off; next: run kheish-daemon audit rotate-key \
+                 again, which finishes it",
                 path.display()
             ),
             Self::Random => f.write_str("the host gives no random bytes; next: check /dev/urandom"),
@@ -169,11 +191,21 @@ impl SigningKey {
             (None, None) if sources.nothing_signed => (Self::create(&own, random)?, KeyOrigin::Created),
             (None, None) => return Err(KeyError::Missing { path: own }),
         };
+        if let Some(path) = origin.path(&own) {
+            let waiting = super::rotate::waiting_successor(path);
+            if exists(&waiting)? {
+                return Err(KeyError::RotationUnfinished { path: waiting });
+            }
+        }
         key.public.publish(&sources.state_root.join(PUBLIC_FILE))?;
         Ok((key, origin))
     }
 
-    fn read(path: &Path) -> Result<Self, KeyError> {
+    /// Reads a key file.
+    ///
+    /// # Errors
+    /// It is missing, exposed to others, or no key.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
         let io = |cause| KeyError::Io { path: path.to_path_buf(), cause };
         let file = File::open(path).map_err(io)?;
         let mode = file.metadata().map_err(io)?.mode() & 0o777;
@@ -230,7 +262,11 @@ impl SigningKey {
         Some(Self::from_seed(&seed))
     }
 
-    fn create(path: &Path, random: &dyn SecureRandom) -> Result<Self, KeyError> {
+    /// Makes a key and writes it to a new file.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the host has no random bytes.
+    pub fn create(path: &Path, random: &dyn SecureRandom) -> Result<Self, KeyError> {
         let mut seed = Zeroizing::new([0; SEED_BYTES]);
         random.fill(&mut *seed).map_err(|_| KeyError::Random)?;
         let hex = Zeroizing::new(to_hex(&*seed));
@@ -238,6 +274,17 @@ impl SigningKey {
             Zeroizing::new(format!("{{\n  \"algorithm\": \"ed25519\",\n  \"secret_key_hex\": \"{}\"\n}}\n", *hex));
         write_whole(path, text.as_bytes(), 0o600)?;
         Ok(Self::from_seed(&seed))
+    }
+
+    /// Copies a key file, byte for byte, to a new file that only its owner can read.
+    ///
+    /// # Errors
+    /// The source is no key, or the target cannot be written.
+    pub fn copy_file(source: &Path, target: &Path) -> Result<(), KeyError> {
+        let bytes = fs::read(source).map_err(|cause| KeyError::Io { path: source.to_path_buf(), cause })?;
+        let bytes = Zeroizing::new(bytes);
+        Self::parse(&bytes, &source.display().to_string())?;
+        write_whole(target, &bytes, 0o600)
     }
 
     /// The public half.
@@ -286,6 +333,16 @@ impl PublicKey {
         to_hex(&digest(&SHA256, &self.0).as_ref()[..KEY_ID_BYTES])
     }
 
+    /// The key of these 32 bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Whether `signature` is this key's over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
@@ -318,7 +375,10 @@ impl PublicKey {
 
     /// Puts this key first in the PEM file at `path`. Earlier keys stay below it: what they signed must remain
     /// checkable.
-    fn publish(&self, path: &Path) -> Result<(), KeyError> {
+    ///
+    /// # Errors
+    /// The file cannot be read, understood or written.
+    pub fn publish(&self, path: &Path) -> Result<(), KeyError> {
         let io = |cause| KeyError::Io { path: path.to_path_buf(), cause };
         let mut keys = match fs::read_to_string(path) {
             Ok(text) => Self::parse_pem(&text)

@@ -55,7 +55,7 @@ impl Command for Verify {
 }
 
 /// The keys that the state root itself holds prove that nobody has altered the journal alone.
-fn keys_beside(context: &mut Context<'_>, root: &Path) -> Result<Vec<PublicKey>, CliError> {
+pub(super) fn keys_beside(context: &mut Context<'_>, root: &Path) -> Result<Vec<PublicKey>, CliError> {
     let path = root.join(PUBLIC_FILE);
     if !path.exists() {
         context
@@ -71,7 +71,7 @@ fn keys_beside(context: &mut Context<'_>, root: &Path) -> Result<Vec<PublicKey>,
     read_keys(&path)
 }
 
-fn read_keys(path: &Path) -> Result<Vec<PublicKey>, CliError> {
+pub(super) fn read_keys(path: &Path) -> Result<Vec<PublicKey>, CliError> {
     let refuse = |cause: String| CliError::File { path: path.into(), cause, next: "name a PEM file with public keys" };
     let file = File::open(path).map_err(|error| refuse(error.to_string()))?;
     let mut text = String::new();

@@ -11,6 +11,7 @@ use argh::FromArgs;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
+mod audit;
 mod client;
 mod context;
 #[cfg(test)]

@@ -47,9 +47,21 @@ pub struct Row {
 }
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
+const AUDIT_KEY: Scope = Scope::Verbs(&["audit checkpoint", "audit rotate-key"]);
 const WAITING: Scope = Scope::Verbs(&["runs wait", "sessions input"]);
-const STORE: Scope =
-    Scope::Verbs(&["secrets set", "secrets get", "secrets list", "secrets delete", "journal verify", "journal show"]);
+const STORE: Scope = Scope::Verbs(&[
+    "secrets set",
+    "secrets get",
+    "secrets list",
+    "secrets delete",
+    "journal verify",
+    "journal show",
+    "audit verify",
+    "audit checkpoint",
+    "audit public-key",
+    "audit rotate-key",
+    "audit relocate-key",
+]);
 
 const fn row(scope: Scope, option: &'static str, env: &'static str, default: Default) -> Row {
     let env = if env.is_empty() { None } else { Some(env) };
@@ -83,6 +95,12 @@ pub const ROWS: &[Row] = &[
     row(SERVE, "--hold", "KHEISH_HOLD", Default::None),
     row(
         SERVE,
+        "--audit-signing-key-file",
+        "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE",
+        Default::Described("audit-signing.key in the state root"),
+    ),
+    row(
+        AUDIT_KEY,
         "--audit-signing-key-file",
         "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE",
         Default::Described("audit-signing.key in the state root"),

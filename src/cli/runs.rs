@@ -182,3 +182,36 @@ impl Command for Cancel {
         post_object(context, &run_path(&self.run_id).then("/cancel"), None)
     }
 }
+
+/// show the signed records of a run's external actions: every model call and what came of it
+#[derive(FromArgs, ArgsInfo)]
+pub struct ExternalActions {
+    /// the run
+    #[argh(positional)]
+    run_id: String,
+    /// answer with a page and its cursor instead of a plain list
+    #[argh(switch)]
+    page: bool,
+    /// at most this many
+    #[argh(option, arg_name = "n")]
+    limit: Option<u32>,
+    /// continue behind this cursor
+    #[argh(option, arg_name = "cursor")]
+    cursor: Option<String>,
+}
+
+const ACTION_COLUMNS: &[Column] = &[
+    time("AT", &["/timestamp_ms"]),
+    text("ACTION", &["/action_id"]),
+    text("PHASE", &["/phase"]),
+    text("KIND", &["/kind"]),
+    text("TARGET", &["/target"]),
+    text("OUTCOME", &["/outcome"]),
+];
+
+impl Command for ExternalActions {
+    fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
+        let path = run_path(&self.run_id).then("/external-actions");
+        show_list(context, paged(path, self.page, self.limit, self.cursor.as_deref()), ACTION_COLUMNS)
+    }
+}

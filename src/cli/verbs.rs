@@ -7,7 +7,7 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 use super::context::Context;
 use super::exit::CliError;
-use super::{events, input, journal, overview, runs, runtime, scripted, secrets, serve, sessions};
+use super::{audit, events, input, journal, overview, runs, runtime, scripted, secrets, serve, sessions};
 
 /// A command: its options as a struct that `argh` fills, and what it does.
 pub trait Command: FromArgs + ArgsInfo {
@@ -64,6 +64,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("events", "the daemon's event stream"),
     ("runtime", "the daemon's configuration in force"),
     ("secrets", "the encrypted auth store"),
+    ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
 ];
 
@@ -87,6 +88,7 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::Stream>("runs stream", &[]),
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
+    verb::<runs::ExternalActions>("runs external-actions", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime::Hold>("runtime hold", &[]),
@@ -96,6 +98,11 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::Get>("secrets get", &["show"]),
     verb::<secrets::List>("secrets list", &[]),
     verb::<secrets::Delete>("secrets delete", &[]),
+    verb::<audit::Verify>("audit verify", &[]),
+    verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
+    verb::<audit::ShowPublicKey>("audit public-key", &[]),
+    verb::<audit::RotateKey>("audit rotate-key", &[]),
+    verb::<audit::RelocateKey>("audit relocate-key", &[]),
     verb::<journal::Verify>("journal verify", &[]),
     verb::<journal::Show>("journal show", &[]),
 ];

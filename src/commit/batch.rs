@@ -18,6 +18,7 @@ use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
     CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS,
+    RUNTIME_SETTINGS_BYTES_MAX,
 };
 
 /// What the core tells others after a commit. None of these may block.
@@ -92,6 +93,9 @@ impl CommitLoop {
             records_since_snapshot,
             stopping: false,
         };
+        for (session, settings) in this.parts.state.own_settings() {
+            this.published.publish_settings(session, Some(settings));
+        }
         this.publish();
         (this, handle)
     }
@@ -227,8 +231,20 @@ impl CommitLoop {
         let began = Instant::now();
         append(&mut self.parts.journal, &drafts)?;
         self.parts.state.absorb(delta);
+        self.publish_settings(events);
         self.count(events.len() as u64, began);
         Ok(())
+    }
+
+    /// Makes changed settings of sessions readable, before anybody is told of the change.
+    fn publish_settings(&self, events: &[Event]) {
+        for event in events.iter().filter(|event| matches!(event.body, Body::SessionUpdated(_))) {
+            let session = event.session.as_ref().expect("session.updated names its session");
+            let state = &self.parts.state;
+            let number = state.session_number(session).expect("updated sessions exist");
+            let settings = state.session(number).and_then(|session| session.settings.as_deref());
+            self.published.publish_settings(session, settings);
+        }
     }
 
     fn count(&mut self, records: u64, began: Instant) {
@@ -288,7 +304,9 @@ impl CommitLoop {
 
     fn publish(&mut self) {
         self.view.counts = self.parts.state.counts();
-        self.view.committed = self.parts.journal.head().seq;
+        self.view.runtime = self.parts.state.runtime().clone();
+        let head = self.parts.journal.head();
+        (self.view.committed, self.view.chain) = (head.seq, head.chain);
         self.view.poisoned = poisoned(&self.parts.journal).map(|error| error.to_string());
         self.view.last_progress_ms = self.parts.clock.now_ms();
         self.published.publish(self.view.clone());
@@ -417,6 +435,8 @@ fn weight(command: &Command) -> usize {
         },
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
+        // Prompts and rules, or the settlement of waiting approvals.
+        Command::ChangeRuntime { .. } => RUNTIME_SETTINGS_BYTES_MAX,
         _ => 0,
     }
 }

@@ -10,7 +10,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
-use crate::core::{Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionView, Task, Todo};
+use crate::core::{
+    Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, Task, Todo,
+};
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
 use crate::limits::{CORE_MAILBOX_MAX, CORE_REPLY_MS_MAX};
@@ -299,6 +301,11 @@ impl CoreHandle {
     /// The newest committed figures; never waits for the core.
     pub fn view(&self) -> Arc<CoreView> {
         self.published.view()
+    }
+
+    /// What a session has of its own as of the last committed batch, if anything; never waits for the core.
+    pub fn session_settings(&self, session: &SessionId) -> Option<Arc<SessionSettings>> {
+        self.published.settings(session)
     }
 
     /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it

@@ -2,21 +2,27 @@
 //! Owns: the newest immutable view and the age of the batch in the making.
 //! Never: makes a reader wait for a sync; the lock is held for a pointer copy.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::handle::CommandError;
-use crate::core::Counts;
-use crate::ids::Seq;
+use crate::core::{Counts, RuntimeConfig, SessionSettings};
+use crate::ids::{Seq, SessionId};
+use crate::journal::Chain;
 
 /// Figures as of the last committed batch.
 #[derive(Debug, Clone, Default)]
 pub struct CoreView {
     /// Figures of the state.
     pub counts: Counts,
+    /// The runtime configuration in force.
+    pub runtime: Arc<RuntimeConfig>,
     /// Last committed record.
     pub committed: Seq,
+    /// Its chain value.
+    pub chain: Chain,
     /// Batches committed since start.
     pub batches: u64,
     /// Records committed since start, without the journal's own.
@@ -38,6 +44,8 @@ pub struct CoreView {
 #[derive(Debug)]
 pub struct Published {
     view: Mutex<Arc<CoreView>>,
+    /// Of the sessions that have any.
+    settings: Mutex<HashMap<SessionId, Arc<SessionSettings>>>,
     start: Instant,
     /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
@@ -45,7 +53,12 @@ pub struct Published {
 
 impl Default for Published {
     fn default() -> Self {
-        Self { view: Mutex::default(), start: Instant::now(), batch_began: AtomicU64::new(0) }
+        Self {
+            view: Mutex::default(),
+            settings: Mutex::default(),
+            start: Instant::now(),
+            batch_began: AtomicU64::new(0),
+        }
     }
 }
 
@@ -58,6 +71,20 @@ impl Published {
     /// Swaps in a new view.
     pub fn publish(&self, view: CoreView) {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    /// What a session has of its own, if anything.
+    pub fn settings(&self, session: &SessionId) -> Option<Arc<SessionSettings>> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
+    }
+
+    /// Replaces what a session has of its own.
+    pub fn publish_settings(&self, session: &SessionId, settings: Option<&SessionSettings>) {
+        let mut all = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        match settings {
+            Some(settings) => drop(all.insert(session.clone(), Arc::new(settings.clone()))),
+            None => drop(all.remove(session)),
+        }
     }
 
     /// Marks the begin of a pass: a batch, its replies and the journal's upkeep.

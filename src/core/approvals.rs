@@ -5,10 +5,12 @@
 use super::command::{Decision, IdempotencyKey, Note, Refusal, Resolution, Target};
 use super::event::Body;
 use super::run::{Run, RunStatus};
+use super::runtime_decide::DONT_ASK;
 use super::step::PendingApproval;
 use super::turn::{ApprovalResolved, Ruling, RunWaiting};
 use super::txn::{Txn, times};
 use crate::ids::RunId;
+use crate::permissions::Mode;
 
 /// Reason of an approval that nobody resolved before its deadline.
 pub const EXPIRED: &str = "expired";
@@ -55,6 +57,10 @@ impl Txn<'_> {
         };
         let waiting = RunWaiting { times: times(&run, None), waits_for, request_ids };
         self.emit(run.session, number, Body::RunWaiting(waiting));
+        // The mode may have changed since the call was judged.
+        if self.refuses_asks(run.session) {
+            self.deny_pending(number, DONT_ASK, |_| true);
+        }
         let status = self.run(number).expect("active runs exist").status;
         Ok(Decision::Run { run: id, status, changed: true })
     }
@@ -137,21 +143,30 @@ impl Txn<'_> {
     }
 
     /// Settles every pending approval as denied, of one session (by number) or of all, and lets their runs go on: no
-    /// call is left hanging when nobody is to be asked any more. Returns how many.
-    pub(super) fn settle_pending_as_denied(&mut self, session: Option<u32>, reason: &str) -> u32 {
-        let mut settled = 0;
+    /// call is left hanging when nobody is to be asked any more. Stops after `runs_max` runs; while the whole daemon is
+    /// in `dontAsk`, expiry settles the rest. Returns how many approvals it settled.
+    pub(super) fn settle_pending_as_denied(&mut self, session: Option<u32>, reason: &str, runs_max: usize) -> u32 {
+        let (mut settled, mut runs) = (0, 0);
         for number in self.runs_with_steps() {
+            if runs == runs_max {
+                break;
+            }
             let Some(run) = self.run(number).filter(|run| run.status == RunStatus::WaitingForApproval) else {
                 continue;
             };
             if session.is_none_or(|session| session == run.session) {
                 settled += self.deny_pending(number, reason, |_| true);
+                runs += 1;
             }
         }
         settled
     }
 
     pub(super) fn expire(&mut self, limit: usize) -> Decision {
+        self.expire_runtime();
+        if self.base().wants_settling() && self.runtime().settings().permission_mode == Mode::DontAsk {
+            self.settle_pending_as_denied(None, DONT_ASK, limit);
+        }
         let due = self.base().due(self.now_ms(), limit);
         let count = due.len();
         for number in due {

@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
 use super::run::{Run, RunStatus};
+use super::runtime_config::RuntimeInvalid;
+use super::runtime_decide::RuntimeEdit;
+use super::session_settings::SessionChange;
 use super::task::{Task, TaskCommand};
 use super::turn::QuestionAnswer;
 use crate::ids::{RunId, Seq, SessionId};
@@ -189,6 +192,20 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Change the runtime configuration.
+    ChangeRuntime {
+        /// What to change.
+        edit: RuntimeEdit,
+        /// Refuse when another revision is in force.
+        expected_revision: Option<u64>,
+    },
+    /// Change what a session has of its own.
+    UpdateSession {
+        /// The session.
+        session: SessionId,
+        /// What to change.
+        change: SessionChange,
+    },
     /// Record an external action outside an active run: a token refresh, a delivery, a connection. Its handle, for the
     /// response, is the position that [`Decision::Recorded`] tells of the request.
     RecordAction {
@@ -291,6 +308,11 @@ impl Command {
     /// Whether it only stops work or holds it back. On a full disk such a command is served from the journal's reserve,
     /// so that an operator can still act.
     pub fn is_containment(&self) -> bool {
+        match self {
+            Self::ChangeRuntime { edit, .. } => return edit.is_containment(),
+            Self::UpdateSession { change, .. } => return change.is_containment(),
+            _ => {}
+        }
         matches!(
             self,
             Self::CancelRun { .. }
@@ -356,6 +378,22 @@ pub enum Decision {
         /// Whether runs are held.
         held: bool,
     },
+    /// The runtime configuration is at this revision now.
+    Runtime {
+        /// Its number.
+        revision: u64,
+        /// Whether this command made it.
+        changed: bool,
+        /// Waiting approvals that were settled as denied.
+        settled: u32,
+    },
+    /// The session has these settings now.
+    SessionUpdated {
+        /// Whether this command changed something.
+        changed: bool,
+        /// Waiting approvals that were settled as denied.
+        settled: u32,
+    },
     /// Recorded.
     Recorded {
         /// The last record written.
@@ -393,6 +431,17 @@ pub enum Refusal {
         /// The run that the key made.
         run: RunId,
     },
+    /// Another runtime revision is in force than the caller expects.
+    RuntimeRevisionConflict {
+        /// The caller's.
+        expected: u64,
+        /// The one in force.
+        current: u64,
+    },
+    /// No such runtime revision, or none before the one in force.
+    RuntimeRevisionNotFound(Option<u64>),
+    /// Settings that cannot be used.
+    RuntimeInvalid(RuntimeInvalid),
     /// No such run.
     RunNotFound(RunId),
     /// The session has no such task, or it is no longer kept.
@@ -478,6 +527,16 @@ impl fmt::Display for Refusal {
             Self::IdempotencyConflict { run } => {
                 write!(f, "this idempotency key made {run} with another request; next: use a new key for a new request")
             }
+            Self::RuntimeRevisionConflict { expected, current } => {
+                write!(f, "runtime revision {current} is in force, not {expected}; next: read it again and decide anew")
+            }
+            Self::RuntimeRevisionNotFound(Some(number)) => {
+                write!(f, "runtime revision {number} is not kept; next: see GET /v1/runtime/revisions")
+            }
+            Self::RuntimeRevisionNotFound(None) => {
+                f.write_str("there is no earlier runtime revision; next: nothing is to be rolled back")
+            }
+            Self::RuntimeInvalid(invalid) => invalid.fmt(f),
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")

@@ -46,6 +46,8 @@ impl Txn<'_> {
             Command::InterruptSession { session } => self.interrupt_session(&session),
             Command::EndSession { session, reason } => self.end_session(&session, reason),
             Command::SetHold { held, reason } => Ok(self.set_hold(held, reason)),
+            Command::ChangeRuntime { edit, expected_revision } => self.change_runtime(edit, expected_revision),
+            Command::UpdateSession { session, change } => self.update_session(&session, change),
             Command::SettleActions => {
                 self.close_actions(0, "restart");
                 Ok(Decision::Recorded { last_seq: self.last_seq() })
@@ -77,7 +79,7 @@ impl Txn<'_> {
             }
             Command::DenyPending { session, reason } => {
                 let session = session.map(|id| self.known_session(&id)).transpose()?;
-                Ok(Decision::Settled { count: self.settle_pending_as_denied(session, &reason) })
+                Ok(Decision::Settled { count: self.settle_pending_as_denied(session, &reason, usize::MAX) })
             }
             Command::Expire { limit } => Ok(self.expire(limit)),
             Command::Task(command) => self.decide_task(*command),

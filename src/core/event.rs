@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 
 use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
+use super::runtime_config::RuntimeChanged;
+use super::session_settings::SessionChange;
 use super::task::TaskRecord;
 use super::turn::{ApprovalResolved, CallFindings, QuestionResolved, RunWaiting};
 use crate::actor::Actor;
@@ -111,6 +113,10 @@ pub enum Body {
     RunCancelled(RunTimes),
     /// Starting of queued runs was suspended or allowed again.
     HoldChanged(HoldChanged),
+    /// The runtime configuration has one more revision.
+    RuntimeChanged(RuntimeChanged),
+    /// A session has other settings of its own.
+    SessionUpdated(SessionChange),
     /// Something outside the journal is about to be changed.
     ControlIntent(ControlIntent),
     /// What became of it.
@@ -261,6 +267,8 @@ impl Body {
             Self::RunInterrupted(_) => "run.interrupted",
             Self::RunCancelled(_) => "run.cancelled",
             Self::HoldChanged(_) => "hold.changed",
+            Self::RuntimeChanged(_) => "runtime.changed",
+            Self::SessionUpdated(_) => "session.updated",
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
@@ -293,6 +301,8 @@ impl Body {
             Self::RunNote(_, body) => body.get().as_bytes().to_vec(),
             Self::RunFailed(body) => json(body),
             Self::HoldChanged(body) => json(body),
+            Self::RuntimeChanged(body) => json(body),
+            Self::SessionUpdated(body) => json(body),
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
@@ -326,6 +336,8 @@ impl Body {
             "run.interrupted" => Self::RunInterrupted(parse(kind, body)?),
             "run.cancelled" => Self::RunCancelled(parse(kind, body)?),
             "hold.changed" => Self::HoldChanged(parse(kind, body)?),
+            "runtime.changed" => Self::RuntimeChanged(parse(kind, body)?),
+            "session.updated" => Self::SessionUpdated(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
             kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {

@@ -1,7 +1,7 @@
 //! The functional core: sessions, runs, per-session queues, idempotency.
 //! Owns: the meaning of every record that is not the journal's own, and the state folded from them.
-//! May touch: nothing outside this folder but `actor`, `ids`, `hex` and `limits`, the hash function, and the signer that is
-//! handed in.
+//! May touch: nothing outside this folder but the pure `permissions`, `actor`, `ids`, `hex` and `limits`, the hash
+//! function, and the signer that is handed in.
 //! Never: reads a clock, a file, a socket or a random source; starts a thread; blocks.
 //!
 //! Commands go in ([`Command`]), events come out ([`Event`]), and [`Txn::apply`] is the only code that turns
@@ -18,7 +18,10 @@ mod ledger;
 mod questions;
 mod receipts;
 mod run;
+mod runtime_config;
+mod runtime_decide;
 mod session;
+mod session_settings;
 mod snapshot;
 mod state;
 mod step;
@@ -32,7 +35,13 @@ pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Out
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use run::{Run, RunStatus, RunTable};
+pub use runtime_config::{
+    ChangeSource, DebugLevel, DebugSetting, MaxSandbox, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
+    RuntimeInvalid, Settings, SystemPrompt, ToolLimits,
+};
+pub use runtime_decide::RuntimeEdit;
 pub use session::{Session, SessionStatus};
+pub use session_settings::{RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
 pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::session_settings::SessionSettings;
 use crate::ids::{Seq, SessionId};
 
 /// A session. Its runs form a doubly linked queue through [`super::Run`], so accepting, promoting and
@@ -40,6 +41,9 @@ pub struct Session {
     pub last_run: u32,
     /// The last run that ended did so in failure.
     pub last_failed: bool,
+    /// What it has of its own; absent for most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Box<SessionSettings>>,
 }
 
 /// What a session is doing, on the wire.

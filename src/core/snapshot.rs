@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::action::ActionChain;
 use super::event::Idempotency;
 use super::run::{Run, RunStatus, RunTable};
+use super::runtime_config::{Revision, RuntimeConfig};
 use super::session::Session;
 use super::state::State;
 use super::step::Step;
@@ -25,6 +26,7 @@ const RUNS_PER_LINE: usize = 256;
 #[derive(Debug)]
 pub struct Frozen {
     head: Head,
+    runtime: Arc<RuntimeConfig>,
     sessions: Vec<Session>,
     runs: RunTable,
     chains: Vec<(u32, ActionChain)>,
@@ -48,6 +50,8 @@ struct Head {
 #[serde(rename_all = "snake_case")]
 enum Line {
     State(Head),
+    /// All kept revisions of the runtime configuration, the one in force last.
+    Runtime(Vec<Revision>),
     Session(Session),
     Runs(Vec<RunRow>),
     /// The chain of a run's signed actions; the daemon's under 0.
@@ -124,7 +128,8 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, sessions, runs, steps, receipts, chains, tasks } = self;
+        let Self { head, runtime, sessions, runs, steps, receipts, chains, tasks } = self;
+        let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
             let first = line * RUNS_PER_LINE as u32 + 1;
@@ -132,7 +137,8 @@ impl Frozen {
             let rows = (first..=last).map(|number| runs.get(number).expect("numbers have no holes").into());
             json(&Line::Runs(rows.collect()))
         });
-        std::iter::once(json(&Line::State(head)))
+        [json(&Line::State(head)), json(&Line::Runtime(revisions))]
+            .into_iter()
             .chain(sessions.into_iter().map(|session| json(&Line::Session(session))))
             .chain(run_lines)
             .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
@@ -158,6 +164,7 @@ impl State {
         };
         Frozen {
             head,
+            runtime: self.runtime.clone(),
             sessions: self.sessions.clone(),
             runs: self.runs.clone(),
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
@@ -184,6 +191,9 @@ impl State {
                 self.held = head.held;
                 self.sessions.reserve(head.sessions as usize);
                 self.idempotency.reserve(head.runs as usize);
+            }
+            Line::Runtime(revisions) => {
+                self.runtime = Arc::new(RuntimeConfig::restored(revisions).map_err(RestoreError)?);
             }
             Line::Session(session) => {
                 let next = self.sessions.len() as u32 + 1;

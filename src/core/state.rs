@@ -9,12 +9,15 @@ use super::action::ActionChain;
 use super::event::{Body, Event};
 use super::receipts::Receipts;
 use super::run::{Run, RunStatus, RunTable};
+use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
+use super::session_settings::SessionSettings;
 use super::step::Step;
 use super::task::{Task, TaskCounts, Tasks, Todo, task_number};
 use super::turn::WaitsFor;
 use super::txn::{Delta, Txn};
 use crate::ids::{RunId, SessionId};
+use crate::permissions::Mode;
 
 /// Committed state. Cheap to read, changed only by [`State::absorb`].
 #[derive(Debug, Default)]
@@ -36,6 +39,7 @@ pub struct State {
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
     pub(super) tasks: Tasks,
+    pub(super) runtime: Arc<RuntimeConfig>,
     derived: Derived,
 }
 
@@ -142,7 +146,7 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, chains, tasks, todos } = delta;
+        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains, tasks, todos } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -152,6 +156,9 @@ impl State {
         self.idempotency.extend(idempotency);
         if let Some(held) = held {
             self.held = held;
+        }
+        if let Some(runtime) = runtime {
+            self.runtime = runtime;
         }
         for (number, chain) in chains {
             match chain {
@@ -224,7 +231,23 @@ impl State {
 
     /// Whether [`super::Command::Expire`] would do something.
     pub fn wants_expiry(&self, now_ms: u64) -> bool {
-        self.derived.deadlines.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms)
+        let overdue = self.derived.deadlines.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms);
+        overdue || self.runtime.is_due(now_ms) || self.wants_settling()
+    }
+
+    /// Whether somebody waits for an approval although nobody is to be asked any more.
+    pub(super) fn wants_settling(&self) -> bool {
+        self.runtime.settings().permission_mode == Mode::DontAsk && !self.derived.wait_approval.is_empty()
+    }
+
+    /// The runtime configuration in force.
+    pub fn runtime(&self) -> &Arc<RuntimeConfig> {
+        &self.runtime
+    }
+
+    /// Sessions that have settings of their own.
+    pub fn own_settings(&self) -> impl Iterator<Item = (&SessionId, &SessionSettings)> {
+        self.sessions.iter().filter_map(|session| Some((&session.id, session.settings.as_deref()?)))
     }
 
     pub(super) fn due(&self, now_ms: u64, limit: usize) -> Vec<u32> {

@@ -9,6 +9,7 @@ use super::action::{ActionChain, Signer};
 use super::command::NoteKind;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::run::{Run, RunStatus};
+use super::runtime_config::RuntimeConfig;
 use super::session::Session;
 use super::state::State;
 use super::step::{Mark, Step};
@@ -37,6 +38,7 @@ pub struct Delta {
     pub(super) tasks: BTreeMap<u32, Arc<Task>>,
     /// Short lists by session.
     pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
+    pub(super) runtime: Option<Arc<RuntimeConfig>>,
 }
 
 /// A batch in the making.
@@ -106,6 +108,10 @@ impl<'s> Txn<'s> {
 
     pub(super) fn held(&self) -> bool {
         self.delta.held.unwrap_or(self.base.held)
+    }
+
+    pub(super) fn runtime(&self) -> Arc<RuntimeConfig> {
+        self.delta.runtime.as_ref().unwrap_or(&self.base.runtime).clone()
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -213,7 +219,7 @@ impl<'s> Txn<'s> {
         self.delta.steps.insert(number, (!step.is_empty()).then(|| Arc::new(step)));
     }
 
-    fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
+    pub(super) fn session_mut(&mut self, number: u32) -> Result<&mut Session, String> {
         let slot = match self.session_slots.get(&number) {
             Some(slot) => *slot,
             None => {
@@ -315,6 +321,10 @@ impl<'s> Txn<'s> {
                 self.delta.held = Some(change.held);
                 return Ok(());
             }
+            Body::RuntimeChanged(changed) => {
+                self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
+                return Ok(());
+            }
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
             Body::RunNote(kind, body) if kind.is_action() => {
                 self.apply_action(event, *kind, body)?;
@@ -330,6 +340,7 @@ impl<'s> Txn<'s> {
             Body::SessionInterrupted => {}
             Body::Task(record) => self.apply_task(event, session, record)?,
             Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
+            Body::SessionUpdated(change) => self.apply_session_updated(session, change)?,
             Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,
             body => {
                 let id = event.run.ok_or("a run record names no run")?;
@@ -368,6 +379,7 @@ impl<'s> Txn<'s> {
             first_run: 0,
             last_run: 0,
             last_failed: false,
+            settings: None,
         };
         self.session_slots.insert(number, self.delta.sessions.len());
         self.delta.sessions.push((number, session));

@@ -42,6 +42,9 @@ codes! {
     FORBIDDEN: 403 "" "forbidden",
         "The caller may not do this.",
         "use a token with the needed access";
+    MISDIRECTED_REQUEST: 421 "" "misdirected_request",
+        "The request names a host that this listener does not answer for while authentication is off.",
+        "use a loopback name, start the daemon with --http-allowed-host, or configure an admin token";
     NOT_FOUND: 404 "" "not_found",
         "The resource does not exist.",
         "check the id in the path";
@@ -126,7 +129,7 @@ codes! {
         "send Authorization: Bearer <token>";
     INVALID_TOKEN: 401 "auth" "invalid_token",
         "The token is not one of the configured ones.",
-        "check the token file; equal admin and read-only tokens are both refused";
+        "check the token file; a token equal to the other role's is refused";
     INSUFFICIENT_ACCESS: 403 "auth" "insufficient_access",
         "The token is read-only and the route needs admin.",
         "use the admin token";
@@ -276,6 +279,25 @@ codes! {
     TASK_OUTPUT_UNREADABLE: 503 "tasks" "task_output_unreadable",
         "The task's output file cannot be read.",
         "check shell-tasks in the state root and its disk";
+
+    RUNTIME_REVISION_CONFLICT: 409 "runtime" "runtime_revision_conflict",
+        "Another runtime revision is in force than the caller expects.",
+        "read GET /v1/runtime again and decide anew";
+    RUNTIME_REVISION_NOT_FOUND: 404 "runtime" "runtime_revision_not_found",
+        "The runtime revision is not kept.",
+        "list the kept ones with GET /v1/runtime/revisions";
+    RUNTIME_VALIDATION_FAILED: 400 "runtime" "runtime_validation_failed",
+        "The runtime setting cannot hold.",
+        "read the detail and correct the request";
+    INVALID_TOOL_RUNTIME_LIMITS: 400 "runtime" "invalid_tool_runtime_limits",
+        "A tool limit is outside its bounds.",
+        "read the detail and correct the limit";
+    PERMISSION_RULES_INVALID: 400 "runtime" "permission_rules_invalid",
+        "A permission rule cannot be used.",
+        "read the detail and correct the rule";
+    DEBUG_CAPTURE_KEY_INVALID: 400 "runtime" "debug_capture_key_invalid",
+        "Debug capture is to be encrypted and its key cannot be used.",
+        "correct the capture key and restart the daemon";
 
     ROUTE_NOT_READY: 400 "routes" "route_not_ready",
         "The model route is in error state.",

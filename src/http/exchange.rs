@@ -22,8 +22,9 @@ use super::problem::Problem;
 use super::request_id::{self, RequestId};
 use super::responder::{Responder, render};
 use super::response::Response;
+use super::socket::Peer;
 use super::workers::{self, Job};
-use super::{Admission, Deadlines, Lane, Service};
+use super::{Admission, Deadlines, EdgeRefusal, Lane, Service};
 use crate::limits::{
     HTTP_BODY_PROGRESS_BYTES_MIN, HTTP_BODY_READ_BYTES, HTTP_INLINE_BODY_BYTES_MAX, HTTP_LINGER_BYTES_MAX,
     HTTP_READ_BYTES, HTTP_READS_PER_TURN_MAX, HTTP_REQUESTS_PER_TURN_MAX, HTTP_WRITE_PROGRESS_BYTES_MIN,
@@ -167,8 +168,12 @@ impl<S: Service> Exchange<S> {
                     return Turn::Wait;
                 }
                 counters.refuse(Refused::BodyDeadline);
-                let id = receiving.head.request_id;
-                self.time_out(connection, "the request body did not arrive in time", id)
+                let Phase::Body(receiving) = std::mem::replace(&mut connection.phase, Phase::Closed) else {
+                    return Turn::Close;
+                };
+                let detail = "the request body did not arrive in time";
+                self.refuse_head(connection, &codes::REQUEST_TIMEOUT, detail, &receiving.head);
+                self.drive(connection)
             }
             Phase::Flushing(flushing) => {
                 let taken = flushing.window_remaining - flushing.outgoing.remaining();
@@ -185,7 +190,7 @@ impl<S: Service> Exchange<S> {
     }
 
     fn time_out(&mut self, connection: &mut Connection<S::Admitted>, detail: &'static str, id: RequestId) -> Turn {
-        self.refuse_as(connection, &codes::REQUEST_TIMEOUT, detail, id);
+        self.refuse_as(connection, &codes::REQUEST_TIMEOUT, detail, id, None);
         self.drive(connection)
     }
 
@@ -266,7 +271,7 @@ impl<S: Service> Exchange<S> {
                 let message = panic_message(payload.as_ref());
                 log::error!("the admission of a request panicked: {message}; next: report this line");
                 let detail = "the request could not be judged";
-                self.refuse_as(connection, &codes::INTERNAL_ERROR, detail, head.request_id);
+                self.refuse_head(connection, &codes::INTERNAL_ERROR, detail, &head);
             }
         }
     }
@@ -295,7 +300,7 @@ impl<S: Service> Exchange<S> {
         }
         if head.content_length.is_some_and(|length| length > bytes_max as u64) {
             let detail = "the body is larger than this route accepts";
-            return self.refuse_as(connection, &codes::PAYLOAD_TOO_LARGE, detail, head.request_id);
+            return self.refuse_head(connection, &codes::PAYLOAD_TOO_LARGE, detail, &head);
         }
         if head.expects_continue && connection.waiting().is_empty() {
             // The socket is empty unless the client left earlier answers unread; such a client is cut.
@@ -359,12 +364,11 @@ impl<S: Service> Exchange<S> {
         };
         match fed {
             Err(refusal) => {
-                let refusal = Refusal { request_id: Some(receiving.head.request_id), ..refusal };
-                self.refuse(connection, &refusal);
+                self.refuse_head(connection, refusal.code, refusal.detail, &receiving.head);
             }
             Ok(_) if !receiving.reservation.grow(receiving.body.len() - before) => {
                 let detail = "the request bodies held at this moment have no room for another";
-                self.refuse_as(connection, &codes::SERVER_BUSY, detail, receiving.head.request_id);
+                self.refuse_head(connection, &codes::SERVER_BUSY, detail, &receiving.head);
             }
             Ok(fed) if fed.done => {
                 let Receiving { admitted, head, lane, body, reservation, .. } = *receiving;
@@ -393,13 +397,28 @@ impl<S: Service> Exchange<S> {
             self.shared.counters.refuse(Refused::Busy);
             let mut problem = Problem::new(&codes::SERVER_BUSY, "all workers are busy and their queue is full");
             problem.request_id = Some(job.head.request_id);
+            self.tell(&job.head.peer, &codes::SERVER_BUSY, job.head.request_id, Some(&job.head));
             job.responder.send(problem.retry_after(BUSY_RETRY_SECONDS).into());
         }
     }
 
     fn refuse(&mut self, connection: &mut Connection<S::Admitted>, refusal: &Refusal) {
         let id = refusal.request_id.unwrap_or_else(|| self.shared.request_ids.next());
-        self.refuse_as(connection, refusal.code, refusal.detail, id);
+        self.refuse_as(connection, refusal.code, refusal.detail, id, None);
+    }
+
+    fn refuse_head(
+        &mut self,
+        connection: &mut Connection<S::Admitted>,
+        code: &'static Code,
+        detail: &'static str,
+        head: &Head,
+    ) {
+        self.refuse_as(connection, code, detail, head.request_id, Some(head));
+    }
+
+    fn tell(&self, peer: &Peer, code: &'static Code, request_id: RequestId, head: Option<&Head>) {
+        self.service.refused(&EdgeRefusal { peer: *peer, request_id, code, head });
     }
 
     /// Answers with a problem of the edge itself and closes: what follows on this connection has no
@@ -410,7 +429,9 @@ impl<S: Service> Exchange<S> {
         code: &'static Code,
         detail: &'static str,
         id: RequestId,
+        head: Option<&Head>,
     ) {
+        self.tell(&connection.peer, code, id, head);
         let mut problem = Problem::new(code, detail);
         problem.request_id = Some(id);
         match code.status {

@@ -59,6 +59,25 @@ pub trait Service: Send + Sync + 'static {
     /// Answers a whole request through `responder`, now or later, from any thread. A panic is answered
     /// with 500. On [`Lane::Inline`] it runs on the reactor thread and must not block.
     fn handle(&self, admitted: Self::Admitted, head: Head, body: Vec<u8>, responder: Responder);
+
+    /// Hears of an answer that the edge gave by itself, for the log: bad framing, a deadline, a full queue. Runs on the
+    /// reactor thread: it must not block.
+    fn refused(&self, refused: &EdgeRefusal<'_>) {
+        let _ = refused;
+    }
+}
+
+/// An answer that the edge gave by itself.
+#[derive(Debug)]
+pub struct EdgeRefusal<'a> {
+    /// Who was answered.
+    pub peer: Peer,
+    /// The id in the answer.
+    pub request_id: RequestId,
+    /// What it was.
+    pub code: &'static problem::Code,
+    /// The request, where its head was understood.
+    pub head: Option<&'a Head>,
 }
 
 /// The judgement of [`Service::admit`].

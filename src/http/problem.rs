@@ -91,7 +91,7 @@ impl From<Problem> for Response {
 /// The published titles; other statuses share one, as clients of the reference system expect.
 fn title(status: u16) -> &'static str {
     match status {
-        400 | 401 | 403 | 404 | 405 | 409 | 413 | 422 | 429 | 500 | 503 => super::response::reason(status),
+        400 | 401 | 403 | 404 | 405 | 409 | 413 | 421 | 422 | 429 | 500 | 503 => super::response::reason(status),
         _ => "Daemon Error",
     }
 }

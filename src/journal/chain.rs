@@ -44,6 +44,12 @@ impl Chain {
     }
 }
 
+impl Default for Chain {
+    fn default() -> Self {
+        Self::START
+    }
+}
+
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.hex()).expect("hex digits are ASCII"))

@@ -33,10 +33,10 @@ pub use disk::{Disk, DiskFile, Identity, RealDisk};
 pub use error::{JournalError, ReadError};
 pub use reader::{Place, Reader, SegmentRange};
 pub use record::{Draft, Record, RecordRef};
-pub use seal::{OpenCause, Opened, Recovered, Seal, seal_message};
+pub use seal::{KeyRotated, OpenCause, Opened, Recovered, Seal, hand_over_message, seal_message};
 pub use show::{ShowFilter, Shown, show};
 pub use snapshot::{OpenedAt, SnapshotHead, SnapshotWriter, snapshot_message};
-pub use verify::{Problem, Progress, SnapshotReport, TornTail, VerifyReport, verify};
+pub use verify::{Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, verify, verify_with};
 pub use writer::Journal;
 
 use crate::ids::Seq;

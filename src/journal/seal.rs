@@ -17,6 +17,56 @@ pub(super) const OPENED: &str = "journal.opened";
 /// Kind of the record that reports a cut tail.
 pub(super) const RECOVERED: &str = "journal.recovered";
 
+/// Kind of the record by which one key hands over to the next.
+pub(super) const KEY_ROTATED: &str = "journal.key_rotated";
+
+/// Body of `journal.key_rotated`: the old key vouches for the new one, which alone signs from there on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRotated {
+    /// Who signs this record.
+    pub old_key_id: String,
+    /// Who signs everything behind it.
+    pub new_key_id: String,
+    /// The new key's 32 public bytes, hex.
+    pub new_public_key: String,
+    /// Ed25519 of the old key over [`hand_over_message`], hex.
+    pub signature: String,
+}
+
+/// The bytes that the old key signs.
+pub fn hand_over_message(old_key_id: &str, new_public_key: &str) -> Vec<u8> {
+    format!("kheish-audit-key-rotation-v1\n{old_key_id}\n{new_public_key}\n").into_bytes()
+}
+
+impl KeyRotated {
+    /// Lets `old` vouch for `new`.
+    pub fn sign(old: &SigningKey, new: &PublicKey) -> Self {
+        let new_public_key = to_hex(new.bytes());
+        let signature = to_hex(&old.sign(&hand_over_message(&old.key_id(), &new_public_key)));
+        Self { old_key_id: old.key_id(), new_key_id: new.key_id(), new_public_key, signature }
+    }
+
+    /// The new key, if one of `keys` vouches for it.
+    ///
+    /// # Errors
+    /// Why it is not to be believed.
+    pub fn check(&self, keys: &[PublicKey]) -> Result<PublicKey, String> {
+        let bytes = parse_hex(self.new_public_key.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        let new = PublicKey::from_bytes(bytes.ok_or("the new key is not 64 hex digits")?);
+        if new.key_id() != self.new_key_id {
+            return Err(format!("the new key is not the one that it names, {}", self.new_key_id));
+        }
+        let Some(old) = keys.iter().find(|key| key.key_id() == self.old_key_id) else {
+            return Err(format!("the hand-over is signed by key {}, which is not known here", self.old_key_id));
+        };
+        let signature = parse_hex(self.signature.as_bytes()).unwrap_or_default();
+        match old.verify(&hand_over_message(&self.old_key_id, &self.new_public_key), &signature) {
+            true => Ok(new),
+            false => Err(format!("the hand-over's signature is not key {}'s", self.old_key_id)),
+        }
+    }
+}
+
 /// Body of `journal.seal`: a signed chain head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {

@@ -13,7 +13,7 @@ use super::disk::{Disk, RealDisk};
 use super::error::JournalError;
 use super::record::RecordRef;
 use super::recovery::{Found, is_placed, replay_all};
-use super::seal::{OPENED, Opened, SEAL, Seal, SealCheck, body};
+use super::seal::{KEY_ROTATED, KeyRotated, OPENED, Opened, SEAL, Seal, SealCheck, body};
 use super::snapshot::{Snapshot, list_snapshots, snapshot_name};
 use crate::audit::key::PublicKey;
 use crate::ids::Seq;
@@ -121,6 +121,32 @@ pub(super) fn journal_directory(directory: &Path) -> PathBuf {
 /// batch, every seal, and the snapshots beside it. Every seal must be signed by one of `keys`; without keys the
 /// chain is checked and signatures are not.
 pub fn verify(directory: &Path, keys: &[PublicKey], on_progress: &mut dyn FnMut(Progress)) -> VerifyReport {
+    verify_with(directory, keys, on_progress, &mut |_: &RecordRef<'_>, _: &[PublicKey]| Ok(()))
+}
+
+/// Looks at every record of a verification; given the keys that count at its place, none when signatures are not
+/// checked. An error is the verification's problem.
+pub trait Inspect {
+    /// One record, in order, its line and chain already found good.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn inspect(&mut self, record: &RecordRef<'_>, keys: &[PublicKey]) -> Result<(), String>;
+}
+
+impl<F: FnMut(&RecordRef<'_>, &[PublicKey]) -> Result<(), String>> Inspect for F {
+    fn inspect(&mut self, record: &RecordRef<'_>, keys: &[PublicKey]) -> Result<(), String> {
+        self(record, keys)
+    }
+}
+
+/// As [`verify`], with somebody who looks at each record as well.
+pub fn verify_with(
+    directory: &Path,
+    keys: &[PublicKey],
+    on_progress: &mut dyn FnMut(Progress),
+    inspect: &mut dyn Inspect,
+) -> VerifyReport {
     let journal = journal_directory(directory);
     let mut report =
         VerifyReport { directory: journal.clone(), signatures_checked: !keys.is_empty(), ..VerifyReport::default() };
@@ -132,9 +158,11 @@ pub fn verify(directory: &Path, keys: &[PublicKey], on_progress: &mut dyn FnMut(
             return report;
         }
     };
-    let mut check = Check { report: &mut report, keys, on_progress, forged: false };
+    let (known, retired) = (keys.to_vec(), Vec::new());
+    let mut check = Check { report: &mut report, keys: known, retired, on_progress, inspect, forged: false };
     let outcome = replay_all(&disk, &mut check);
     let forged = check.forged;
+    let known: Vec<PublicKey> = check.keys.into_iter().chain(check.retired).collect();
     match outcome {
         Ok(Some(found)) => note(&mut report, found),
         Ok(None) => {
@@ -156,7 +184,7 @@ pub fn verify(directory: &Path, keys: &[PublicKey], on_progress: &mut dyn FnMut(
             report.problem = Some(found);
         }
     }
-    check_snapshots(&mut report, &disk, &journal.with_file_name("snapshots"), keys);
+    check_snapshots(&mut report, &disk, &journal.with_file_name("snapshots"), &known);
     report.ok = report.problem.is_none();
     report
 }
@@ -226,8 +254,12 @@ fn check_snapshots(report: &mut VerifyReport, disk: &dyn Disk, directory: &Path,
 /// Takes the place of the state while the journal is read.
 struct Check<'a> {
     report: &'a mut VerifyReport,
-    keys: &'a [PublicKey],
+    /// Those that count at this place.
+    keys: Vec<PublicKey>,
+    /// Those that have handed over.
+    retired: Vec<PublicKey>,
     on_progress: &'a mut dyn FnMut(Progress),
+    inspect: &'a mut dyn Inspect,
     forged: bool,
 }
 
@@ -236,8 +268,11 @@ impl Check<'_> {
         // That it names the record before it with its chain value was checked by the replay.
         let seal: Seal = body(record.body)?;
         if !self.keys.is_empty() {
-            let cause = match seal.check(self.keys) {
+            let cause = match seal.check(&self.keys) {
                 SealCheck::Good => None,
+                SealCheck::UnknownKey if self.retired.iter().any(|key| key.key_id() == seal.key_id) => {
+                    Some(format!("the seal is signed by key {}, which had handed over before", seal.key_id))
+                }
                 SealCheck::UnknownKey => {
                     Some(format!("the seal is signed by key {}, which was not given", seal.key_id))
                 }
@@ -258,6 +293,22 @@ impl Check<'_> {
     }
 }
 
+impl Check<'_> {
+    /// From a hand-over on the new key counts and the old one no longer does.
+    fn key_rotated(&mut self, record: &RecordRef<'_>) -> Result<(), String> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let rotated: KeyRotated = body(record.body)?;
+        let new = rotated.check(&self.keys).inspect_err(|_| self.forged = true)?;
+        self.keys.retain(|key| *key != new);
+        let old = self.keys.iter().position(|key| key.key_id() == rotated.old_key_id);
+        self.retired.extend(old.map(|index| self.keys.remove(index)));
+        self.keys.push(new);
+        Ok(())
+    }
+}
+
 impl Restore for Check<'_> {
     fn reset(&mut self) {}
 
@@ -274,6 +325,7 @@ impl Restore for Check<'_> {
         self.report.seq_last = record.seq;
         match record.kind {
             SEAL => self.seal(record)?,
+            KEY_ROTATED => self.key_rotated(record)?,
             OPENED => {
                 let opened: Opened = body(record.body)?;
                 if self.report.epochs.last() != Some(&opened.epoch) {
@@ -282,6 +334,7 @@ impl Restore for Check<'_> {
             }
             _ => {}
         }
+        self.inspect.inspect(record, &self.keys)?;
         if self.report.records.is_multiple_of(PROGRESS_RECORDS) {
             (self.on_progress)(Progress { records: self.report.records, seq: record.seq });
         }

@@ -12,7 +12,7 @@ use super::error::JournalError;
 use super::opening::own_draft;
 use super::reader::Reader;
 use super::record::{Draft, encode};
-use super::seal::{SEAL, Seal, to_body};
+use super::seal::{KEY_ROTATED, KeyRotated, SEAL, Seal, to_body};
 use super::segment::{SPARE, Segment, Shared, segment_name};
 use super::snapshot::{OpenedAt, SnapshotWriter};
 use super::{Head, Options};
@@ -181,6 +181,17 @@ impl Journal {
             // again then.
             log::warn!("after record {}: {error}", newest.seq);
         }
+        Ok(())
+    }
+
+    /// Lets the present key vouch for `next`, which signs from here on.
+    ///
+    /// # Errors
+    /// As [`Journal::append`]; the present key stays then.
+    pub fn hand_over(&mut self, next: Arc<SigningKey>, now_ms: u64) -> Result<(), JournalError> {
+        let body = to_body(&KeyRotated::sign(&self.parts.signer, next.public()));
+        self.append(&[own_draft(self.next_seq(), now_ms, KEY_ROTATED, body)])?;
+        self.parts.signer = next;
         Ok(())
     }
 

@@ -107,8 +107,10 @@ fn paths(tool: &str, members: &Members<'_>, workspace: &Path) -> Field<Paths> {
         }
         texts.push(String::new());
     }
-    let name_pattern = find(members, "pattern").and_then(string).unwrap_or_default();
-    let may_leave = search && (name_pattern.starts_with('/') || name_pattern.split('/').any(|part| part == ".."));
+    // What grep_search calls its pattern is an expression for lines.
+    let names = if tool == "grep_search" { "glob" } else { "pattern" };
+    let name_pattern = find(members, names).and_then(string).unwrap_or_default();
+    let may_leave = search && (name_pattern.starts_with('/') || name_pattern.contains(".."));
     match texts.iter().map(|text| Path::given(text, workspace)).collect() {
         Some(given) => Field::Is(Paths { given, search, may_leave }),
         None => Field::Unreadable,

@@ -16,10 +16,16 @@ use super::path::Path;
 use super::rule::{Compiled, Rule, RuleError, RuleScope};
 
 /// The rules in force. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Policy {
     rules: Arc<[Compiled]>,
     revision: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
 }
 
 impl fmt::Debug for Policy {

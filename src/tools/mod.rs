@@ -27,6 +27,7 @@ pub use output::ToolOutput;
 pub use table::TOOLS;
 pub use workspace::Workspace;
 
+use crate::permissions::Facts;
 use crate::providers::ToolSpec;
 
 /// Where a tool runs.
@@ -66,17 +67,7 @@ impl Class {
     }
 }
 
-/// What happens with a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Behavior {
-    /// It is run.
-    Allow,
-    /// A person is asked first.
-    Ask,
-    /// It is refused.
-    Deny,
-}
+pub use crate::permissions::Behavior;
 
 /// One tool.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,6 +92,13 @@ pub struct ToolDef {
     pub plan_safe: bool,
     /// What holds when no rule matches: allow or ask.
     pub default_rule: Behavior,
+}
+
+impl ToolDef {
+    /// What a permission decision needs to know of it.
+    pub fn facts(&self) -> Facts {
+        Facts { edits: self.class == Class::Edit, plan_safe: self.plan_safe, default: self.default_rule }
+    }
 }
 
 /// The tool with this name.

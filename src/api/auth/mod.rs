@@ -79,9 +79,9 @@ impl Auth {
                 "the {role} token has fewer than {TOKEN_BYTES_ADVISED_MIN} bytes and can be guessed; next: rotate it"
             )
         }));
-        let mut tokens = Tokens { admin, read_only, effective: [None, None], generations: [0, 0], duplicate: false };
-        tokens.settle();
-        if tokens.duplicate {
+        let mut tokens = Tokens { admin, read_only, effective: [None, None], generations: [0, 0], dropped: None };
+        tokens.settle([true, true]);
+        if tokens.dropped.is_some() {
             return Err(AuthConfigError::EqualTokens);
         }
         Ok(Self { tokens: Some(RwLock::new(tokens)), notices, clock })
@@ -139,7 +139,7 @@ impl Auth {
             auth_effective_read_only_token_available: tokens.effective[Role::ReadOnly as usize].is_some(),
             auth_token_file_count: files.len(),
             auth_token_file_error_count: files.iter().filter(|file| !file.token_loaded).count(),
-            auth_duplicate_token: tokens.duplicate,
+            auth_duplicate_token: tokens.dropped.is_some(),
             auth_token_files: files,
         }
     }
@@ -172,7 +172,8 @@ struct Tokens {
     read_only: Option<Slot>,
     effective: [Option<TokenDigest>; 2],
     generations: [u64; 2],
-    duplicate: bool,
+    /// While both roles hold one token: which of them were written last and are not effective.
+    dropped: Option<[bool; 2]>,
 }
 
 impl Tokens {
@@ -181,24 +182,37 @@ impl Tokens {
     }
 
     fn reload(&mut self, now_ms: u64) {
+        let before = self.loaded();
         self.admin.reload(now_ms);
         if let Some(read_only) = &mut self.read_only {
             read_only.reload(now_ms);
         }
-        self.settle();
+        let after = self.loaded();
+        self.settle([before[0] != after[0], before[1] != after[1]]);
     }
 
-    /// Derives the effective tokens. Equal ones are both dropped: nobody could tell which role was meant.
-    fn settle(&mut self) {
-        let admin = self.admin.token();
-        let read_only = self.read_only.as_ref().and_then(Slot::token);
-        let duplicate = admin.zip(read_only).is_some_and(|(admin, read_only)| admin.matches(&read_only));
-        if duplicate && !self.duplicate {
-            log::error!("the admin and the read-only token are equal: both are refused; next: write different tokens");
+    fn loaded(&self) -> [Option<TokenDigest>; 2] {
+        [self.read_only.as_ref().and_then(Slot::token), self.admin.token()]
+    }
+
+    /// Derives the effective tokens. A token that was written to be equal to the other role's is not effective, since
+    /// nobody could tell which role was meant; the other one stays what it was.
+    fn settle(&mut self, changed: [bool; 2]) {
+        let [read_only, admin] = self.loaded();
+        let equal = admin.zip(read_only).is_some_and(|(admin, read_only)| admin.matches(&read_only));
+        let known = self.dropped.filter(|_| changed == [false, false]);
+        self.dropped = equal.then(|| known.unwrap_or(changed));
+        if let Some(dropped) = self.dropped.filter(|_| known.is_none()) {
+            let lost = match dropped {
+                [true, false] => "the read-only token is refused, the admin token stays",
+                [false, true] => "the admin token is refused, the read-only token stays",
+                _ => "both are refused",
+            };
+            log::error!("the admin and the read-only token are equal: {lost}; next: write different tokens");
         }
-        self.duplicate = duplicate;
-        let effective = if duplicate { [None, None] } else { [read_only, admin] };
-        for (index, token) in effective.into_iter().enumerate() {
+        let dropped = self.dropped.unwrap_or_default();
+        for (index, token) in [read_only, admin].into_iter().enumerate() {
+            let token = token.filter(|_| !dropped[index]);
             if self.effective[index] != token {
                 self.effective[index] = token;
                 self.generations[index] += 1;
@@ -295,7 +309,7 @@ pub struct AuthView {
     pub auth_token_file_count: usize,
     /// Those of them without a loaded token.
     pub auth_token_file_error_count: usize,
-    /// Both tokens are equal, so both are refused.
+    /// Both tokens are equal, so the one that was written last is refused.
     pub auth_duplicate_token: bool,
     /// One entry for each token file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
