@@ -7,6 +7,7 @@
 pub mod actor;
 pub mod api;
 pub mod audit;
+pub mod blobs;
 pub mod broker;
 pub mod cli;
 pub mod clock;

@@ -451,6 +451,8 @@ pub const SCRIPTED_IDLE_MS: u64 = 15_000;
 pub const SCRIPTED_WRITE_MS: u64 = 60_000;
 /// Any delay in a script.
 pub const SCRIPTED_DELAY_MS_MAX: u64 = 600_000;
+/// Padding of a scripted stream: as much as a client reads of one stream.
+pub const SCRIPTED_PADDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests kept for `/_scripted/requests`; the oldest is forgotten.
 pub const SCRIPTED_REQUESTS_KEPT_MAX: usize = 1_000;
 /// Bytes of request bodies kept for `/_scripted/requests`; the oldest are forgotten.
@@ -477,6 +479,42 @@ pub const CONTEXT_BYTES_MAX: usize = 1024 * 1024;
 pub const CONTEXT_RUNS_MAX: usize = 500;
 /// Records read to assemble them: a session with a long queue has many between two exchanges.
 pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
+/// Answers of a model in one run; the run fails when it is met. A run may ask for less.
+pub const RUN_TURNS_MAX: u32 = 500;
+/// Tool calls of one answer at which the run fails instead: they would not fit in one batch with their answers.
+pub const TOOL_CALLS_PER_ANSWER_MAX: usize = 1_024;
+/// Groups in which the calls of one answer are run. Each costs one sync; with the model call a turn has at most four. What
+/// is left over runs in the last group, of which a crash leaves more calls unknown.
+pub const TOOL_GROUPS_PER_TURN_MAX: usize = 3;
+/// Results that wait to be written with the next batch.
+pub const TOOL_PENDING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A call id of a provider; a longer one is replaced.
+pub const TOOL_CALL_ID_BYTES_MAX: usize = 256;
+/// A tool name, as all providers take it.
+pub const TOOL_NAME_BYTES_MAX: usize = 64;
+/// Failures in a row of the same call from which on the model is told that it repeats itself.
+pub const TOOL_REPEATS_WARN: u32 = 3;
+/// Failures in a row of the same call at which the run fails.
+pub const TOOL_REPEATS_FAIL: u32 = 6;
+/// Different failing calls that are counted at once.
+pub const REPEATED_CALLS_KEPT_MAX: usize = 256;
+/// Estimated tokens of a conversation at which its older part is summarised: room for an answer is left in a window of
+/// 200,000.
+pub const COMPACT_AT_TOKENS: u64 = 150_000;
+/// Newest answers, with their results, that a compaction keeps.
+pub const COMPACT_KEEP_TURNS: usize = 6;
+/// Bytes of them; the newest one is kept whatever it weighs.
+pub const COMPACT_KEEP_BYTES: usize = 96 * 1024;
+/// Bytes of each result and each call's arguments that the summary is made from.
+pub const COMPACT_RESULT_BYTES: usize = 2 * 1024;
+/// Bytes of conversation that the summary is made from; the middle is left out.
+pub const COMPACT_RENDERED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that are kept of the older part where the model gives no summary.
+pub const COMPACT_SHORTENED_BYTES: usize = 16 * 1024;
+/// Bytes of text that are taken for one token where no provider has counted.
+pub const CONTEXT_BYTES_PER_TOKEN: usize = 4;
+/// One blob: the whole of a large tool result.
+pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Pause before an engine tries again what a full disk, queue or broker refused.
 pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.

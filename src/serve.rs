@@ -25,17 +25,19 @@ use crate::api::status::Facts;
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
+use crate::blobs::Blobs;
 use crate::broker::{Broker, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
-use crate::engine::{Engine, Stops, Tools};
+use crate::engine::{CoreSettings, Engine, Stops, Toolbox, Tools};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
+use crate::sandbox::{Level, SandboxSpec};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -179,6 +181,7 @@ impl Daemon {
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
         let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
             state_root: root.path().to_path_buf(),
@@ -222,7 +225,7 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
-        let engines = start_engines(&api, net, &stops)?;
+        let engines = start_engines(&api, net, &stops, blobs)?;
         let front = Front::new(FrontParts {
             routes: routes::ROUTES,
             context: api.clone(),
@@ -440,8 +443,14 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
     Ok(Some(Arc::new(routes)))
 }
 
-fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops) -> Result<Vec<Worker>, ServeError> {
+fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
+    let root = &api.config.workspace_root;
+    let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
+        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
+        settings: Arc::new(CoreSettings::new(api.core.clone())),
+        blobs: Some(blobs),
+        workspace: workspace.display().to_string(),
         core: api.core.clone(),
         reader: api.reader.clone(),
         broker: api.broker.clone(),

@@ -299,6 +299,26 @@ pub fn preallocate(file: &impl AsRawFd, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Makes the coming close of `socket` a reset: the peer sees a broken connection and no end of the stream.
+///
+/// # Errors
+/// The operating system refuses the option.
+pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = std::mem::size_of::<libc::linger>() as libc::socklen_t;
+    // SAFETY: the option value points to a live struct of the size given; the call keeps no pointer.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            std::ptr::from_ref(&linger).cast(),
+            size,
+        )
+    })?;
+    Ok(())
+}
+
 /// Changes how many connections may wait on a listening socket; the kernel cuts it to its own maximum.
 pub fn set_listen_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<()> {
     // SAFETY: no pointers.

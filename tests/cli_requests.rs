@@ -51,9 +51,160 @@ fn each_command_makes_its_request() {
     check(&["runtime", "get"], "GET /v1/runtime", "");
     check(&["runtime", "hold", "--reason", "restore"], "POST /v1/runtime/hold", r#"{"held":true,"reason":"restore"}"#);
     check(&["runtime", "release"], "POST /v1/runtime/hold", r#"{"held":false}"#);
+    check(&["runtime", "revisions"], "GET /v1/runtime/revisions", "");
+    check(&["runtime", "rollback"], "POST /v1/runtime/rollback", "{}");
+    check(
+        &["runtime", "rollback", "--target-revision", "3", "--expected-revision=9"],
+        "POST /v1/runtime/rollback",
+        r#"{"target_revision":3,"expected_revision":9}"#,
+    );
+    for (typed, sent) in [
+        ("dont-ask", "dontAsk"),
+        ("dontAsk", "dontAsk"),
+        ("accept-edits", "acceptEdits"),
+        ("bypass-permissions", "bypassPermissions"),
+        ("plan", "plan"),
+    ] {
+        check(
+            &["runtime", "set-permission-mode", typed],
+            "POST /v1/runtime/permission-mode",
+            &format!(r#"{{"mode":"{sent}"}}"#),
+        );
+    }
+    let debug_level = "POST /v1/runtime/debug-level";
+    check(&["runtime", "set-debug-level", "off"], debug_level, r#"{"level":"off"}"#);
+    check(
+        &["runtime", "set-debug-level", "full", "--ttl", "30m", "--ticket", "OPS-7", "--expected-revision", "2"],
+        debug_level,
+        r#"{"level":"full","ttl_ms":1800000,"ticket":"OPS-7","expected_revision":2}"#,
+    );
+    check(&["runtime", "set-model", "gpt-x"], "POST /v1/runtime/model", r#"{"model":"gpt-x"}"#);
+    check(&["runtime", "set-model", "--reset"], "POST /v1/runtime/model", "{}");
+    check(
+        &["runtime", "set-model", "--route", "main", "gpt-x"],
+        "POST /v1/runtime/model",
+        r#"{"provider":"main","model":"gpt-x"}"#,
+    );
+    check(&["runtime", "tool-limits", "get"], "GET /v1/runtime/tool-limits", "");
+    check(&["runtime", "tool-limits", "set", "--reset"], "POST /v1/runtime/tool-limits", r#"{"limits":{}}"#);
+    let permission_check = "POST /v1/runtime/permissions/check";
+    check(&["runtime", "permissions", "check", "bash"], permission_check, r#"{"tool_name":"bash"}"#);
+    check(
+        &["runtime", "permissions", "check", "--tool", "bash", "--mode", "dont-ask", "--session-id", "s"],
+        permission_check,
+        r#"{"tool_name":"bash","session_id":"s","mode_override":"dontAsk"}"#,
+    );
+    check(
+        &["runtime", "permissions", "check", "bash", "--input-json", r#"{"command": "ls"}"#],
+        permission_check,
+        r#"{"tool_name":"bash","input":{"command": "ls"}}"#,
+    );
+    check(&["runtime", "permissions", "matrix"], "POST /v1/runtime/permissions/matrix", "{}");
+    check(&["runtime", "permissions", "rules"], "GET /v1/runtime/permissions/rules", "");
+    check(&["sessions", "settings", "s"], "GET /v1/sessions/s/settings", "");
+    let session_mode = "POST /v1/sessions/s/permission-mode";
+    check(&["sessions", "set-permission-mode", "s", "plan"], session_mode, r#"{"mode":"plan"}"#);
+    check(&["sessions", "set-permission-mode", "s", "inherit"], session_mode, r#"{"mode":null}"#);
+    check(&["sessions", "set-route", "s", "--clear"], "DELETE /v1/sessions/s/route-policy", "");
+    check(
+        &["sessions", "set-route", "s", "--route", "main", "--model", "m"],
+        "POST /v1/sessions/s/route-policy",
+        r#"{"route_policy":{"provider":"main","generation":{"model":"m"}}}"#,
+    );
+    check(&["sessions", "permission-audits", "s", "--limit", "5"], "GET /v1/sessions/s/permission-audits?limit=5", "");
     check(&["secrets", "list"], "GET /v1/runtime/secrets", "");
     check(&["secrets", "get", "mcp/a?b"], "GET /v1/runtime/secrets/mcp%2Fa%3Fb", "");
     check(&["secrets", "delete", "a"], "DELETE /v1/runtime/secrets/a", "");
+}
+
+#[test]
+fn documents_come_from_a_file_or_standard_input_and_from_one_of_them() {
+    let scratch = Scratch::new();
+    let rules = scratch.file("rules", r#"[{"scope":"user","tool_name_pattern":"bash","behavior":"deny"}]"#);
+    let put = "PUT /v1/runtime/permissions/rules";
+    let body = r#"{"rules":[{"scope":"user","tool_name_pattern":"bash","behavior":"deny"}]}"#;
+    check(&["runtime", "permissions", "set-rules", "--file", &rules], put, body);
+    check(&["sessions", "set-permission-rules", "s", "--file", &rules], "PUT /v1/sessions/s/permission-rules", body);
+    let limits = scratch.file("limits", r#"{"max_parallel_tools": 2}"#);
+    check(
+        &["runtime", "tool-limits", "set", "--file", &limits, "--expected-revision", "4"],
+        "POST /v1/runtime/tool-limits",
+        r#"{"limits":{"max_parallel_tools": 2},"expected_revision":4}"#,
+    );
+    let daemon = FakeDaemon::start(|_| ok(serde_json::json!({})));
+    for args in [
+        &["runtime", "permissions", "set-rules"][..],
+        &["runtime", "permissions", "set-rules", "--file", &rules, "--stdin"],
+        &["runtime", "tool-limits", "set", "--reset", "--file", &limits],
+        &["runtime", "permissions", "check"],
+        &["runtime", "permissions", "check", "bash", "--tool", "bash"],
+        &["runtime", "permissions", "check", "bash", "--input-json", "{"],
+        &["runtime", "set-permission-mode", "never"],
+        &["runtime", "set-debug-level", "full", "--ttl", "30"],
+        &["runtime", "set-model"],
+        &["runtime", "set-model", "m", "--reset"],
+        &["sessions", "set-route", "s"],
+    ] {
+        let outcome = daemon.kheish(args);
+        assert_eq!(outcome.code, 1, "{args:?}: {outcome:?}");
+        assert!(outcome.stderr.contains("next: "), "{args:?}: {outcome:?}");
+    }
+    assert!(daemon.seen().is_empty(), "nothing was asked of the daemon");
+}
+
+/// The requests of one command against a daemon with these answers to reads.
+fn requests(args: &[&str], read: serde_json::Value) -> Vec<(String, String)> {
+    let daemon =
+        FakeDaemon::start(
+            move |seen| {
+                if seen.line.starts_with("GET") { ok(read.clone()) } else { ok(serde_json::json!({})) }
+            },
+        );
+    let outcome = daemon.kheish(args);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{args:?}");
+    daemon.seen().into_iter().map(|seen| (seen.line, seen.body)).collect()
+}
+
+#[test]
+fn a_change_of_a_part_sends_the_rest_as_it_was_and_the_revision_that_was_read() {
+    let runtime = serde_json::json!({"system_prompt": {"append_prompt": "a", "language": "de"},
+        "config": {"revision": 7, "persisted": true}});
+    let line = |line: &str, body: &str| (line.to_string(), body.to_string());
+    let set = "POST /v1/runtime/system-prompt";
+    for (args, body) in [
+        (
+            &["runtime", "set-prompt", "c"][..],
+            r#"{"settings":{"custom_prompt":"c","append_prompt":"a","language":"de"},"expected_revision":7}"#,
+        ),
+        (
+            &["runtime", "set-system-prompt", "--mode", "append"],
+            r#"{"settings":{"language":"de"},"expected_revision":7}"#,
+        ),
+        (
+            &["runtime", "set-prompt", "--mode", "default", "--expected-revision", "3"],
+            r#"{"settings":{},"expected_revision":3}"#,
+        ),
+    ] {
+        assert_eq!(requests(args, runtime.clone()), [line("GET /v1/runtime", ""), line(set, body)], "{args:?}");
+    }
+    let rules = serde_json::json!({"revision": 4, "rules": [
+        {"scope": "user", "tool_name_pattern": "bash", "behavior": "ask"},
+        {"scope": "user", "tool_name_pattern": "bash", "argument": {"command_prefix": "git"}, "behavior": "allow"}]});
+    let (path, put) = ("GET /v1/runtime/permissions/rules", "PUT /v1/runtime/permissions/rules");
+    let first = r#"{"behavior":"ask","scope":"user","tool_name_pattern":"bash"}"#;
+    let second =
+        r#"{"argument":{"command_prefix":"git"},"behavior":"allow","scope":"user","tool_name_pattern":"bash"}"#;
+    let third = r#"{"scope":"user","tool_name_pattern":"bash","argument":{"command_prefix":"rm"},"behavior":"deny","reason":"no"}"#;
+    let add = ["runtime", "permissions", "add-rule", "deny", "bash", "--command-prefix", "rm", "--reason", "no"];
+    assert_eq!(
+        requests(&add, rules.clone()),
+        [line(path, ""), line(put, &format!(r#"{{"rules":[{first},{second},{third}],"expected_revision":4}}"#))]
+    );
+    let remove = ["runtime", "permissions", "remove-rule", "bash", "--command-prefix", "git"];
+    assert_eq!(
+        requests(&remove, rules),
+        [line(path, ""), line(put, &format!(r#"{{"rules":[{first}],"expected_revision":4}}"#))]
+    );
 }
 
 #[test]

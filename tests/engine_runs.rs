@@ -1,334 +1,25 @@
 //! Runs from their submission to their end: engine, core, journal, broker and network client together, against the
 //! scripted provider and servers of raw bytes. Only the disk is a fake one.
 
+mod engine_support;
 mod net_raw_server;
 mod sse_support;
 mod state_root_scratch;
 
 use std::io::Write;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::bounded;
-use kheish_daemon::api::events::Events;
-use kheish_daemon::audit::key::SigningKey;
-use kheish_daemon::broker::{Broker, BrokerHandle, Provider, Store};
-use kheish_daemon::clock::Clock;
-use kheish_daemon::commit::{CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
+use engine_support::{
+    EIO, ENOSPC, FROM_SLOT, SECRET, STREAM_HEAD, World, frames, message_item, previews, requests, server,
+};
+use kheish_daemon::broker::Provider;
+use kheish_daemon::commit::CommandError;
 use kheish_daemon::core::{Command, Decision, RunStatus};
-use kheish_daemon::engine::{Engine, Stops, Tools};
-use kheish_daemon::ids::{RunId, SessionId};
-use kheish_daemon::journal::fake_disk::{FakeDisk, FaultMode, Op};
-use kheish_daemon::journal::{Journal, Options, Reader};
-use kheish_daemon::net::{Net, NetConfig};
-use kheish_daemon::providers::Routes;
-use kheish_daemon::scripted::{Script, ScriptedServer};
-use kheish_daemon::sse::{Hub, Log, Scope, StreamSpec};
-use kheish_daemon::worker::Worker;
+use kheish_daemon::journal::fake_disk::{FaultMode, Op};
 use net_raw_server::{RawServer, read_request, wait_for_close};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sse_support::{Client, HEARTBEAT, calm, pair};
-use state_root_scratch::{KEY, Scratch, key, record};
-
-/// Only a hang takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
-const SECRET: &str = "sk-live-secret-0123456789";
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
-/// The route's credential comes from the slot that holds [`SECRET`].
-const FROM_SLOT: &str = "auth_ref = 'openai.test'";
-
-/// Rings whenever something was committed.
-#[derive(Default)]
-struct Bell {
-    rings: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Bell {
-    fn ring(&self) {
-        *self.rings.lock().unwrap() += 1;
-        self.changed.notify_all();
-    }
-
-    /// Looks again at each ring, and now and then for what rings no bell.
-    fn wait_until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // Not held while looking: the core rings, and whoever looks may wait for the core.
-            let before = *self.rings.lock().unwrap();
-            if let Some(found) = look() {
-                return found;
-            }
-            assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-            let rings = self.rings.lock().unwrap();
-            let again = Duration::from_millis(20);
-            drop(self.changed.wait_timeout_while(rings, again, |rings| *rings == before).unwrap());
-        }
-    }
-}
-
-/// What happens the next time that the engine asks for the time.
-type Hook = Box<dyn FnOnce() + Send>;
-
-/// The engine's clock. It asks once for a lease, and once when the lease is exchanged for the secret.
-#[derive(Default)]
-struct EngineClock {
-    asked: AtomicU64,
-    at_exchange: Mutex<Option<Hook>>,
-}
-
-impl Clock for EngineClock {
-    fn now_ms(&self) -> u64 {
-        if self.asked.fetch_add(1, Ordering::SeqCst) % 2 == 1
-            && let Some(hook) = self.at_exchange.lock().unwrap().take()
-        {
-            hook();
-        }
-        1_764_057_600_000
-    }
-}
-
-struct World {
-    disk: FakeDisk,
-    core: CoreHandle,
-    reader: Reader,
-    hub: Hub,
-    stops: Stops,
-    broker: Option<Broker>,
-    secrets: BrokerHandle,
-    clock: Arc<EngineClock>,
-    bell: Arc<Bell>,
-    workers: Vec<Worker>,
-    _scratch: Scratch,
-}
-
-impl World {
-    /// One engine, so that a run that does not let go of it is noticed.
-    fn new(base_url: &str, credential: &str) -> Self {
-        let scratch = Scratch::new();
-        let root = scratch.open_root();
-        let file = scratch.path().join("routes.toml");
-        let route = format!(
-            "[routes.main]\ndriver = 'openai'\ndefault_model = 'm'\nmodel_support = 'any'\n\
-             base_url = '{base_url}'\n{credential}\n"
-        );
-        std::fs::write(&file, route).unwrap();
-        let routes = Routes::load(&file, None, &|_| None).unwrap();
-        let foreign = routes.inline_secrets().collect();
-        let broker = Broker::start(Store::open(&root, key(KEY)).unwrap(), foreign).unwrap();
-        let secrets = broker.handle();
-        secrets.put(record("openai.test", Provider::OpenAi, SECRET)).unwrap();
-
-        let disk = FakeDisk::new(1);
-        let clock = Arc::new(EngineClock::default());
-        let mut restored = Restored::default();
-        let signer = Arc::new(SigningKey::from_seed(&[7; 32]));
-        let opened = Journal::open(
-            disk.handle(),
-            disk.snapshots(),
-            Options::default(),
-            signer,
-            1_764_057_600_000,
-            &mut restored,
-        );
-        let (journal, _) = opened.unwrap();
-        let mut state = restored.state;
-        state.open_epoch(journal.epoch());
-        state.finish_replay();
-        let reader = journal.reader();
-        let log: Arc<dyn Log> = Arc::new(reader.clone());
-        let hub = Hub::start(log.clone(), Arc::new(Events::new(log)), &calm()).unwrap();
-        let (stops, bell) = (Stops::default(), Arc::new(Bell::default()));
-        let (snapshotter, snapshots) = Snapshotter::new();
-        let (wake, ring, stop) = (hub.clone(), bell.clone(), stops.clone());
-        let (core_loop, core) = CommitLoop::new(Parts {
-            state,
-            journal,
-            clock: Arc::new(kheish_daemon::clock::SystemClock),
-            effects: Effects {
-                stop_task: Box::new(|_, _| {}),
-                committed: Box::new(move || {
-                    wake.committed();
-                    ring.ring();
-                }),
-                stopped: Box::new(move |run| stop.stop(run)),
-            },
-            snapshots,
-            snapshot_interval_records: u64::MAX,
-            records_since_snapshot: 0,
-        });
-        let engine = Engine::new(Tools {
-            core: core.clone(),
-            reader: reader.clone(),
-            broker: secrets.clone(),
-            routes: Some(Arc::new(routes)),
-            net: Net::new(&NetConfig { ca_file: None, resolver_threads: 1 }).unwrap(),
-            hub: hub.clone(),
-            stops: stops.clone(),
-            clock: clock.clone(),
-        });
-        let workers = vec![
-            Worker::spawn("core", move || core_loop.run().unwrap()).unwrap(),
-            Worker::spawn("engine", move || engine.run()).unwrap(),
-            Worker::spawn("snapshot", move || snapshotter.run()).unwrap(),
-        ];
-        let this = Self {
-            disk,
-            core,
-            reader,
-            hub,
-            stops,
-            broker: Some(broker),
-            secrets,
-            clock,
-            bell,
-            workers,
-            _scratch: scratch,
-        };
-        this.core.execute(Command::CreateSession { id: session(), thread_id: None }).unwrap();
-        this
-    }
-
-    fn scripted(server: &ScriptedServer, credential: &str) -> Self {
-        Self::new(&format!("http://{}/v1", server.local_addr()), credential)
-    }
-
-    fn submit(&self, content: &str) -> RunId {
-        self.submit_request(json!({"content": content, "source_plugin": "daemon", "source_kind": "api"}))
-    }
-
-    fn submit_request(&self, request: Value) -> RunId {
-        let decision = self.core.execute(Command::SubmitRun {
-            session: session(),
-            request: RawValue::from_string(request.to_string()).unwrap(),
-            route: "main".to_string(),
-            model: "m".to_string(),
-            idempotency: None,
-        });
-        match decision {
-            Ok(Decision::Accepted { run, .. }) => run,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn wait_for(&self, run: RunId, status: RunStatus) {
-        let found = self.bell.wait_until("the run's end", || {
-            let status = self.core.run(run).unwrap().unwrap().status;
-            status.is_terminal().then_some(status)
-        });
-        assert_eq!(found, status, "{:#?}", self.records(run));
-    }
-
-    /// The run's records, oldest first: kind and body.
-    fn records(&self, run: RunId) -> Vec<(String, Value)> {
-        let mut records = Vec::new();
-        let mut seq = self.core.run(run).unwrap().unwrap().last_seq;
-        while seq != 0 {
-            let record = self.reader.read(seq).unwrap();
-            seq = record.run_prev;
-            records.push((record.kind, serde_json::from_str(record.body.get()).unwrap()));
-        }
-        records.reverse();
-        records
-    }
-
-    fn kinds(&self, run: RunId) -> Vec<String> {
-        self.records(run).into_iter().map(|(kind, _)| kind).collect()
-    }
-
-    fn bodies(&self, run: RunId, wanted: &str) -> Vec<Value> {
-        self.records(run).into_iter().filter(|(kind, _)| kind == wanted).map(|(_, body)| body).collect()
-    }
-
-    fn output(&self, run: RunId) -> Vec<Value> {
-        self.bodies(run, "run.output").into_iter().map(|body| body["output"]["content"].clone()).collect()
-    }
-
-    /// The failure in `run.failed`: code and message.
-    fn failure(&self, run: RunId) -> (String, String) {
-        let failed = self.bodies(run, "run.failed");
-        let text = |key: &str| failed[0]["error"][key].as_str().unwrap().to_string();
-        (text("code"), text("message"))
-    }
-
-    /// Everything that was ever written.
-    fn journal_text(&self) -> String {
-        let records = self.reader.scan(self.reader.floor(), usize::MAX).unwrap();
-        records.iter().map(|record| record.body.get()).collect()
-    }
-
-    fn stream(&self) -> Client {
-        let (mut client, outlet) = pair(None);
-        let seat = self.hub.try_reserve().unwrap();
-        self.hub.accept(seat, outlet, StreamSpec::new(Scope::Session(session()), None));
-        // Previews are for those who are up to date, which the first heartbeat tells.
-        assert_eq!(client.frame(), HEARTBEAT);
-        client
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.disk.heal();
-        self.core.stop();
-        self.stops.stop_all();
-        for worker in self.workers.drain(..) {
-            if let Err(panicked) = worker.join() {
-                eprintln!("{panicked}");
-            }
-        }
-        let _stopped = self.hub.stop();
-        if let Some(broker) = self.broker.take() {
-            let _stopped = broker.stop();
-        }
-    }
-}
-
-fn session() -> SessionId {
-    SessionId::parse("s").unwrap()
-}
-
-fn server(script: &str) -> ScriptedServer {
-    let script = Script::parse(script, Path::new("test.toml")).expect("valid script");
-    ScriptedServer::start("127.0.0.1:0".parse().expect("address"), script).expect("server")
-}
-
-fn requests(server: &ScriptedServer) -> Vec<Value> {
-    let list: Value = serde_json::from_slice(&server.requests_json()).expect("JSON");
-    list["requests"].as_array().expect("list").clone()
-}
-
-/// Text of previews until the run's output or end, and what ended it.
-fn previews(client: &mut Client) -> (Vec<String>, String) {
-    let mut texts = Vec::new();
-    loop {
-        let frame = client.event();
-        let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_string();
-        match field("event: ").as_str() {
-            "preview" => {
-                let data: Value = serde_json::from_str(&field("data: ")).unwrap();
-                texts.push(data["text"].as_str().unwrap().to_string());
-            }
-            "output" | "run.failed" | "run.cancelled" => return (texts, frame),
-            _ => {}
-        }
-    }
-}
-
-/// A streamed answer in parts: `events` of the Responses API as SSE frames.
-fn frames(events: &[Value]) -> String {
-    events.iter().map(|event| format!("data: {event}\n\n")).collect()
-}
-
-const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-
-fn message_item(text: &str) -> Value {
-    json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]})
-}
+use state_root_scratch::record;
 
 const ONE_CALL: [&str; 7] = [
     "run.accepted",
@@ -469,23 +160,26 @@ fn a_cancelled_run_lets_go_of_a_hanging_stream_and_of_its_engine() {
     world.bell.wait_until("an idle engine", || world.stops.is_empty().then_some(()));
 }
 
+/// A session was broken for good once a model had asked for a tool: its call was replayed with every later input, and
+/// providers refuse a call without its result.
 #[test]
-fn a_model_that_asks_for_tools_fails_its_run_and_does_not_break_the_session() {
-    let server = server("[[turn]]\nmatch = 'tool'\ntext = 'let me'\ntool_calls = [{name = 'add'}]");
+fn a_model_that_asks_for_tools_where_there_are_none_is_told_so_and_does_not_break_the_session() {
+    let server =
+        server("[[turn]]\nmatch = 'tool'\ntimes = 1\ntext = 'let me'\ntool_calls = [{name = 'add', call_id = 'a'}]");
     let world = World::scripted(&server, FROM_SLOT);
     let run = world.submit("tool");
-    world.wait_for(run, RunStatus::Failed);
-    assert_eq!(world.failure(run).0, "tools_unavailable");
-    assert_eq!(world.output(run), [json!("let me")]);
+    world.wait_for(run, RunStatus::Completed);
+    assert_eq!(world.bodies(run, "tool_call.finished")[0]["outcome"], json!("error"));
     let next = world.submit("go on");
     world.wait_for(next, RunStatus::Completed);
     let seen = requests(&server);
-    let user = |text: &str| json!({"role": "user", "content": [{"type": "input_text", "text": text}]});
-    assert_eq!(
-        seen[1]["body"]["input"],
-        json!([user("tool"), user("go on")]),
-        "a call without its result was replayed"
-    );
+    let kinds = |request: &Value| -> Vec<String> {
+        let items = request["body"]["input"].as_array().unwrap();
+        items.iter().map(|item| item["type"].as_str().or(item["role"].as_str()).unwrap().to_string()).collect()
+    };
+    let turn = ["user", "message", "function_call", "function_call_output"];
+    assert_eq!(kinds(&seen[1]), turn);
+    assert_eq!(kinds(&seen[2]), [&turn[..], &["message", "user"]].concat());
 }
 
 #[test]

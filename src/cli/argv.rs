@@ -7,7 +7,7 @@ use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
 
 use super::exit::CliError;
 use super::suggest::closest;
-use super::verbs::{GROUPS, VERBS, Verb};
+use super::verbs::{GROUPS, VERBS, Verb, split};
 use super::{PROGRAM, globals};
 
 /// One option as it was typed, or as the environment or a default supplied it.
@@ -131,15 +131,15 @@ fn resolve(group: Option<&str>, word: &str) -> Option<Step> {
         of == group && (name == word || verb.aliases.contains(&word))
     });
     verb.map(Step::Verb).or_else(|| {
-        let found = GROUPS.iter().find(|(name, _)| group.is_none() && *name == word)?;
+        let found = GROUPS.iter().find(|(path, _)| split(path) == (group, word))?;
         Some(Step::Group(found.0))
     })
 }
 
 /// The words that may follow the program (or the group), aliases left out.
 fn verbs_of(group: Option<&str>) -> impl Iterator<Item = &'static str> {
-    let groups = GROUPS.iter().map(|(name, _)| *name).filter(move |_| group.is_none());
-    VERBS.iter().map(Verb::split).filter(move |(of, _)| *of == group).map(|(_, name)| name).chain(groups)
+    let groups = GROUPS.iter().map(|(path, _)| split(path));
+    VERBS.iter().map(Verb::split).chain(groups).filter(move |(of, _)| *of == group).map(|(_, name)| name)
 }
 
 fn unknown_verb(group: Option<&str>, word: &str) -> CliError {

@@ -99,6 +99,14 @@ impl Client {
         })
     }
 
+    /// `PUT`, with a JSON body.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn put(&self, path: &Path, body: &[u8]) -> Result<Document, CliError> {
+        self.call(Method::Put, path, &[], Some(body), CLI_REQUEST_TIMEOUT_MS)
+    }
+
     /// `DELETE`.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 use super::argv::Topic;
 use super::exit::Exit;
 use super::options::{Default, VARIABLES, row_of};
-use super::verbs::{GROUPS, VERBS, Verb};
+use super::verbs::{GROUPS, VERBS, Verb, split};
 use super::{PROGRAM, globals};
 
 /// Columns of a help text; terminals are rarely narrower.
@@ -60,6 +60,9 @@ fn group(name: &str) -> String {
     let mut out = format!("{PROGRAM} {name}: {summary}\n\nUsage: {PROGRAM} {name} <verb> [options]\n\nVerbs:\n");
     for row in VERBS.iter().filter(|row| row.split().0 == Some(name)) {
         line(&mut out, &names(row), (row.info)().description);
+    }
+    for (path, summary) in GROUPS.iter().filter(|(path, _)| split(path).0 == Some(name)) {
+        line(&mut out, split(path).1, &format!("{summary}; has verbs of its own"));
     }
     global_options(&mut out);
     let _ = writeln!(out, "\nHelp for a verb: `{PROGRAM} {name} <verb> --help`.");

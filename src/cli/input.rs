@@ -122,7 +122,7 @@ impl Command for Input {
         let content = self.content(context.stdin)?;
         let metadata = self.metadata()?;
         let client = context.client()?;
-        let (provider, model) = self.route_and_model(&client)?;
+        let (provider, model) = split_route(&client, self.provider.as_deref(), self.model.as_deref())?;
         let body = Document::of(&Body {
             content: &content,
             provider: provider.as_deref(),
@@ -196,36 +196,6 @@ impl Input {
         (model.is_some() || self.max_output_tokens.is_some() || self.temperature.is_some()).then_some(generation)
     }
 
-    /// Splits `route/model` when the first part is one of the daemon's routes. Models have slashes too, so
-    /// the daemon is asked.
-    fn route_and_model(&self, client: &Client) -> Result<(Option<String>, Option<String>), CliError> {
-        #[derive(Deserialize)]
-        struct Runtime {
-            #[serde(default)]
-            routes: Vec<Route>,
-        }
-        #[derive(Deserialize)]
-        struct Route {
-            route_id: String,
-        }
-        let Some(model) = self.model.as_deref().filter(|model| model.contains('/')) else {
-            return Ok((self.provider.clone(), self.model.clone()));
-        };
-        let runtime: Runtime = decode(&client.get(&Path::new("/v1/runtime"))?, "the runtime view")?;
-        let split = runtime.routes.iter().filter_map(|route| {
-            let rest = model.strip_prefix(&route.route_id)?.strip_prefix('/')?;
-            (!rest.is_empty()).then_some((route.route_id.as_str(), rest))
-        });
-        match (split.max_by_key(|(route, _)| route.len()), &self.provider) {
-            (None, provider) => Ok((provider.clone(), Some(model.to_string()))),
-            (Some((route, rest)), provider) if provider.as_deref().is_none_or(|provider| provider == route) => {
-                Ok((Some(route.to_string()), Some(rest.to_string())))
-            }
-            // Another route was named, so the whole text is that route's model.
-            (Some(_), provider) => Ok((provider.clone(), Some(model.to_string()))),
-        }
-    }
-
     fn submit(&self, client: &Client, body: &Document) -> Result<Document, CliError> {
         let path = Path::new("/v1/sessions").segment(&self.session_id).then("/runs");
         let body = Some(body.as_str().as_bytes());
@@ -237,6 +207,41 @@ impl Input {
         }
         require_idempotency(client)?;
         client.post(&path, body, &[("idempotency-key", key)])
+    }
+}
+
+/// Splits `route/model` when the first part is one of the daemon's routes and no other route was named. Models have
+/// slashes too, so the daemon is asked.
+///
+/// # Errors
+/// As the client's.
+pub fn split_route(
+    client: &Client,
+    route: Option<&str>,
+    model: Option<&str>,
+) -> Result<(Option<String>, Option<String>), CliError> {
+    #[derive(Deserialize)]
+    struct Runtime {
+        #[serde(default)]
+        routes: Vec<Route>,
+    }
+    #[derive(Deserialize)]
+    struct Route {
+        route_id: String,
+    }
+    let as_given = || (route.map(str::to_string), model.map(str::to_string));
+    let Some(model) = model.filter(|model| model.contains('/')) else { return Ok(as_given()) };
+    let runtime: Runtime = decode(&client.get(&Path::new("/v1/runtime"))?, "the runtime view")?;
+    let split = runtime.routes.iter().filter_map(|route| {
+        let rest = model.strip_prefix(&route.route_id)?.strip_prefix('/')?;
+        (!rest.is_empty()).then_some((route.route_id.as_str(), rest))
+    });
+    match split.max_by_key(|(route, _)| route.len()) {
+        Some((found, rest)) if route.is_none_or(|route| route == found) => {
+            Ok((Some(found.to_string()), Some(rest.to_string())))
+        }
+        // Another route was named, so the whole text is that route's model.
+        _ => Ok(as_given()),
     }
 }
 
@@ -278,14 +283,21 @@ fn wait_with_text(client: &Client, run_id: &str, how: Wait) -> Result<Waited, Cl
     waited
 }
 
-fn read_file(path: &str, bytes_max: usize) -> Result<String, CliError> {
+/// Reads a text file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// It cannot be read, is longer, or is not UTF-8.
+pub fn read_file(path: &str, bytes_max: usize) -> Result<String, CliError> {
     let refuse = |cause: String| CliError::File { path: PathBuf::from(path), cause, next: "name a readable text file" };
     let mut file = File::open(path).map_err(|error| refuse(error.to_string()))?;
     read_text(path, &mut file, bytes_max)
 }
 
-/// Reads UTF-8 text to its end.
-fn read_text(source: &str, reader: &mut dyn Read, bytes_max: usize) -> Result<String, CliError> {
+/// Reads UTF-8 text to its end, at most `bytes_max` bytes.
+///
+/// # Errors
+/// It cannot be read, is longer, or is not UTF-8.
+pub fn read_text(source: &str, reader: &mut dyn Read, bytes_max: usize) -> Result<String, CliError> {
     let refuse = |cause: String| CliError::invalid(source, cause, "give at most that much UTF-8 text");
     let mut bytes = Vec::new();
     reader.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;

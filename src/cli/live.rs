@@ -16,6 +16,8 @@ use super::run_view::{OutputView, RunView};
 struct PreviewData {
     run_id: String,
     text: String,
+    #[serde(default)]
+    withdrawn: bool,
 }
 
 #[derive(Deserialize)]
@@ -135,6 +137,10 @@ impl Live {
 
     fn preview(&mut self, preview: &PreviewData, out: &mut dyn Write) -> io::Result<()> {
         self.turn_to(&preview.run_id, out)?;
+        if preview.withdrawn && self.shown_bytes > 0 {
+            self.forget();
+            return self.line("[the answer starts over]", out);
+        }
         self.shown.update(preview.text.as_bytes());
         self.shown_bytes += preview.text.len();
         self.text(&preview.text, out)?;
@@ -227,6 +233,13 @@ mod tests {
         check(false, &[A, B, WHOLE, DONE], "Hello wörld\n");
         check(false, &[A, WHOLE, DONE], "Hello wörld\n");
         check(false, &[WHOLE, DONE], "Hello wörld\n");
+    }
+
+    #[test]
+    fn an_answer_that_starts_over_is_shown_from_its_start_and_only_once() {
+        let over = ("preview", r#"{"type":"preview","run_id":"run-1","text":"","withdrawn":true}"#);
+        check(false, &[B, over, A, B, WHOLE], "wörld\n[the answer starts over]\nHello wörld\n");
+        check(false, &[over, A, B, WHOLE], "Hello wörld\n");
     }
 
     #[test]

@@ -7,7 +7,10 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 use super::context::Context;
 use super::exit::CliError;
-use super::{audit, events, input, journal, overview, runs, runtime, scripted, secrets, serve, sessions};
+use super::{
+    audit, events, input, journal, overview, permissions, runs, runtime, runtime_config, scripted, secrets, serve,
+    session_settings, sessions,
+};
 
 /// A command: its options as a struct that `argh` fills, and what it does.
 pub trait Command: FromArgs + ArgsInfo {
@@ -23,7 +26,7 @@ pub type Run = fn(&Verb, &[&str], &mut Context<'_>) -> Result<(), CliError>;
 
 /// One row of the table.
 pub struct Verb {
-    /// Group and name, separated by a blank, or only a name.
+    /// Groups and name, separated by blanks, or only a name.
     pub path: &'static str,
     /// Other words for the name.
     pub aliases: &'static [&'static str],
@@ -42,10 +45,15 @@ impl std::fmt::Debug for Verb {
 impl Verb {
     /// The group, when it has one, and the name.
     pub fn split(&self) -> (Option<&'static str>, &'static str) {
-        match self.path.split_once(' ') {
-            Some((group, name)) => (Some(group), name),
-            None => (None, self.path),
-        }
+        split(self.path)
+    }
+}
+
+/// The groups before the last word of a path, when there are any, and that word.
+pub fn split(path: &'static str) -> (Option<&'static str>, &'static str) {
+    match path.rsplit_once(' ') {
+        Some((group, name)) => (Some(group), name),
+        None => (None, path),
     }
 }
 
@@ -63,6 +71,8 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runs", "list, follow, wait for and cancel runs"),
     ("events", "the daemon's event stream"),
     ("runtime", "the daemon's configuration in force"),
+    ("runtime permissions", "rules, and what would be decided about a call"),
+    ("runtime tool-limits", "bounds of tools"),
     ("secrets", "the encrypted auth store"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
@@ -82,6 +92,11 @@ pub const VERBS: &[Verb] = &[
     verb::<sessions::Stream>("sessions stream", &[]),
     verb::<sessions::Interrupt>("sessions interrupt", &[]),
     verb::<sessions::End>("sessions end", &[]),
+    verb::<session_settings::Settings>("sessions settings", &[]),
+    verb::<session_settings::SetPermissionMode>("sessions set-permission-mode", &[]),
+    verb::<session_settings::SetPermissionRules>("sessions set-permission-rules", &[]),
+    verb::<session_settings::SetRoute>("sessions set-route", &[]),
+    verb::<session_settings::PermissionAudits>("sessions permission-audits", &[]),
     verb::<runs::List>("runs list", &[]),
     verb::<runs::Get>("runs get", &["show"]),
     verb::<runs::Events>("runs events", &[]),
@@ -91,6 +106,20 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::ExternalActions>("runs external-actions", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
+    verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),
+    verb::<runtime_config::SetModel>("runtime set-model", &[]),
+    verb::<runtime_config::SetDebugLevel>("runtime set-debug-level", &[]),
+    verb::<runtime_config::SetPrompt>("runtime set-prompt", &["set-system-prompt"]),
+    verb::<runtime_config::Revisions>("runtime revisions", &["history"]),
+    verb::<runtime_config::Rollback>("runtime rollback", &[]),
+    verb::<runtime_config::GetToolLimits>("runtime tool-limits get", &["show"]),
+    verb::<runtime_config::SetToolLimits>("runtime tool-limits set", &[]),
+    verb::<permissions::Check>("runtime permissions check", &[]),
+    verb::<permissions::Matrix>("runtime permissions matrix", &[]),
+    verb::<permissions::Rules>("runtime permissions rules", &[]),
+    verb::<permissions::SetRules>("runtime permissions set-rules", &[]),
+    verb::<permissions::AddRule>("runtime permissions add-rule", &[]),
+    verb::<permissions::RemoveRule>("runtime permissions remove-rule", &[]),
     verb::<runtime::Hold>("runtime hold", &[]),
     verb::<runtime::Release>("runtime release", &[]),
     verb::<secrets::Generate>("secrets generate", &[]),

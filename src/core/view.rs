@@ -20,6 +20,8 @@ pub struct RunPosition {
     pub status: RunStatus,
     /// When it was accepted.
     pub submitted_at_ms: u64,
+    /// When it first became active; 0 if it never did.
+    pub started_at_ms: u64,
     /// Its `run.accepted` record.
     pub first_seq: Seq,
     /// Its last record.
@@ -130,6 +132,7 @@ impl State {
             session: session.id.clone(),
             status: run.status,
             submitted_at_ms: run.submitted_at_ms,
+            started_at_ms: run.started_at_ms,
             first_seq: run.first_seq,
             last_seq: run.last_seq,
             session_last_seq: session.last_seq,

@@ -3,10 +3,24 @@
 //! May touch: core (through its handle), journal (reading), broker (leases), providers, net, the stream hub.
 //! Never: holds a secret; keeps anything that the journal does not; holds a thread for a run that waits.
 
+mod budget;
+mod compaction;
+mod context;
+mod guard;
+mod hand;
+mod permits;
+mod question;
 mod records;
+mod run;
+mod settings;
+mod step;
 mod stops;
-mod transcript;
+mod toolbox;
 mod turn;
 
+pub use budget::Budget;
+pub use permits::{InForce, Settings};
+pub use run::{Engine, Tools};
+pub use settings::CoreSettings;
 pub use stops::Stops;
-pub use turn::{Engine, Tools};
+pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox};

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::core::{Note, NoteKind};
-use crate::ids::{RunId, SessionId};
+use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
-use crate::providers::Usage;
+use crate::providers::{ToolCall, Usage};
 
 /// The parts of `run.accepted` that an engine needs.
 #[derive(Deserialize)]
@@ -30,10 +30,41 @@ pub(super) struct MessageBody {
     pub model: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Tools asked for, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+}
+
+/// Body of `context.compacted`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct CompactedBody {
+    /// The summary stands for everything of the session up to this record.
+    pub until: Seq,
+    pub summary: String,
+    /// `model` or `truncate`.
+    pub strategy: String,
+    /// `auto` or `context_window_exceeded`.
+    pub trigger: String,
+    /// Estimated tokens of the context before and after.
+    pub pre_tokens: u64,
+    pub post_tokens: u64,
+}
+
+impl CompactedBody {
+    /// The message that stands for what was summarised; with the task where that was part of it.
+    pub(super) fn shown(&self, task: Option<&str>) -> String {
+        let head = "Summary of this conversation so far; earlier messages are no longer shown:";
+        match task {
+            None => format!("{head}\n\n{}", self.summary),
+            Some(task) => {
+                format!("{head}\n\n{}\n\nThe task that you are working on, word for word:\n\n{task}", self.summary)
+            }
+        }
+    }
 }
 
 /// Who wrote a message.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {
     Assistant,

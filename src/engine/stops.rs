@@ -3,6 +3,7 @@
 //! Never: decides that a run stops; the core has decided and committed it before.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ids::RunId;
@@ -10,31 +11,36 @@ use crate::net::Cancel;
 
 /// Cancel handles of the runs in hand. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Stops(Arc<Mutex<HashMap<RunId, Cancel>>>);
+pub struct Stops(Arc<Mutex<HashMap<RunId, (u64, Cancel)>>>);
+
+/// Tells one taking in hand from the next of the same run.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
 
 /// Takes the run out of hand when dropped.
 pub(super) struct InHand {
     stops: Stops,
     run: RunId,
+    taken: u64,
     pub(super) cancel: Cancel,
 }
 
 impl Stops {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Cancel>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, (u64, Cancel)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers a run before anything is recorded for it, so that a stop committed later finds it.
     pub(super) fn take_in_hand(&self, run: RunId) -> InHand {
         let cancel = Cancel::new();
-        self.lock().insert(run, cancel.clone());
-        InHand { stops: self.clone(), run, cancel }
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(run, (taken, cancel.clone()));
+        InHand { stops: self.clone(), run, taken, cancel }
     }
 
     /// Stops the run if an engine has it in hand.
     pub fn stop(&self, run: RunId) {
         let cancel = self.lock().get(&run).cloned();
-        if let Some(cancel) = cancel {
+        if let Some((_, cancel)) = cancel {
             cancel.cancel();
         }
     }
@@ -42,7 +48,7 @@ impl Stops {
     /// Stops every run in hand, for a drain that has run out of time. The runs stay active in the journal
     /// and the next start resumes them.
     pub fn stop_all(&self) {
-        let all: Vec<Cancel> = self.lock().values().cloned().collect();
+        let all: Vec<Cancel> = self.lock().values().map(|(_, cancel)| cancel.clone()).collect();
         all.iter().for_each(Cancel::cancel);
     }
 
@@ -59,6 +65,10 @@ impl Stops {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.stops.lock().remove(&self.run);
+        // A run that waited may be in other hands by now.
+        let mut all = self.stops.lock();
+        if all.get(&self.run).is_some_and(|(taken, _)| *taken == self.taken) {
+            all.remove(&self.run);
+        }
     }
 }

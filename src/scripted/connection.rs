@@ -1,33 +1,33 @@
 //! One connection of the scripted provider: requests in, scripted answers out.
-//! Owns: request framing (Content-Length only), routing by path, and the pauses and faults of an answer.
+//! Owns: request framing (Content-Length only), and the chunks, pauses and ends of an answer.
 //! Never: waits longer than its limits, or outlives the stop of the server.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::Value;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::limits::{PROVIDER_REQUEST_BYTES_MAX, SCRIPTED_HEAD_BYTES_MAX, SCRIPTED_HEADERS_MAX};
 
-use super::frames::{self, Asked, End, Stream};
-use super::requests::{Authorization, Seen};
-use super::script::HttpError;
+use super::frames::{End, Stream};
+use super::requests::{ApiKey, Authorization};
 use super::server::Shared;
+use super::turns;
+use crate::sys;
 
 /// A request as far as it matters here.
-struct Request {
-    method: String,
-    path: String,
-    authorization: Option<Authorization>,
-    organization: Option<String>,
-    project: Option<String>,
-    user_agent: Option<String>,
+pub(super) struct Request {
+    pub method: String,
+    pub path: String,
+    pub authorization: Option<Authorization>,
+    pub api_key: Option<ApiKey>,
+    pub anthropic_version: Option<String>,
+    pub organization: Option<String>,
+    pub project: Option<String>,
+    pub user_agent: Option<String>,
     keep_alive: bool,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 /// Why a request cannot be read; the status says it all.
@@ -40,7 +40,7 @@ enum Unreadable {
 
 /// Whether the connection can carry another request.
 #[derive(PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     Keep,
     Close,
 }
@@ -61,7 +61,7 @@ pub(super) fn serve(stream: &TcpStream, shared: &Shared) {
         };
         // A kept connection holds a thread; when others wait for one it is closed instead.
         let keep_alive = request.keep_alive && !shared.others_wait() && !shared.stop.is_cancelled();
-        match answer(stream, shared, request, keep_alive) {
+        match turns::answer(stream, shared, request, keep_alive) {
             Ok(Next::Keep) if keep_alive => {}
             _ => return,
         }
@@ -129,6 +129,10 @@ fn parse_head(buffer: &[u8]) -> Result<Option<(Request, usize, usize, bool)>, Un
         method: head.method.unwrap_or_default().to_string(),
         path: head.path.unwrap_or_default().to_string(),
         authorization: find("authorization").map(Authorization::of),
+        api_key: ["x-api-key", "x-goog-api-key"]
+            .into_iter()
+            .find_map(|name| find(name).map(|value| ApiKey::of(name, value))),
+        anthropic_version: text("anthropic-version"),
         organization: text("openai-organization"),
         project: text("openai-project"),
         user_agent: text("user-agent"),
@@ -137,92 +141,6 @@ fn parse_head(buffer: &[u8]) -> Result<Option<(Request, usize, usize, bool)>, Un
     };
     let wants_continue = find("expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue"));
     Ok(Some((request, head_bytes, body_bytes, wants_continue)))
-}
-
-fn answer(stream: &TcpStream, shared: &Shared, request: Request, keep_alive: bool) -> io::Result<Next> {
-    let path = request.path.split('?').next().unwrap_or_default();
-    match (request.method.as_str(), path) {
-        ("GET", "/_scripted/requests") => respond(stream, 200, &[], &shared.requests_json(), keep_alive),
-        ("GET", path) if path.ends_with("/models") => {
-            let models = json!({"object": "list", "data": [{"id": "scripted", "object": "model"}]});
-            respond(stream, 200, &[], models.to_string().as_bytes(), keep_alive)
-        }
-        ("POST", path) if path.ends_with("/responses") => answer_turn(stream, shared, request, keep_alive),
-        _ => {
-            let error =
-                json!({"error": {"type": "invalid_request_error", "code": "unknown_url", "message": "no such path"}});
-            respond(stream, 404, &[], error.to_string().as_bytes(), keep_alive)
-        }
-    }
-}
-
-#[derive(Deserialize, Default)]
-struct Wanted {
-    #[serde(default)]
-    model: String,
-    #[serde(default)]
-    stream: bool,
-    #[serde(default)]
-    input: Value,
-}
-
-fn answer_turn(stream: &TcpStream, shared: &Shared, request: Request, keep_alive: bool) -> io::Result<Next> {
-    let Ok(wanted) = serde_json::from_slice::<Wanted>(&request.body) else {
-        let error = json!({"error": {"type": "invalid_request_error", "code": "invalid_json", "message": "no JSON"}});
-        return respond(stream, 400, &[], error.to_string().as_bytes(), keep_alive);
-    };
-    let input = last_user_input(&wanted.input);
-    let chosen = shared.choose(&input);
-    let body_bytes = request.body.len();
-    let number = shared.saw(Seen {
-        number: 0,
-        method: request.method,
-        path: request.path,
-        authorization: request.authorization,
-        organization: request.organization,
-        project: request.project,
-        user_agent: request.user_agent,
-        turn: chosen.number,
-        body_bytes,
-        body: String::from_utf8(request.body).ok().and_then(|text| RawValue::from_string(text).ok()),
-    });
-    let turn = chosen.turn;
-    if turn.delay_ms > 0 && shared.stop.wait(Duration::from_millis(turn.delay_ms)) {
-        return Ok(Next::Close);
-    }
-    if let Some(error) = &turn.error {
-        return respond_error(stream, error, number, keep_alive);
-    }
-    let asked = Asked { number, model: &wanted.model, input: &input, body_bytes };
-    if !wanted.stream {
-        return respond(
-            stream,
-            200,
-            &[("X-Request-Id", request_id(number))],
-            &frames::whole(&turn, &asked),
-            keep_alive,
-        );
-    }
-    let pause = Duration::from_millis(turn.chunk_delay_ms);
-    send_stream(stream, shared, &frames::stream(&turn, &asked), pause, number, keep_alive)
-}
-
-/// Text of the last item with role `user`.
-fn last_user_input(input: &Value) -> String {
-    if let Some(text) = input.as_str() {
-        return text.to_string();
-    }
-    let items = input.as_array().map(Vec::as_slice).unwrap_or_default();
-    let Some(item) = items.iter().rev().find(|item| item["role"] == "user") else { return String::new() };
-    match &item["content"] {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n"),
-        _ => String::new(),
-    }
-}
-
-fn request_id(number: u64) -> String {
-    format!("req_scripted_{number}")
 }
 
 fn reason(status: u16) -> &'static str {
@@ -259,7 +177,7 @@ fn head(
     head
 }
 
-fn respond(
+pub(super) fn respond(
     mut stream: &TcpStream,
     status: u16,
     headers: &[(&str, String)],
@@ -272,58 +190,77 @@ fn respond(
     Ok(Next::Keep)
 }
 
-fn respond_error(stream: &TcpStream, error: &HttpError, number: u64, keep_alive: bool) -> io::Result<Next> {
-    let mut headers = vec![("X-Request-Id", request_id(number))];
-    if let Some(after) = &error.retry_after {
-        headers.push(("Retry-After", after.clone()));
-    }
-    if let Some(ms) = error.retry_after_ms {
-        headers.push(("Retry-After-Ms", ms.to_string()));
-    }
-    let message = error.message.as_deref().unwrap_or("scripted error");
-    let body = json!({"error": {"message": message, "type": error.kind, "param": error.param, "code": error.code}});
-    respond(stream, error.status, &headers, body.to_string().as_bytes(), keep_alive)
+/// How a stream is cut into HTTP chunks.
+pub(super) struct Chunking<'a> {
+    pub content_type: &'a str,
+    /// Pause before each delayed frame.
+    pub pause: Duration,
+    /// Bytes of one chunk and one write; frames without a pause between them share both when `None`.
+    pub split_bytes: Option<usize>,
 }
 
-/// Sends the frames as HTTP chunks. Frames without a pause between them share one chunk and one write.
-fn send_stream(
+fn push_chunk(pending: &mut Vec<u8>, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        pending.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+        pending.extend_from_slice(bytes);
+        pending.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Sends the frames as HTTP chunks.
+pub(super) fn send_stream(
     mut stream: &TcpStream,
     shared: &Shared,
     answer: &Stream,
-    pause: Duration,
-    number: u64,
+    chunking: &Chunking<'_>,
+    headers: &[(&str, String)],
     keep_alive: bool,
 ) -> io::Result<Next> {
-    let headers = [("X-Request-Id", request_id(number))];
     let keep_alive = keep_alive && answer.end == End::Clean;
-    let mut pending = head(200, "text/event-stream", &headers, None, keep_alive).into_bytes();
+    let mut pending = head(200, chunking.content_type, headers, None, keep_alive).into_bytes();
     let mut chunk: Vec<u8> = Vec::new();
-    let close_chunk = |pending: &mut Vec<u8>, chunk: &mut Vec<u8>| {
-        if !chunk.is_empty() {
-            pending.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-            pending.append(chunk);
-            pending.extend_from_slice(b"\r\n");
+    let mut flush = |pending: &mut Vec<u8>, chunk: &mut Vec<u8>| -> io::Result<()> {
+        match chunking.split_bytes {
+            None => push_chunk(pending, chunk),
+            Some(bytes) => {
+                for piece in chunk.chunks(bytes) {
+                    push_chunk(pending, piece);
+                    stream.write_all(pending)?;
+                    pending.clear();
+                }
+            }
         }
+        chunk.clear();
+        stream.write_all(pending)?;
+        pending.clear();
+        Ok(())
     };
     for frame in &answer.frames {
-        if frame.delayed && !pause.is_zero() {
-            close_chunk(&mut pending, &mut chunk);
-            stream.write_all(&pending)?;
-            pending.clear();
-            if shared.stop.wait(pause) {
+        if frame.delayed && !chunking.pause.is_zero() {
+            flush(&mut pending, &mut chunk)?;
+            if shared.stop.wait(chunking.pause) {
                 return Ok(Next::Close);
             }
         }
         chunk.extend_from_slice(&frame.bytes);
     }
-    close_chunk(&mut pending, &mut chunk);
-    if answer.end == End::Clean {
-        pending.extend_from_slice(b"0\r\n\r\n");
+    if answer.end == End::Reset {
+        // Announced longer than it is: the peer waits for the rest and is told that the connection broke.
+        flush(&mut pending, &mut chunk)?;
+        stream.write_all(b"ffff\r\ndata: {\"cut")?;
+        sys::reset_on_close(stream)?;
+        return Ok(Next::Close);
     }
-    stream.write_all(&pending)?;
+    if answer.end == End::Clean && chunking.split_bytes.is_none() {
+        push_chunk(&mut pending, &chunk);
+        pending.extend_from_slice(b"0\r\n\r\n");
+        stream.write_all(&pending)?;
+        return Ok(Next::Keep);
+    }
+    flush(&mut pending, &mut chunk)?;
     match answer.end {
-        End::Clean => Ok(Next::Keep),
-        End::Disconnect => Ok(Next::Close),
+        End::Clean => stream.write_all(b"0\r\n\r\n").map(|()| Next::Keep),
+        End::Disconnect | End::Reset => Ok(Next::Close),
         End::Hang => {
             wait_for_close(stream)?;
             Ok(Next::Close)

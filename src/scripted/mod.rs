@@ -1,13 +1,20 @@
-//! The scripted provider: a loopback HTTP server that answers as an OpenAI Responses server would, from a script.
+//! The scripted provider: a loopback HTTP server that answers as the vendors' model APIs would, from a script.
 //! Owns: its listener, its threads, its script and the list of requests that it has received.
 //! May touch: one loopback socket and the script file.
 //! Never: listens beyond this host, since it asks for no credential; shows an authorization value except as SHA-256.
 
+mod answer;
+mod chat;
 mod connection;
+mod format;
 mod frames;
+mod gemini;
+mod messages;
 mod requests;
+mod responses;
 mod script;
 mod server;
+mod turns;
 
 use std::fmt;
 use std::io::{self, Write};

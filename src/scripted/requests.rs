@@ -27,6 +27,20 @@ impl Authorization {
     }
 }
 
+/// A header that holds a credential alone.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ApiKey {
+    header: &'static str,
+    /// Hex SHA-256 of the value.
+    sha256: String,
+}
+
+impl ApiKey {
+    pub(super) fn of(header: &'static str, value: &str) -> Self {
+        Self { header, sha256: to_hex(digest(&SHA256, value.as_bytes()).as_ref()) }
+    }
+}
+
 /// One request.
 #[derive(Debug, Serialize)]
 pub(super) struct Seen {
@@ -35,6 +49,10 @@ pub(super) struct Seen {
     pub method: String,
     pub path: String,
     pub authorization: Option<Authorization>,
+    /// `x-api-key` or `x-goog-api-key`.
+    pub api_key: Option<ApiKey>,
+    /// `anthropic-version`.
+    pub anthropic_version: Option<String>,
     pub organization: Option<String>,
     pub project: Option<String>,
     pub user_agent: Option<String>,
@@ -99,6 +117,8 @@ mod tests {
             method: "POST".to_string(),
             path: "/v1/responses".to_string(),
             authorization: Some(Authorization::of("Bearer top-secret")),
+            api_key: Some(ApiKey::of("x-api-key", "top-secret")),
+            anthropic_version: None,
             organization: None,
             project: None,
             user_agent: None,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::limits::{SCRIPT_FILE_BYTES_MAX, SCRIPT_TURNS_MAX, SCRIPTED_DELAY_MS_MAX};
+use crate::limits::{SCRIPT_FILE_BYTES_MAX, SCRIPT_TURNS_MAX, SCRIPTED_DELAY_MS_MAX, SCRIPTED_PADDING_BYTES_MAX};
 
 /// Why a script was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,9 @@ pub(super) struct Turn {
     /// How often it is used: once without `match`, for ever with it, unless set.
     #[serde(default)]
     pub times: Option<u32>,
+    /// Substring of the tool results, when these are the last thing that was said.
+    #[serde(default)]
+    pub match_result: Option<String>,
     /// Text of the answer; without it, and without tool calls, the input is echoed.
     #[serde(default)]
     pub text: Option<String>,
@@ -88,7 +91,13 @@ pub(super) struct Turn {
     /// Wait before each text delta after the first.
     #[serde(default)]
     pub chunk_delay_ms: u64,
-    /// Opaque reasoning data of a reasoning item before the text.
+    /// Words with which the model declines, in place of the text.
+    #[serde(default)]
+    pub refusal: Option<String>,
+    /// Readable reasoning before the text.
+    #[serde(default)]
+    pub thinking: Option<String>,
+    /// Opaque reasoning data that is to be sent back: encrypted content or a signature.
     #[serde(default)]
     pub reasoning: Option<String>,
     /// Tool calls after the text.
@@ -97,6 +106,27 @@ pub(super) struct Turn {
     /// Token counts; estimated from the text lengths when absent.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// Tells no token counts.
+    #[serde(default)]
+    pub no_usage: bool,
+    /// How lines of the stream end.
+    #[serde(default)]
+    pub line_end: LineEnd,
+    /// A comment before every frame.
+    #[serde(default)]
+    pub comments: bool,
+    /// An event that nobody knows before every frame.
+    #[serde(default)]
+    pub unknown_events: bool,
+    /// Bytes of an unknown event before the first one.
+    #[serde(default)]
+    pub padding_bytes: usize,
+    /// Body bytes of one HTTP chunk and one write, wherever that cuts.
+    #[serde(default)]
+    pub split_bytes: Option<usize>,
+    /// `Content-Type` of the stream.
+    #[serde(default)]
+    pub content_type: Option<String>,
     /// An HTTP error instead of an answer.
     #[serde(default)]
     pub error: Option<HttpError>,
@@ -114,6 +144,19 @@ pub(super) struct ToolCall {
     pub arguments: String,
     #[serde(default)]
     pub call_id: Option<String>,
+    /// The arguments are sent as they stand, JSON or not.
+    #[serde(default)]
+    pub raw: bool,
+}
+
+/// How lines of a stream end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LineEnd {
+    #[default]
+    Lf,
+    Crlf,
+    Cr,
 }
 
 fn empty_object() -> String {
@@ -151,6 +194,12 @@ pub(super) struct HttpError {
     /// `Retry-After-Ms`.
     #[serde(default)]
     pub retry_after_ms: Option<u64>,
+    /// `retryDelay` of a Google error, for example `2s`.
+    #[serde(default)]
+    pub retry_delay: Option<String>,
+    /// `X-Should-Retry`.
+    #[serde(default)]
+    pub should_retry: Option<bool>,
 }
 
 /// What goes wrong, after how many whole frames of the stream.
@@ -172,6 +221,10 @@ pub(super) struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FaultKind {
+    /// Reset the connection within a chunk.
+    Reset,
+    /// Send a frame that is no UTF-8.
+    NotUtf8,
     /// Close the connection in mid-body.
     Disconnect,
     /// End the body properly, without the terminal event.
@@ -245,32 +298,41 @@ impl Script {
             }
         }
         let default = raw.default.unwrap_or_default();
-        if default.matches.is_some() || default.times.is_some() {
-            return broken(0, "`match` and `times` have no meaning here");
+        if default.matches.is_some() || default.match_result.is_some() || default.times.is_some() {
+            return broken(0, "`match`, `match_result` and `times` have no meaning here");
         }
         if let Err(rule) = default.check() {
             return broken(0, rule);
         }
         let turns = raw.turn.into_iter().map(|turn| {
-            let uses = match (turn.times, &turn.matches) {
-                (Some(times), _) => u64::from(times),
-                (None, Some(_)) => u64::MAX,
-                (None, None) => 1,
+            let uses = match turn.times {
+                Some(times) => u64::from(times),
+                None if turn.matches.is_some() || turn.match_result.is_some() => u64::MAX,
+                None => 1,
             };
             (turn, uses)
         });
         Ok(Self { turns: turns.collect(), default })
     }
 
-    /// Uses up the first turn whose `match` is in `input`, else the first one without `match`, else the default.
-    pub(super) fn choose(&mut self, input: &str) -> Chosen {
-        let wanted = |turn: &Turn| turn.matches.as_ref().is_some_and(|text| input.contains(text.as_str()));
+    /// Uses up the first turn whose `match` is in `input` and `match_result` in `result`, else the first one without
+    /// either, else the default.
+    pub(super) fn choose(&mut self, input: &str, result: Option<&str>) -> Chosen {
+        let is_bound = |turn: &Turn| turn.matches.is_some() || turn.match_result.is_some();
+        let wanted = |turn: &Turn| {
+            let holds = |pattern: &Option<String>, text: Option<&str>| match (pattern, text) {
+                (None, _) => true,
+                (Some(pattern), Some(text)) => text.contains(pattern.as_str()),
+                (Some(_), None) => false,
+            };
+            is_bound(turn) && holds(&turn.matches, Some(input)) && holds(&turn.match_result, result)
+        };
         let live = |(_, uses): &(Turn, u64)| *uses > 0;
         let index = self
             .turns
             .iter()
             .position(|entry| live(entry) && wanted(&entry.0))
-            .or_else(|| self.turns.iter().position(|entry| live(entry) && entry.0.matches.is_none()));
+            .or_else(|| self.turns.iter().position(|entry| live(entry) && !is_bound(&entry.0)));
         match index {
             Some(index) => {
                 let (turn, uses) = &mut self.turns[index];
@@ -290,8 +352,18 @@ impl Turn {
         if self.chunk_chars == Some(0) || self.times == Some(0) {
             return Err("`chunk_chars` and `times` are at least 1");
         }
-        if self.tool_calls.iter().any(|call| serde_json::from_str::<serde_json::Value>(&call.arguments).is_err()) {
-            return Err("`arguments` of a tool call is a text that holds JSON");
+        let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+        if self.tool_calls.iter().any(|call| !call.raw && !is_json(&call.arguments)) {
+            return Err("`arguments` of a tool call is a text that holds JSON, unless `raw` is true");
+        }
+        if self.padding_bytes > SCRIPTED_PADDING_BYTES_MAX || self.split_bytes == Some(0) {
+            return Err("`padding_bytes` is at most 64 MiB and `split_bytes` at least 1");
+        }
+        if self.refusal.is_some() && (self.text.is_some() || !self.tool_calls.is_empty()) {
+            return Err("`refusal` excludes `text` and `tool_calls`");
+        }
+        if self.content_type.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
+            return Err("`content_type` is one line");
         }
         if let Some(error) = &self.error {
             if !(300..=599).contains(&error.status) {
@@ -300,15 +372,15 @@ impl Turn {
             if self.text.is_some() || self.fault.is_some() || !self.tool_calls.is_empty() {
                 return Err("`error` excludes `text`, `tool_calls` and `fault`");
             }
-            if error.retry_after.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
+            if error.retry_after.iter().any(|text| text.chars().any(char::is_control)) {
                 return Err("`retry_after` is one line");
             }
         }
         if let Some(fault) = &self.fault
             && fault.after_bytes.is_some()
-            && (fault.kind != FaultKind::Disconnect || fault.after_frames.is_some())
+            && (!matches!(fault.kind, FaultKind::Disconnect | FaultKind::Truncate) || fault.after_frames.is_some())
         {
-            return Err("`after_bytes` goes with `disconnect` only, and excludes `after_frames`");
+            return Err("`after_bytes` goes with `disconnect` and `truncate` only, and excludes `after_frames`");
         }
         Ok(())
     }
@@ -330,7 +402,7 @@ mod tests {
              times = 2\n[default]\ntext = 'rest'\n",
         )
         .expect("valid");
-        let mut numbers = |input| script.choose(input).number;
+        let mut numbers = |input| script.choose(input, None).number;
         assert_eq!(numbers("x"), Some(1));
         assert_eq!(numbers("the rate"), Some(2));
         assert_eq!(numbers("the rate"), Some(3));
@@ -338,7 +410,21 @@ mod tests {
         assert_eq!(numbers("x"), Some(4));
         assert_eq!(numbers(""), Some(4));
         assert_eq!(numbers("x"), None);
-        assert_eq!(script.choose("x").turn.text.as_deref(), Some("rest"));
+        assert_eq!(script.choose("x", None).turn.text.as_deref(), Some("rest"));
+    }
+
+    #[test]
+    fn a_turn_can_wait_for_the_result_of_a_tool() {
+        let mut script = parse(
+            "[[turn]]\nmatch = 'sum'\nmatch_result = '5'\ntext = 'five'\n\
+             [[turn]]\nmatch = 'sum'\ntool_calls = [{name = 'add'}]\n[[turn]]\nmatch_result = 'x'\n",
+        )
+        .expect("valid");
+        let mut numbers = |input, result| script.choose(input, result).number;
+        assert_eq!(numbers("sum", None), Some(2));
+        assert_eq!(numbers("sum", Some("it is 5")), Some(1));
+        assert_eq!(numbers("other", Some("xyz")), Some(3));
+        assert_eq!(numbers("other", None), None);
     }
 
     #[test]
@@ -368,6 +454,10 @@ mod tests {
             ("[[turn]]\ntext = 'a'\nerror = {status = 400}", 1),
             ("[[turn]]\nfault = {kind = 'hang', after_bytes = 1}", 1),
             ("[[turn]]\ntool_calls = [{name = 'a', arguments = '{'}]", 1),
+            ("[[turn]]\nrefusal = 'a'\ntext = 'b'", 1),
+            ("[[turn]]\nsplit_bytes = 0", 1),
+            ("[[turn]]\npadding_bytes = 67108865", 1),
+            ("[[turn]]\ncontent_type = \"a\\nb\"", 1),
         ] {
             match parse(text) {
                 Err(ScriptError::Rule { turn: found, .. }) => assert_eq!(found, turn, "{text}"),

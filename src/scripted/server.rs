@@ -39,8 +39,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn choose(&self, input: &str) -> Chosen {
-        lock(&self.script).choose(input)
+    pub(super) fn choose(&self, input: &str, result: Option<&str>) -> Chosen {
+        lock(&self.script).choose(input, result)
     }
 
     /// Records a request and gives its number.

@@ -185,17 +185,26 @@ pub fn encode_gap(gap: &Gap, scope: &Scope) -> Arc<[u8]> {
     event_bytes(Some(gap.resume_after), "stream_gap", &json(&data))
 }
 
+#[derive(Serialize)]
+struct PreviewData<'a> {
+    r#type: &'static str,
+    session_id: &'a SessionId,
+    run_id: RunId,
+    text: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    withdrawn: bool,
+}
+
 /// A `preview` frame, without an id.
 pub fn encode_preview(preview: &Preview) -> Arc<[u8]> {
-    #[derive(Serialize)]
-    struct PreviewData<'a> {
-        r#type: &'static str,
-        session_id: &'a SessionId,
-        run_id: RunId,
-        text: &'a str,
-    }
-    let data =
-        PreviewData { r#type: "preview", session_id: &preview.session, run_id: preview.run, text: &preview.text };
+    let (session_id, run_id, text) = (&preview.session, preview.run, preview.text.as_str());
+    let data = PreviewData { r#type: "preview", session_id, run_id, text, withdrawn: false };
+    event_bytes(None, "preview", &json(&data))
+}
+
+/// A `preview` frame that takes back those of the run since its last output.
+pub fn encode_withdrawal(session: &SessionId, run: RunId) -> Arc<[u8]> {
+    let data = PreviewData { r#type: "preview", session_id: session, run_id: run, text: "", withdrawn: true };
     event_bytes(None, "preview", &json(&data))
 }
 
@@ -255,6 +264,10 @@ mod tests {
         assert_eq!(
             text(&encode_preview(&preview)),
             "event: preview\ndata: {\"type\":\"preview\",\"session_id\":\"s\",\"run_id\":\"run-2\",\"text\":\"a\\nb\"}\n\n"
+        );
+        assert_eq!(
+            text(&encode_withdrawal(&preview.session, preview.run)),
+            "event: preview\ndata: {\"type\":\"preview\",\"session_id\":\"s\",\"run_id\":\"run-2\",\"text\":\"\",\"withdrawn\":true}\n\n"
         );
     }
 

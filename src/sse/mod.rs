@@ -25,7 +25,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 pub use frame::{
     Audience, CREDENTIALS_CHANGED, Frame, Gap, GapReason, HEARTBEAT, Preview, Render, Scope, encode, encode_gap,
-    encode_preview, json,
+    encode_preview, encode_withdrawal, json,
 };
 pub use log::{Log, LogError};
 
@@ -381,11 +381,22 @@ impl Hub {
             shared.previews_dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        self.show(&preview.session, preview.run, &encode_preview(&preview));
+    }
+
+    /// Takes back the previews of a run since its last output: its answer starts over. Never blocks; dropped when a
+    /// writer is busy.
+    pub fn withdraw_previews(&self, session: &SessionId, run: RunId) {
+        if self.inner.shared.shares.taken.load(Ordering::SeqCst) != 0 {
+            self.show(session, run, &encode_withdrawal(session, run));
+        }
+    }
+
+    fn show(&self, session: &SessionId, run: RunId, bytes: &Arc<[u8]>) {
+        let shared = &self.inner.shared;
         let after = shared.log.committed();
-        let bytes = encode_preview(&preview);
         for post in &self.inner.posts {
-            let queued =
-                QueuedPreview { after, session: preview.session.clone(), run: preview.run, bytes: Arc::clone(&bytes) };
+            let queued = QueuedPreview { after, session: session.clone(), run, bytes: Arc::clone(bytes) };
             match post.previews.try_send(queued) {
                 Ok(()) => post.desk.ring(),
                 Err(TrySendError::Full(_)) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Transcript, assemble};
+use super::{Context, assemble};
 use crate::audit::key::SigningKey;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::fake_disk::FakeDisk;
@@ -103,7 +103,7 @@ impl Log {
     }
 
     /// What the model is asked for `run`, which is active.
-    fn assemble(&mut self, run: u32) -> Transcript {
+    fn assemble(&mut self, run: u32) -> Context {
         if !self.drafts.is_empty() {
             self.commit();
         }
@@ -113,7 +113,7 @@ impl Log {
 }
 
 /// Users as `> text`, answers as `< text items`.
-fn lines(transcript: &Transcript) -> Vec<String> {
+fn lines(transcript: &Context) -> Vec<String> {
     let main = Origin { route: "main".to_string(), model: "m".to_string() };
     let line = |message: &Message| match message {
         Message::User { parts } => match &parts[..] {

@@ -1,0 +1,132 @@
+//! May this call run? The engine's use of the permissions room.
+//! Owns: the settings in force as the engine asks for them, the digest that an approval is bound to, and the record.
+//! Never: remembers a decision; each call is decided anew when it is about to run.
+
+use ring::digest::{Context, SHA256};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::core::{PermissionDecided, Ruling, ToolLimits};
+use crate::hex::to_hex;
+use crate::ids::SessionId;
+use crate::permissions::{Behavior, Effective, Facts, Policy, Question, Verdict};
+use crate::tools::ToolDef;
+
+/// Settings of a session as they are now.
+#[derive(Debug, Clone, Default)]
+pub struct InForce {
+    /// Rules, the session's own among them.
+    pub policy: Policy,
+    /// The permission mode.
+    pub mode: Effective,
+    /// System prompt.
+    pub instructions: Option<String>,
+    /// Bounds of tools.
+    pub limits: ToolLimits,
+    /// Milliseconds after which an open approval counts as denied.
+    pub approval_expires_after_ms: Option<u64>,
+}
+
+/// Where settings come from.
+pub trait Settings: Send + Sync {
+    /// Those of a session, now. `None` is the daemon's own.
+    fn in_force(&self, session: &SessionId) -> InForce;
+}
+
+/// Settings that never change, for a daemon without any and for tests.
+impl Settings for InForce {
+    fn in_force(&self, _session: &SessionId) -> InForce {
+        self.clone()
+    }
+}
+
+/// What an answer to an approval is bound to: what would run, where, by which program and under which rules. The mode is
+/// left out: it is looked at again whenever a call is about to run.
+pub(super) fn digest(tool: &str, input: &RawValue, workspace: &str, policy: &Policy) -> String {
+    let canonical = serde_json::from_str::<Value>(input.get()).map(|value| value.to_string());
+    let mut context = Context::new(&SHA256);
+    let revision = policy.revision().to_string();
+    let input = canonical.as_deref().unwrap_or(input.get());
+    for part in ["kheish-call-v1", env!("CARGO_PKG_VERSION"), tool, workspace, &revision, input] {
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part.as_bytes());
+    }
+    to_hex(context.finish().as_ref())
+}
+
+/// What rules and mode say to a call.
+pub(super) fn verdict(in_force: &InForce, def: &ToolDef, input: &RawValue, workspace: &str) -> Verdict {
+    let facts = Facts::of_name(def.name);
+    let question = Question { tool: def.name, facts, input, mode: in_force.mode, workspace_root: workspace };
+    in_force.policy.decide(&question)
+}
+
+pub(super) fn ruling(behavior: Behavior) -> Ruling {
+    match behavior {
+        Behavior::Allow => Ruling::Allow,
+        Behavior::Ask => Ruling::Ask,
+        Behavior::Deny => Ruling::Deny,
+    }
+}
+
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+/// The record of a decision. `approval` is the one asked for, or the one that turned an ask into `decision`.
+pub(super) fn record(
+    call: &str,
+    def: &ToolDef,
+    verdict: &Verdict,
+    decision: Ruling,
+    approval: Option<String>,
+) -> PermissionDecided {
+    PermissionDecided {
+        call: call.to_string(),
+        tool: def.name.to_string(),
+        decision,
+        base_decision: ruling(verdict.base_decision),
+        effective_mode: verdict.effective_mode.as_str().to_string(),
+        mode_effect: verdict.mode_effect.map(str::to_string),
+        matched_rule_pattern: verdict.matched_rule_pattern.clone(),
+        matched_rule_origin: verdict.matched_rule_origin.as_ref().map(word),
+        scope: verdict.scope.as_str().to_string(),
+        reason: verdict.reason.clone(),
+        approval,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::permissions::{Rule, RuleScope};
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_digest_changes_with_tool_arguments_place_and_rules_and_not_with_spelling() {
+        let none = Policy::default();
+        let rule = Rule {
+            scope: RuleScope::User,
+            tool_name_pattern: "bash".to_string(),
+            argument: None,
+            behavior: Behavior::Ask,
+            reason: None,
+        };
+        let some = Policy::new(&[rule]).unwrap();
+        let base = digest("bash", &raw(r#"{"a":1,"b":2}"#), "/w", &none);
+        assert_eq!(base, digest("bash", &raw(r#"{ "b":2, "a":1 }"#), "/w", &none));
+        let others = [
+            digest("bas", &raw(r#"{"a":1,"b":2}"#), "h/w", &none),
+            digest("bash", &raw(r#"{"a":1,"b":3}"#), "/w", &none),
+            digest("bash", &raw(r#"{"a":1,"b":2}"#), "/x", &none),
+            digest("bash", &raw(r#"{"a":1,"b":2}"#), "/w", &some),
+        ];
+        assert!(others.iter().all(|other| *other != base));
+    }
+}

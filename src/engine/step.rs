@@ -1,0 +1,362 @@
+//! The calls of one answer, from decision to results.
+//! Owns: the order of things: decided, asked for, started and durable, run, finished and durable.
+//! Never: runs a call that is not durable as started, or one whose earlier start has no known outcome.
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::context::{OpenCall, OpenTurn};
+use super::guard::Repeat;
+use super::permits::{self, InForce};
+use super::question;
+use super::records::note;
+use super::run::Carried;
+use super::toolbox::{CallResult, Caller, failure};
+use super::turn::Left;
+use crate::core::{
+    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, Note, NoteKind, Ruling, ToolCallFinished,
+    ToolCallStarted, ToolLimits,
+};
+use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
+use crate::providers::{Message, ToolCall, ToolResult};
+use crate::tools::{self, ToolDef, ToolOutput};
+
+/// What became of an answer's calls.
+pub(super) enum Settled {
+    /// All have results; the notes that are not yet written belong into the batch of the next model call.
+    Results(Message, Vec<Note>),
+    /// The run waits for people.
+    Suspended,
+}
+
+/// A call that may run.
+struct Ready {
+    /// Place in the turn.
+    place: usize,
+    def: &'static ToolDef,
+    input: Box<RawValue>,
+    digest: String,
+}
+
+/// What a decision came to.
+enum Judged {
+    Run(Ready),
+    Ask(ApprovalRequested),
+    /// It does not run.
+    Over(CallOutcome, ToolOutput),
+}
+
+/// A turn being settled.
+pub(super) struct Turn<'c, 'r> {
+    run: &'c mut Carried<'r>,
+    calls: Vec<ToolCall>,
+    results: Vec<Option<ToolResult>>,
+    /// Notes to be written with the next batch.
+    notes: Vec<Note>,
+    stop: Option<Failure>,
+    limits: ToolLimits,
+    /// Bytes of results so far.
+    result_bytes: u64,
+}
+
+impl<'c, 'r> Turn<'c, 'r> {
+    /// Settles the calls of an answer. `notes` are the answer's own when it is new, and empty on a resumption.
+    pub(super) fn settle(run: &'c mut Carried<'r>, open: OpenTurn, notes: Vec<Note>) -> Result<Settled, Left> {
+        let calls: Vec<ToolCall> = open.calls.iter().map(|open| open.call.clone()).collect();
+        let mut turn = Self {
+            run,
+            results: vec![None; calls.len()],
+            calls,
+            notes,
+            stop: None,
+            limits: ToolLimits::default(),
+            result_bytes: 0,
+        };
+        let in_force = turn.run.in_force();
+        turn.limits = in_force.limits.clone();
+        let mut ready = Vec::new();
+        let mut asks = Vec::new();
+        for (place, open) in open.calls.into_iter().enumerate() {
+            if let Some(result) = open.result {
+                turn.results[place] = Some(result);
+                continue;
+            }
+            match turn.judge(place, &open, &in_force) {
+                Judged::Run(call) => ready.push((call, open)),
+                Judged::Ask(asked) => asks.push(note(NoteKind::ApprovalRequested, &asked)),
+                Judged::Over(outcome, output) => {
+                    turn.finish(place, CallResult { outcome, output, duration_ms: 0 })?;
+                }
+            }
+        }
+        if let Some(stop) = turn.stop.take() {
+            return turn.fail(stop);
+        }
+        if !asks.is_empty() {
+            // Nothing of the turn runs before all of it is decided: the model gave its calls an order.
+            turn.notes.append(&mut asks);
+            turn.run.hand.suspend(turn.notes)?;
+            return Ok(Settled::Suspended);
+        }
+        turn.run_all(ready)
+    }
+
+    /// Decides about one call that has no result.
+    fn judge(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Judged {
+        let call = &open.call;
+        let refused = |code: &str, text: &str| Judged::Over(CallOutcome::Error, failure(code, text));
+        if place as u64 >= in_force.limits.max_calls_per_turn {
+            return refused("too_many_calls", "too many calls at once; this one was not run; next: ask for fewer");
+        }
+        let Some(def) = tools::find(&call.name).filter(|def| self.run.toolbox().offers(def)) else {
+            let error = tools::ToolError::Unknown { tool: call.name.clone() };
+            return Judged::Over(CallOutcome::Error, error.into());
+        };
+        let input = match tools::arguments(&call.arguments) {
+            Ok(input) => input,
+            Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
+        };
+        if input.get().len() as u64 > in_force.limits.max_input_bytes {
+            let text = format!(
+                "the arguments have {} bytes, at most {} are allowed",
+                input.get().len(),
+                in_force.limits.max_input_bytes
+            );
+            return refused("input_too_large", &text);
+        }
+        if let Err(error) = tools::check(def, &input) {
+            return Judged::Over(CallOutcome::Error, error.into());
+        }
+        if open.started.as_ref().is_some_and(|started| !started.idempotent) {
+            return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
+        }
+        let workspace = self.run.workspace().to_string();
+        let digest = permits::digest(def.name, &input, &workspace, &in_force.policy);
+        let answer = open.approval.as_ref().and_then(|(asked, answer)| {
+            answer.as_ref().filter(|_| asked.digest == digest).map(|answer| (asked, answer))
+        });
+        if let Some((asked, answer)) = answer
+            && answer.behavior != Ruling::Allow
+        {
+            let verdict = permits::verdict(in_force, def, &input, &workspace);
+            let record = permits::record(&call.call_id, def, &verdict, Ruling::Deny, Some(asked.id.clone()));
+            self.notes.push(note(NoteKind::PermissionDecided, &record));
+            return Judged::Over(CallOutcome::Denied, denied(answer));
+        }
+        // What a person wrote instead of the model's arguments is held to the same rules.
+        let updated = answer.and_then(|(_, answer)| answer.updated_input.clone());
+        let input = match updated {
+            None => input,
+            Some(updated) => match tools::check(def, &updated) {
+                Ok(()) => updated,
+                Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
+            },
+        };
+        let verdict = permits::verdict(in_force, def, &input, &workspace);
+        let approved = answer.map(|(asked, _)| asked.id.clone());
+        let decision = match (permits::ruling(verdict.decision), &approved) {
+            (Ruling::Ask, Some(_)) => Ruling::Allow,
+            (decision, _) => decision,
+        };
+        let asked = (decision == Ruling::Ask).then(|| ApprovalRequested {
+            id: self.run.approval_id(def.name),
+            call: call.call_id.clone(),
+            tool: def.name.to_string(),
+            input: self.run.redacted(input.clone()),
+            scope: verdict.scope.as_str().to_string(),
+            reason: verdict.reason.clone(),
+            digest: digest.clone(),
+            expires_at_ms: in_force.approval_expires_after_ms.map(|ms| self.run.now_ms().saturating_add(ms)),
+        });
+        let approval = asked.as_ref().map(|asked| asked.id.clone()).or(approved);
+        let record = permits::record(&call.call_id, def, &verdict, decision, approval);
+        self.notes.push(note(NoteKind::PermissionDecided, &record));
+        match (decision, asked) {
+            (_, Some(asked)) => Judged::Ask(asked),
+            (Ruling::Deny, _) => {
+                let reason = verdict.reason.unwrap_or_else(|| format!("{} is not permitted", def.name));
+                let text = format!("{reason}; it did not run; next: go on without it, or ask for something narrower");
+                Judged::Over(CallOutcome::Denied, failure("permission_denied", &text))
+            }
+            _ => Judged::Run(Ready { place, def, input, digest }),
+        }
+    }
+
+    /// Runs what may run, in the model's order and in few groups: each group costs one sync before it and one after it.
+    fn run_all(mut self, ready: Vec<(Ready, OpenCall)>) -> Result<Settled, Left> {
+        let mut queue = std::collections::VecDeque::from(ready);
+        let mut groups = 0;
+        while let Some((first, open)) = queue.pop_front() {
+            if first.def.name == question::TOOL {
+                if self.ask(&first, open)? {
+                    self.run.hand.suspend(self.notes)?;
+                    return Ok(Settled::Suspended);
+                }
+                continue;
+            }
+            groups += 1;
+            let mut group = vec![first];
+            while let Some((next, _)) = queue.front() {
+                let belongs = groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].def.parallel && next.def.parallel);
+                if !belongs || next.def.name == question::TOOL {
+                    break;
+                }
+                group.extend(queue.pop_front().map(|(next, _)| next));
+            }
+            for call in &group {
+                let started = ToolCallStarted {
+                    call: self.calls[call.place].call_id.clone(),
+                    tool: call.def.name.to_string(),
+                    digest: call.digest.clone(),
+                    idempotent: call.def.idempotent,
+                };
+                self.notes.push(note(NoteKind::ToolCallStarted, &started));
+            }
+            self.write()?;
+            for call in group {
+                self.run_one(call)?;
+            }
+            if let Some(stop) = self.stop.take() {
+                return self.fail(stop);
+            }
+        }
+        let results = self.results.into_iter().map(|result| result.expect("every call was settled")).collect();
+        Ok(Settled::Results(Message::ToolResults { results }, self.notes))
+    }
+
+    /// Whether people are asked now; else the question has its result.
+    fn ask(&mut self, ready: &Ready, open: OpenCall) -> Result<bool, Left> {
+        let over = |output| CallResult { outcome: CallOutcome::Error, output, duration_ms: 0 };
+        match open.question {
+            Some((_, Some(answer))) => {
+                let (outcome, output) = question::told(&answer);
+                self.finish(ready.place, CallResult { outcome, output, duration_ms: 0 })?;
+                Ok(false)
+            }
+            _ => {
+                let id = self.run.question_id();
+                match question::asked(id, &open.call.call_id, &ready.input, self.run.now_ms()) {
+                    Ok(asked) => {
+                        self.notes.push(note(NoteKind::QuestionAsked, &self.run.redacted_question(asked)));
+                        Ok(true)
+                    }
+                    Err(text) => {
+                        self.finish(ready.place, over(failure("invalid_arguments", &text)))?;
+                        Ok(false)
+                    }
+                }
+            }
+        }
+    }
+
+    fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
+        let Ready { place, def, input, .. } = ready;
+        let hand = self.run.hand;
+        let caller =
+            Caller { session: hand.job.session.clone(), run: hand.job.id, call: self.calls[place].call_id.clone() };
+        let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input).min(self.limits.max_timeout_ms));
+        let result = self.run.bench.run(&caller, def, &input, limit_ms, &hand.in_hand.cancel);
+        if hand.in_hand.cancel.is_cancelled() {
+            // The run was stopped, or the daemon stops and the next start says that the outcome is not known.
+            return Err(Left::LetGo);
+        }
+        self.finish(place, result)
+    }
+
+    /// Gives a call its result.
+    fn finish(&mut self, place: usize, result: CallResult) -> Result<(), Left> {
+        let call = self.calls[place].clone();
+        let CallResult { outcome, output, duration_ms } = result;
+        let ToolOutput { content, is_error, truncated, overflow } = output;
+        let mut content = self.run.redact(&content);
+        let (mut truncated, bytes) = (truncated, content.len() as u64);
+        self.result_bytes += bytes;
+        if bytes > self.limits.max_output_bytes || self.result_bytes > self.limits.max_cumulative_output_bytes {
+            let text = format!(
+                "the result has {bytes} bytes, which passes a limit of the operator; next: ask for less at once"
+            );
+            content = failure("output_too_large", &text).content;
+            truncated = true;
+        }
+        let failed = is_error || outcome.is_error();
+        match self.run.guard.observe(&call, failed) {
+            Repeat::Fine => {}
+            Repeat::Warn(count) => content = warned(&content, count),
+            Repeat::Stop(count) => {
+                let message = format!(
+                    "the model made the same failing call of {} {count} times in a row; next: read the run's events, and \
+                     submit again with a hint or another model",
+                    call.name
+                );
+                self.stop = Some(Failure { code: "tool_loop".to_string(), message });
+            }
+        }
+        let blob = match overflow.map(|bytes| self.run.keep(&bytes)) {
+            None => None,
+            Some(Ok(blob)) => blob,
+            Some(Err(error)) => {
+                log::warn!("the whole result of a call of {} is not kept: {error}", call.name);
+                None
+            }
+        };
+        let finished = ToolCallFinished {
+            call: call.call_id.clone(),
+            tool: call.name.clone(),
+            outcome,
+            content: content.clone(),
+            truncated,
+            blob,
+            duration_ms,
+        };
+        self.notes.push(note(NoteKind::ToolCallFinished, &finished));
+        self.results[place] = Some(ToolResult { call_id: call.call_id, name: call.name, content, is_error: failed });
+        let bytes: usize = self.notes.iter().map(|note| note.body.get().len()).sum();
+        if bytes > TOOL_PENDING_BYTES_MAX { self.write() } else { Ok(()) }
+    }
+
+    /// Makes what is pending durable.
+    fn write(&mut self) -> Result<(), Left> {
+        let notes = std::mem::take(&mut self.notes);
+        if notes.is_empty() { Ok(()) } else { self.run.hand.record(notes).map(|_| ()) }
+    }
+
+    fn fail(self, failure: Failure) -> Result<Settled, Left> {
+        Err(Left::FailedWith(failure, self.notes))
+    }
+}
+
+/// What the model is told of a call that a restart found started.
+fn unknown_outcome() -> ToolOutput {
+    let content = json!({
+        "error": "the daemon ended while this call ran: its outcome is UNKNOWN. It may have happened wholly, in part or \
+                  not at all, and it was NOT run again. Look at the present state before you decide to repeat it.",
+        "code": "interrupted",
+        "outcome": "unknown",
+    });
+    ToolOutput { content: content.to_string(), is_error: true, truncated: false, overflow: None }
+}
+
+fn denied(answer: &ApprovalResolved) -> ToolOutput {
+    let mut text = "a person did not allow this call, and it did not run".to_string();
+    match (&answer.reason, &answer.justification) {
+        (Some(reason), _) if reason == "expired" => {
+            text = "nobody allowed this call in time, and it did not run".to_string();
+        }
+        (Some(reason), _) => text = format!("this call was not allowed ({reason}), and it did not run"),
+        (None, Some(words)) => text = format!("{text}: {words}"),
+        (None, None) => {}
+    }
+    failure("approval_denied", &format!("{text}; next: go on without it, or ask what is wanted instead"))
+}
+
+/// The result with a word about its repetition.
+fn warned(content: &str, count: u32) -> String {
+    let warning = format!("this same call has now failed {count} times in a row; do something else");
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(content) {
+        Ok(mut object) => {
+            object.insert("loop_warning".to_string(), warning.into());
+            serde_json::Value::from(object).to_string()
+        }
+        Err(_) => format!("{content}\n{warning}"),
+    }
+}

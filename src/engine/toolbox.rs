@@ -1,0 +1,210 @@
+//! Where tools run: a sandboxed worker for each run in hand, or a room of the daemon itself.
+//! Owns: the worker of a run, started at its first call and ended when the run is let go.
+//! May touch: sandbox workers; the daemon's own tools through [`DaemonTool`].
+//! Never: decides whether a call may run; it is handed calls that may.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::core::CallOutcome;
+use crate::ids::{RunId, SessionId};
+use crate::net::Cancel;
+use crate::providers::ToolSpec;
+use crate::sandbox::{SandboxError, SandboxSpec, ToolWorker, WorkerError};
+use crate::tools::{self, Place, ToolDef, ToolOutput};
+
+/// Whose call it is.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The session.
+    pub session: SessionId,
+    /// The run.
+    pub run: RunId,
+    /// The call's id.
+    pub call: String,
+}
+
+/// Tools that the daemon runs itself, for example the lists of tasks.
+pub trait DaemonTool: Send + Sync {
+    /// Whether it has this tool, so that models are offered it.
+    fn has(&self, def: &ToolDef) -> bool;
+
+    /// Runs a call within `limit_ms`, or until cancelled. Called for tools that it [`DaemonTool::has`] and, for
+    /// `bash` with `run_in_background`, for the first room that has `task_output`.
+    fn call(&self, caller: &Caller, def: &ToolDef, input: &RawValue, limit_ms: u64, cancel: &Cancel) -> ToolOutput;
+}
+
+/// A worker of one run.
+pub trait RunWorker {
+    /// Runs a call; see [`ToolWorker::call`].
+    ///
+    /// # Errors
+    /// There is no answer; the worker is gone, but for a call that was too large.
+    fn call(&mut self, tool: &str, input: &RawValue, limit_ms: u64, cancel: &Cancel)
+    -> Result<ToolOutput, WorkerError>;
+}
+
+impl RunWorker for ToolWorker {
+    fn call(
+        &mut self,
+        tool: &str,
+        input: &RawValue,
+        limit_ms: u64,
+        cancel: &Cancel,
+    ) -> Result<ToolOutput, WorkerError> {
+        let output = Self::call(self, tool, input, limit_ms, cancel)?;
+        let (content, is_error, truncated) = (output.content, output.is_error, output.truncated);
+        Ok(ToolOutput { content, is_error, truncated, overflow: output.overflow })
+    }
+}
+
+/// Makes a worker. Called on the thread that will use it.
+pub type StartWorker = dyn Fn() -> Result<Box<dyn RunWorker>, SandboxError> + Send + Sync;
+
+/// All tools of the daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Toolbox {
+    start: Option<Arc<StartWorker>>,
+    rooms: Vec<Arc<dyn DaemonTool>>,
+}
+
+impl Toolbox {
+    /// No tools at all: models are offered none.
+    pub fn none() -> Self {
+        Self { start: None, rooms: Vec::new() }
+    }
+
+    /// Tools that run in workers of this kind.
+    pub fn sandboxed(spec: SandboxSpec) -> Self {
+        Self::with_workers(Arc::new(move || Ok(Box::new(ToolWorker::start(&spec)?) as Box<dyn RunWorker>)))
+    }
+
+    /// Tools that run in workers made by `start`.
+    pub fn with_workers(start: Arc<StartWorker>) -> Self {
+        Self { start: Some(start), rooms: Vec::new() }
+    }
+
+    /// The same with one more room of the daemon's own tools.
+    pub fn with_room(mut self, room: Arc<dyn DaemonTool>) -> Self {
+        self.rooms.push(room);
+        self
+    }
+
+    /// Whether a call of this tool can be carried out here.
+    pub fn offers(&self, def: &ToolDef) -> bool {
+        match def.place {
+            Place::Worker => self.start.is_some(),
+            // The engine suspends the run itself.
+            Place::Daemon if def.name == super::question::TOOL => self.start.is_some(),
+            Place::Daemon => self.rooms.iter().any(|room| room.has(def)),
+        }
+    }
+
+    /// What a provider is told of.
+    pub fn specs(&self) -> Vec<ToolSpec> {
+        tools::specs(|def| self.offers(def))
+    }
+
+    fn room(&self, def: &ToolDef) -> Option<&Arc<dyn DaemonTool>> {
+        let name = if def.name == "bash" { "task_output" } else { def.name };
+        let wanted = tools::find(name)?;
+        self.rooms.iter().find(|room| room.has(wanted))
+    }
+}
+
+/// What a call gave.
+pub(super) struct CallResult {
+    pub outcome: CallOutcome,
+    pub output: ToolOutput,
+    pub duration_ms: u64,
+}
+
+/// A call that has no output of its own.
+pub(super) fn failure(code: &str, error: &str) -> ToolOutput {
+    let content = json!({"error": error, "code": code}).to_string();
+    ToolOutput { content, is_error: true, truncated: false, overflow: None }
+}
+
+/// The tools of one run in hand.
+pub(super) struct Bench<'t> {
+    toolbox: &'t Toolbox,
+    worker: Option<Box<dyn RunWorker>>,
+}
+
+impl<'t> Bench<'t> {
+    pub(super) fn new(toolbox: &'t Toolbox) -> Self {
+        Self { toolbox, worker: None }
+    }
+
+    /// Runs one call to its end. Whatever goes wrong is an output that says so.
+    pub(super) fn run(
+        &mut self,
+        caller: &Caller,
+        def: &ToolDef,
+        input: &RawValue,
+        limit_ms: u64,
+        cancel: &Cancel,
+    ) -> CallResult {
+        let began = Instant::now();
+        let (outcome, output) = match tools::place(def, input) {
+            Place::Worker => self.in_worker(def, input, limit_ms, cancel),
+            Place::Daemon => match self.toolbox.room(def) {
+                Some(room) => told(room.call(caller, def, input, limit_ms, cancel)),
+                None => {
+                    let error = format!("{} is not available here; next: use another tool", def.name);
+                    (CallOutcome::Error, failure("tool_unavailable", &error))
+                }
+            },
+        };
+        CallResult { outcome, output, duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    fn in_worker(
+        &mut self,
+        def: &ToolDef,
+        input: &RawValue,
+        limit_ms: u64,
+        cancel: &Cancel,
+    ) -> (CallOutcome, ToolOutput) {
+        let mut worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => match self.toolbox.start.as_ref().map(|start| start()) {
+                Some(Ok(worker)) => worker,
+                Some(Err(error)) => {
+                    log::error!("a tool call cannot run: {error}");
+                    return (CallOutcome::Error, failure(error.code(), &error.to_string()));
+                }
+                None => {
+                    let error = "this daemon runs no tools; next: answer without them";
+                    return (CallOutcome::Error, failure("tool_unavailable", error));
+                }
+            },
+        };
+        match worker.call(def.name, input, limit_ms, cancel) {
+            Ok(output) => {
+                self.worker = Some(worker);
+                told(output)
+            }
+            // Without its worker the next call starts another one.
+            Err(error) => {
+                let outcome = match error {
+                    WorkerError::TimedOut { .. } => CallOutcome::TimedOut,
+                    WorkerError::Cancelled => CallOutcome::Cancelled,
+                    WorkerError::Died { .. } => CallOutcome::Error,
+                    WorkerError::TooLarge { .. } => {
+                        self.worker = Some(worker);
+                        CallOutcome::Error
+                    }
+                };
+                (outcome, failure(error.code(), &error.to_string()))
+            }
+        }
+    }
+}
+
+fn told(output: ToolOutput) -> (CallOutcome, ToolOutput) {
+    (if output.is_error { CallOutcome::Error } else { CallOutcome::Ok }, output)
+}
