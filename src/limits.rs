@@ -321,6 +321,8 @@ pub const SESSION_AGENT_STEPS_MAX: usize = 8;
 
 // --- cli ----------------------------------------------------------------------------------------
 
+/// How much longer than the daemon the command line waits where the daemon waits for something.
+pub const CLI_WAIT_MARGIN_MS: u64 = 15_000;
 /// One request of the command line, answer included; streams are bounded by their silence instead.
 pub const CLI_REQUEST_TIMEOUT_MS: u64 = 60_000;
 /// Silence on a stream before the command line reconnects: three missed heartbeats of 10 s.
@@ -786,3 +788,5 @@ pub const TASK_TICK_MS: i32 = 1_000;
 pub const TASK_STOP_MS_MAX: u64 = 5_000;
 /// Time after which a stop that names a task without a process settles it.
 pub const TASK_STRAY_STOP_MS: u64 = 10_000;
+/// Step in which processes that could not be ended are tried again.
+pub const TASK_QUARANTINE_LOOK_MS: u64 = 5_000;

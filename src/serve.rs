@@ -447,7 +447,8 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
-        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
+        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default()))
+            .with_room(Arc::new(api.tasks.clone())),
         settings: Arc::new(CoreSettings::new(api.core.clone())),
         blobs: Some(blobs),
         workspace: workspace.display().to_string(),

@@ -47,6 +47,7 @@ mod stream;
 mod streaming;
 mod suggest;
 mod table;
+mod tasks;
 mod verbs;
 mod wait;
 

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exit::CliError;
 use super::{
     audit, events, input, journal, overview, permissions, runs, runtime, runtime_config, scripted, secrets, serve,
-    session_settings, sessions,
+    session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -69,6 +69,7 @@ fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Re
 pub const GROUPS: &[(&str, &str)] = &[
     ("sessions", "create sessions, submit input, follow them"),
     ("runs", "list, follow, wait for and cancel runs"),
+    ("tasks", "background commands and to-do items of sessions"),
     ("events", "the daemon's event stream"),
     ("runtime", "the daemon's configuration in force"),
     ("runtime permissions", "rules, and what would be decided about a call"),
@@ -104,6 +105,10 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
     verb::<runs::ExternalActions>("runs external-actions", &[]),
+    verb::<tasks::List>("tasks list", &[]),
+    verb::<tasks::Get>("tasks get", &["show"]),
+    verb::<tasks::Output>("tasks output", &[]),
+    verb::<tasks::Stop>("tasks stop", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),

@@ -21,6 +21,9 @@ use crate::limits::{
     RUNTIME_SETTINGS_BYTES_MAX,
 };
 
+/// Told of a session and of its task that shall end.
+pub type StopTask = dyn Fn(&SessionId, &str) + Send;
+
 /// What the core tells others after a commit. None of these may block.
 pub struct Effects {
     /// Records were committed.
@@ -28,7 +31,7 @@ pub struct Effects {
     /// An active run was stopped by somebody else than its engine.
     pub stopped: Box<dyn Fn(RunId) + Send>,
     /// A background command shall end.
-    pub stop_task: Box<dyn Fn(&SessionId, &str) + Send>,
+    pub stop_task: Box<StopTask>,
 }
 
 /// What the loop is made of.

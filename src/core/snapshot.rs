@@ -63,7 +63,7 @@ enum Line {
     /// Tasks ever created, and how many by status.
     Tasks(u32, [u64; 6]),
     /// One that is kept.
-    Task(Task),
+    Task(Box<Task>),
     /// The short list of a session.
     Todos(u32, TodoList),
 }
@@ -145,7 +145,7 @@ impl Frozen {
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
             .chain(std::iter::once(json(&Line::Receipts(receipts))))
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
-            .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Task::clone(&task)))))
+            .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Box::new(Task::clone(&task))))))
             .chain(tasks.todos.into_iter().map(|(session, list)| json(&Line::Todos(session, TodoList::clone(&list)))))
     }
 }
@@ -223,7 +223,7 @@ impl State {
                 if self.session(task.session).is_none() {
                     return Err(RestoreError(format!("task {} belongs to an unknown session", task.id)));
                 }
-                self.tasks.keep(task.number, Arc::new(task));
+                self.tasks.keep(task.number, Arc::new(*task));
             }
             Line::Todos(session, list) => self.tasks.put_todos(session, Arc::new(list)),
             Line::Runs(rows) => {

@@ -15,10 +15,39 @@ use crate::commit::CommandError;
 use crate::core::{
     Command, Decision, TaskCommand, TaskCreated, TaskStatus, TaskStopRequested, TaskUpdated, Todo, TodosWritten,
 };
+use crate::engine::{Caller, DaemonTool};
 use crate::ids::{RunId, SessionId};
 use crate::limits::{TASK_TAIL_BYTES_DEFAULT, TASK_WAIT_MS_DEFAULT, TOOL_READ_ESCAPED_BYTES_MAX};
 use crate::net::Cancel;
 use crate::tools::{self, ToolDef, ToolError, ToolOutput};
+
+impl DaemonTool for Tasks {
+    fn has(&self, def: &ToolDef) -> bool {
+        tool_of(def).is_some() && def.name != "bash"
+    }
+
+    fn call(&self, caller: &Caller, def: &ToolDef, input: &RawValue, _: u64, cancel: &Cancel) -> ToolOutput {
+        let context = CallContext { session: &caller.session, run: Some(caller.run), call: &caller.call, cancel };
+        let unknown = || ToolOutput::error(&ToolError::Unknown { tool: def.name.to_string() });
+        self.run_call(def, input, context).unwrap_or_else(unknown)
+    }
+}
+
+type ToolCode = fn(&Tasks, &RawValue, CallContext<'_>) -> Result<ToolOutput, ToolError>;
+
+fn tool_of(def: &ToolDef) -> Option<ToolCode> {
+    Some(match def.name {
+        "bash" => Tasks::call_bash,
+        "task_list" => Tasks::call_list,
+        "task_get" => Tasks::call_get,
+        "task_output" => Tasks::call_output,
+        "task_stop" => Tasks::call_stop,
+        "task_create" => Tasks::call_create,
+        "task_update" => Tasks::call_update,
+        "todo_write" => Tasks::call_todos,
+        _ => return None,
+    })
+}
 
 /// Who calls.
 #[derive(Debug, Clone, Copy)]
@@ -109,18 +138,8 @@ struct Written<'a> {
 
 impl Tasks {
     /// Runs a call of [`tools::Place::Daemon`] that is about tasks; `None` for any other tool.
-    pub fn call(&self, def: &ToolDef, input: &RawValue, context: CallContext<'_>) -> Option<ToolOutput> {
-        let run = match def.name {
-            "bash" => Self::call_bash,
-            "task_list" => Self::call_list,
-            "task_get" => Self::call_get,
-            "task_output" => Self::call_output,
-            "task_stop" => Self::call_stop,
-            "task_create" => Self::call_create,
-            "task_update" => Self::call_update,
-            "todo_write" => Self::call_todos,
-            _ => return None,
-        };
+    pub fn run_call(&self, def: &ToolDef, input: &RawValue, context: CallContext<'_>) -> Option<ToolOutput> {
+        let run = tool_of(def)?;
         let result = tools::check(def, input).and_then(|()| run(self, input, context));
         Some(result.unwrap_or_else(|error| ToolOutput::error(&error)))
     }

@@ -15,17 +15,23 @@ use crate::sys::process::{SIGKILL, wait_readable};
 pub(super) fn end(tokens: &[&str]) -> BTreeMap<String, Vec<u32>> {
     let deadline = Instant::now() + Duration::from_millis(TOOL_KILL_MS_MAX);
     loop {
-        let found = find(tokens);
+        let found = strike(tokens);
         if found.is_empty() || Instant::now() >= deadline {
             return found;
-        }
-        for pid in found.values().flatten() {
-            // Gone meanwhile is what is wanted.
-            drop(sys::kill(*pid, SIGKILL));
         }
         // They are not our children, so there is no event for their end.
         drop(wait_readable(&[], Duration::from_millis(TOOL_KILL_STEP_MS)));
     }
+}
+
+/// Kills every process that carries one of `tokens`, once; those that were found, by token.
+pub(super) fn strike(tokens: &[&str]) -> BTreeMap<String, Vec<u32>> {
+    let found = find(tokens);
+    for pid in found.values().flatten() {
+        // Gone meanwhile is what is wanted.
+        drop(sys::kill(*pid, SIGKILL));
+    }
+    found
 }
 
 /// Living processes that carry one of `tokens`.

@@ -27,7 +27,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 pub use calls::CallContext;
 pub use output::OutputFigures;
-pub use view::{OutputView, TaskView};
+pub use view::{OutputView, Part, TaskView};
 
 use crate::commit::{CommandError, CoreHandle};
 use crate::core::{Command, Decision, Task, TaskCommand, TaskEnd, TaskFinished, TaskStarted, TaskStatus};
@@ -89,6 +89,8 @@ pub struct Live {
 }
 
 type Board = Arc<Mutex<BTreeMap<String, Live>>>;
+/// Processes that could not be ended, by task.
+type Quarantine = Arc<Mutex<BTreeMap<String, Vec<u32>>>>;
 
 /// Access to the room. Cheap to clone.
 #[derive(Clone)]
@@ -97,6 +99,7 @@ pub struct Tasks {
     mailbox: Sender<Message>,
     stops: TaskStops,
     board: Board,
+    quarantine: Quarantine,
     directory: PathBuf,
 }
 
@@ -140,9 +143,9 @@ impl Tasks {
         live: Vec<(SessionId, Arc<Task>)>,
     ) -> io::Result<(Self, Worker)> {
         let (mailbox, inbox) = bounded(TASK_MAILBOX_MAX);
-        let board = Board::default();
+        let (board, quarantine) = (Board::default(), Quarantine::default());
         let directory = config.directory.clone();
-        let tasks = Self { core, mailbox, stops, board, directory };
+        let tasks = Self { core, mailbox, stops, board, quarantine, directory };
         let reaper = Reaper::new(config, tasks.clone(), inbox)?;
         let thread = Worker::spawn("task-reaper", move || reaper.run(&live))?;
         Ok((tasks, thread))
@@ -219,6 +222,11 @@ impl Tasks {
         &self.directory
     }
 
+    /// Tasks of which processes could not be ended so far, with those processes.
+    pub fn quarantined(&self) -> BTreeMap<String, Vec<u32>> {
+        self.quarantine().clone()
+    }
+
     /// What is known of a running command.
     pub fn live(&self, id: &str) -> Option<Live> {
         self.board().get(id).copied()
@@ -239,6 +247,10 @@ impl Tasks {
         })?;
         self.stops.0.wake.wake();
         Ok(())
+    }
+
+    fn quarantine(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u32>>> {
+        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn board(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {

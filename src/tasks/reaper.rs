@@ -21,7 +21,9 @@ use super::{Config, Live, Tasks, ended, leftovers};
 use crate::commit::CommandError;
 use crate::core::{Command, Decision, Task, TaskCommand, TaskEnd, TaskFinished, TaskStatus};
 use crate::ids::SessionId;
-use crate::limits::{TASK_FRAME_BYTES_MAX, TASK_STOP_MS_MAX, TASK_STRAY_STOP_MS, TASK_TICK_MS, TASK_WAITERS_MAX};
+use crate::limits::{
+    TASK_FRAME_BYTES_MAX, TASK_QUARANTINE_LOOK_MS, TASK_STOP_MS_MAX, TASK_STRAY_STOP_MS, TASK_TICK_MS, TASK_WAITERS_MAX,
+};
 use crate::sys::process::process_descriptor;
 use crate::sys::{Epoll, Interest};
 
@@ -63,6 +65,9 @@ pub(super) struct Reaper {
     waiters: Vec<Waiter>,
     next: u64,
     stopping: Option<Instant>,
+    /// Tokens of tasks of which something is left, by task.
+    quarantined: BTreeMap<String, String>,
+    looked_at: Instant,
     buffer: Vec<u8>,
 }
 
@@ -114,7 +119,20 @@ impl Reaper {
         epoll.add(&handle.stops.0.wake, WAKE, LISTEN)?;
         let (running, unrecorded, waiters) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let buffer = vec![0; TASK_FRAME_BYTES_MAX];
-        Ok(Self { config, handle, inbox, epoll, running, unrecorded, waiters, next: 1, stopping: None, buffer })
+        Ok(Self {
+            config,
+            handle,
+            inbox,
+            epoll,
+            running,
+            unrecorded,
+            waiters,
+            next: 1,
+            stopping: None,
+            quarantined: BTreeMap::new(),
+            looked_at: Instant::now(),
+            buffer,
+        })
     }
 
     pub(super) fn run(mut self, left: &[(SessionId, Arc<Task>)]) {
@@ -137,6 +155,7 @@ impl Reaper {
             self.look_at_stops();
             self.record();
             self.look_at_waiters();
+            self.look_at_quarantine();
         }
         // Whoever still waits hears that it has not ended.
         self.waiters.drain(..).for_each(|waiter| (waiter.done)(None));
@@ -164,6 +183,7 @@ impl Reaper {
         let survivors = leftovers::end(&tokens);
         for (session, task) in left {
             let pids = survivors.get(&token(task)).cloned().unwrap_or_default();
+            self.quarantine(&task.id, token(task), &pids);
             let size = std::fs::metadata(super::output::path_of(&self.config.directory, &task.id));
             let end = TaskEnd {
                 terminal_reason: Some("daemon_restarted".to_string()),
@@ -297,6 +317,7 @@ impl Reaper {
         }
         let end = task.conclude();
         self.handle.board().remove(&task.id);
+        self.quarantine(&task.id, task.token, &end.quarantined_pids);
         self.finish(task.session, task.id, end);
         self.prune();
     }
@@ -383,6 +404,26 @@ impl Reaper {
             }
         }
         self.running.values_mut().for_each(Running::insist);
+    }
+
+    fn quarantine(&mut self, id: &str, token: String, pids: &[u32]) {
+        if !pids.is_empty() {
+            self.quarantined.insert(id.to_string(), token);
+            self.handle.quarantine().insert(id.to_string(), pids.to_vec());
+        }
+    }
+
+    /// Tries again to end what could not be ended; what is gone is forgotten.
+    fn look_at_quarantine(&mut self) {
+        if self.quarantined.is_empty() || self.looked_at.elapsed() < Duration::from_millis(TASK_QUARANTINE_LOOK_MS) {
+            return;
+        }
+        self.looked_at = Instant::now();
+        let tokens: Vec<&str> = self.quarantined.values().map(String::as_str).collect();
+        let left = leftovers::strike(&tokens);
+        self.quarantined.retain(|_, token| left.contains_key(token));
+        let names = self.quarantined.iter().filter_map(|(id, token)| Some((id.clone(), left.get(token)?.clone())));
+        *self.handle.quarantine() = names.collect();
     }
 
     fn prune(&self) {
