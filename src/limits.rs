@@ -790,3 +790,6 @@ pub const TASK_STOP_MS_MAX: u64 = 5_000;
 pub const TASK_STRAY_STOP_MS: u64 = 10_000;
 /// Step in which processes that could not be ended are tried again.
 pub const TASK_QUARANTINE_LOOK_MS: u64 = 5_000;
+/// After the end of the daemon, by SIGKILL too, nothing of its background commands is left after this time.
+pub const TASK_KILL_PROOF_MS: u64 = 5_000;
+const _: () = assert!(TOOL_KILL_MS_MAX < TASK_KILL_PROOF_MS);
