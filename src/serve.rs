@@ -8,7 +8,7 @@
 //! before the listener opens. Stop is the same list backwards.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
-use crate::broker::{Broker, MasterKey, Store};
+use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, NoExchange, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
@@ -37,7 +37,7 @@ use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
-use crate::sandbox::{Level, SandboxSpec};
+use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -79,6 +79,13 @@ fn file_error(action: &str, path: &Path, cause: std::io::Error) -> String {
 /// # Errors
 /// The step that failed, its cause and what to do.
 pub fn run(raw: RawServe) -> Result<(), ServeError> {
+    // Before a secret is read: a process of the same user, such as a tool without its walls, must not find it in our
+    // memory or environment.
+    if raw.dumpable {
+        log::warn!("--dumpable: processes of the same user can read the daemon's memory and environment");
+    } else {
+        sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
+    }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
@@ -118,6 +125,7 @@ struct Opened {
     state: State,
     records_replayed: u64,
     store: Store,
+    broker_log: BrokerLog,
 }
 
 impl Daemon {
@@ -127,21 +135,27 @@ impl Daemon {
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
+        config.check_sandbox_network(auth.view().auth_enabled, false).map_err(step("settings"))?;
+        places::check_start(raw, &config).map_err(step("places"))?;
         std::fs::create_dir_all(&config.workspace_root)
             .map_err(|cause| step("workspace root")(file_error("create", &config.workspace_root, cause)))?;
+        let sandbox = Sandbox::start(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store, broker_log } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
         let render = Arc::new(Events::new(log.clone()));
         let hub = Hub::start(log, render, &sse::Config::default()).map_err(step("event streams"))?;
+        let audit_directory = root.directory(Directory::ControlPlaneAuth);
+        let audit = ControlPlaneAudit::start(&audit_directory, AuditLimits::default(), Some(reader.clone()))
+            .map_err(step("control-plane audit"))?;
         let stops = Stops::default();
         let (snapshotter, snapshots) = Snapshotter::new();
-        let (effects_hub, effects_stops) = (hub.clone(), stops.clone());
+        let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
         let task_stops = TaskStops::new().map_err(step("tasks"))?;
         let effects_task_stops = task_stops.clone();
         let live_tasks = state.live_tasks();
@@ -153,6 +167,7 @@ impl Daemon {
                 committed: Box::new(move || effects_hub.committed()),
                 stopped: Box::new(move |run| effects_stops.stop(run)),
                 stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
+                acted: Box::new(move |event| effects_audit.acted(event)),
             },
             snapshots,
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
@@ -174,13 +189,14 @@ impl Daemon {
         let task_config = tasks::Config {
             directory: root.directory(Directory::ShellTasks),
             workspace: config.workspace_root.clone(),
-            // Not current_exe(): the file may have been replaced by an upgrade, this is the one that runs.
-            program: PathBuf::from("/proc/self/exe"),
+            sandbox: sandbox.clone(),
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
-        let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let (exchange, foreign) = (Arc::new(NoExchange), inline);
+        let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
+            .map_err(step("threads"))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -192,8 +208,6 @@ impl Daemon {
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
 
-        let audit = ControlPlaneAudit::start(&root.directory(Directory::ControlPlaneAuth), AuditLimits::default())
-            .map_err(step("control-plane audit"))?;
         let access_log = AccessLog::start().map_err(step("threads"))?;
         // One report is enough to fail readiness for good.
         let (report_failure, failed) = crossbeam_channel::bounded(1);
@@ -218,6 +232,7 @@ impl Daemon {
                 audit: audit.clone(),
                 edge: OnceLock::new(),
                 upkeep,
+                sandbox: sandbox.clone(),
                 draining: AtomicBool::new(false),
                 failed,
                 failed_seen: OnceLock::new(),
@@ -374,6 +389,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let root = StateRoot::open(&config.state_root, true).map_err(step("state root"))?;
     let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
     let store = Store::open(&root, master_key).map_err(step("auth store"))?;
+    let broker_log = BrokerLog::open(&root).map_err(step("broker log"))?;
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
@@ -403,7 +419,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
@@ -447,7 +463,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
-        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default()))
+        toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone())
             .with_room(Arc::new(api.tasks.clone())),
         settings: Arc::new(CoreSettings::new(api.core.clone())),
         blobs: Some(blobs),

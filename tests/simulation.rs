@@ -127,6 +127,7 @@ fn live(world: &mut World, groups: VecDeque<Vec<Command>>, faulty: bool) -> Opti
             committed: Box::new(move || writer.write_pending()),
             stopped: Box::new(|_| {}),
             stop_task: Box::new(|_, _| {}),
+            acted: Box::new(|_| {}),
         },
         snapshots,
         snapshot_interval_records: 60,

@@ -4,8 +4,10 @@
 //! Never: decides anything about sessions or runs; that is the core's.
 
 pub mod access_log;
+pub mod accounts;
 pub mod audit;
 pub mod auth;
+pub mod auth_schemas;
 pub mod builtin;
 pub mod call;
 pub mod context;
@@ -28,6 +30,7 @@ pub mod run_events;
 pub mod run_view;
 pub mod runs;
 pub mod runtime;
+pub mod runtime_auth;
 pub mod runtime_changes;
 pub mod runtime_schemas;
 pub mod schemas;

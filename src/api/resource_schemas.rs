@@ -2,11 +2,12 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::auth_schemas::AUTH;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, RUNTIME];
+pub static ALL: &[&[Component]] = &[RESOURCES, RUNTIME, AUTH];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -239,7 +240,11 @@ pub static RESOURCES: &[Component] = &[
                 "provider": {"type": "string"},
                 "mode": {"type": "string"},
                 "summary": {"type": "string"},
-                "updated_at_ms": {"type": "integer"}
+                "updated_at_ms": {"type": "integer"},
+                "details": {"type": "object", "description": "More of an OAuth account"},
+                "version": {"type": "integer", "description": "Version of the secret"},
+                "blocked": {"type": "boolean",
+                    "description": "True when it was revoked and not set since, else absent"}
             }
         }"#,
     },
@@ -251,8 +256,8 @@ pub static RESOURCES: &[Component] = &[
             "properties": {
                 "slot_id": {"type": "string", "minLength": 1, "maxLength": 128},
                 "provider": {"enum": ["generic", "open_ai", "openai", "anthropic", "google", "open_router",
-                    "openrouter", "x_ai", "xai"]},
-                "mode": {"enum": ["opaque_secret", "api_key"]},
+                    "openrouter", "x_ai", "xai", "mcp_oauth"]},
+                "mode": {"enum": ["opaque_secret", "api_key", "oauth_account"]},
                 "state": {"type": "object"},
                 "updated_at_ms": {"type": "integer", "description": "Ignored; the daemon's clock counts"}
             }
@@ -336,7 +341,7 @@ pub static RESOURCES: &[Component] = &[
         schema: r#"{
             "type": "object",
             "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
-                "provider_readiness", "runs", "sessions", "tasks", "journal", "events", "http", "health"],
+                "provider_readiness", "runs", "sessions", "tasks", "journal", "events", "http", "sandbox", "health"],
             "properties": {
                 "snapshot_at_ms": {"type": "integer"},
                 "process_id": {"type": "integer"},
@@ -354,6 +359,7 @@ pub static RESOURCES: &[Component] = &[
                     "in_progress", "blocked", "completed", "failed", "cancelled"]},
                 "journal": {"type": "object"},
                 "events": {"type": "object"},
+                "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},
                 "http": {"type": "object"},
                 "health": {"type": "object", "required": ["ok"]}
             }

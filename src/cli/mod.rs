@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 
+mod accounts;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
@@ -36,6 +37,7 @@ mod permissions;
 mod run_view;
 mod runs;
 mod runtime;
+mod runtime_auth;
 mod runtime_config;
 mod scripted;
 mod secret_value;

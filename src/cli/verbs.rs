@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    audit, events, input, journal, overview, permissions, runs, runtime, runtime_config, scripted, secrets, serve,
-    session_settings, sessions, tasks,
+    accounts, audit, events, input, journal, overview, permissions, runs, runtime, runtime_auth, runtime_config,
+    scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -72,6 +72,8 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("tasks", "background commands and to-do items of sessions"),
     ("events", "the daemon's event stream"),
     ("runtime", "the daemon's configuration in force"),
+    ("runtime auth", "leases of credentials, who holds them, and taking them away"),
+    ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
     ("secrets", "the encrypted auth store"),
@@ -127,11 +129,24 @@ pub const VERBS: &[Verb] = &[
     verb::<permissions::RemoveRule>("runtime permissions remove-rule", &[]),
     verb::<runtime::Hold>("runtime hold", &[]),
     verb::<runtime::Release>("runtime release", &[]),
+    verb::<runtime_auth::ShowSubject>("runtime auth subject", &[]),
+    verb::<runtime_auth::Subjects>("runtime auth subjects", &[]),
+    verb::<runtime_auth::ShowLease>("runtime auth lease", &[]),
+    verb::<runtime_auth::Leases>("runtime auth leases", &[]),
+    verb::<runtime_auth::RevokeLease>("runtime auth revoke-lease", &[]),
+    verb::<runtime_auth::RevokeSubject>("runtime auth revoke-subject", &[]),
+    verb::<runtime_auth::ReinstateSubject>("runtime auth reinstate-subject", &[]),
+    verb::<runtime_auth::RevokeSlot>("runtime auth revoke-slot", &[]),
+    verb::<accounts::List>("runtime auth accounts list", &[]),
+    verb::<accounts::Get>("runtime auth accounts get", &["show"]),
+    verb::<accounts::Refresh>("runtime auth accounts refresh", &[]),
+    verb::<accounts::Revoke>("runtime auth accounts revoke", &["delete"]),
     verb::<secrets::Generate>("secrets generate", &[]),
     verb::<secrets::Set>("secrets set", &[]),
     verb::<secrets::Get>("secrets get", &["show"]),
     verb::<secrets::List>("secrets list", &[]),
     verb::<secrets::Delete>("secrets delete", &[]),
+    verb::<secrets::Import>("secrets import", &[]),
     verb::<audit::Verify>("audit verify", &[]),
     verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
     verb::<audit::ShowPublicKey>("audit public-key", &[]),

@@ -32,6 +32,8 @@ pub struct Effects {
     pub stopped: Box<dyn Fn(RunId) + Send>,
     /// A background command shall end.
     pub stop_task: Box<StopTask>,
+    /// A record was committed on behalf of an API caller.
+    pub acted: Box<dyn Fn(&Event) + Send>,
 }
 
 /// What the loop is made of.
@@ -211,6 +213,7 @@ impl CommitLoop {
             Ok(()) => {
                 self.view.refusing = None;
                 self.publish();
+                self.tell_acts(&events);
                 release(decided);
                 self.announce(&events);
             }
@@ -287,9 +290,15 @@ impl CommitLoop {
         if !events.is_empty() {
             self.write(delta, &events, Journal::append_from_reserve)?;
             self.publish();
+            self.tell_acts(&events);
             self.announce(&events);
         }
         Ok(decision)
+    }
+
+    /// Before the callers are answered: whoever records that a request was answered knows then what it committed.
+    fn tell_acts(&self, events: &[Event]) {
+        events.iter().filter(|event| event.by.is_some()).for_each(|event| (self.parts.effects.acted)(event));
     }
 
     /// Tells the others of a committed batch.

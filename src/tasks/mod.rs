@@ -34,6 +34,7 @@ use crate::core::{Command, Decision, Task, TaskCommand, TaskEnd, TaskFinished, T
 use crate::hex::to_hex;
 use crate::ids::{RunId, SessionId};
 use crate::limits::{TASK_MAILBOX_MAX, TASK_START_MS_MAX};
+use crate::sandbox::Sandbox;
 use crate::sys::EventFd;
 use crate::worker::Worker;
 use reaper::{Message, Reaper};
@@ -45,8 +46,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// The workspace.
     pub workspace: PathBuf,
-    /// The binary to start as a worker: this one.
-    pub program: PathBuf,
+    /// What its workers shut themselves in with.
+    pub sandbox: Sandbox,
 }
 
 /// Tasks whose end the core has recorded as asked for. The core's thread puts them here without waiting.

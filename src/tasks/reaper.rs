@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command as Process, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use crate::ids::SessionId;
 use crate::limits::{
     TASK_FRAME_BYTES_MAX, TASK_QUARANTINE_LOOK_MS, TASK_STOP_MS_MAX, TASK_STRAY_STOP_MS, TASK_TICK_MS, TASK_WAITERS_MAX,
 };
+use crate::sandbox::worker_command;
 use crate::sys::process::process_descriptor;
 use crate::sys::{Epoll, Interest};
 
@@ -232,9 +233,9 @@ impl Reaper {
     fn start(&mut self, session: &SessionId, id: &str, token: &str, command: &str, workdir: &str) -> io::Result<()> {
         let output = OutputFile::create(&self.config.directory, id)?;
         let (mut channel, theirs) = UnixStream::pair()?;
-        let mut process = Process::new(&self.config.program);
-        process.arg(WORKER_VERB).arg(&self.config.workspace).env_clear().current_dir("/");
-        process.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+        let spec = self.config.sandbox.spec(&self.config.workspace);
+        let mut process = spec.and_then(|spec| worker_command(&spec, WORKER_VERB)).map_err(io::Error::other)?;
+        process.stdin(OwnedFd::from(theirs));
         let mut worker = process.spawn()?;
         // The command holds its own copy of the other end, which would hide the worker's death.
         drop(process);

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::wire::{self, Ended, Frames, Kind, Start};
 use crate::limits::{TASK_FRAME_BYTES_MAX, TOOL_SHELL_DRAIN_MS, TOOL_SHELL_TIDY_MS};
+use crate::sandbox::inside::{self, Inside};
 use crate::sys;
 use crate::sys::process::{pipe, set_nonblocking, wait_readable};
 use crate::tools::Workspace;
@@ -27,29 +28,26 @@ pub const ID_VARIABLE: &str = "KHEISH_SHELL_TASK_ID";
 /// The variable that makes a task's processes known to a later daemon.
 pub const TOKEN_VARIABLE: &str = "KHEISH_SHELL_TASK_TOKEN";
 
-/// The process that was started as a task's worker on the workspace at `workspace`.
-pub fn main(workspace: Option<&str>) -> ExitCode {
-    let channel = sys::take_standard_input().map(UnixStream::from);
-    match (channel, workspace) {
-        (Ok(channel), Some(workspace)) => serve(channel, Path::new(workspace), false),
-        _ => ExitCode::FAILURE,
-    }
-}
-
-/// Runs the one command that the daemon asks for. With `alone` nobody else is in this pid namespace.
-pub fn serve(mut channel: UnixStream, workspace: &Path, alone: bool) -> ExitCode {
+/// The process that was started as a task's worker: shuts itself in by `policy`, then runs the one command that the daemon
+/// asks for.
+pub fn main(policy: Option<&str>) -> ExitCode {
+    // A daemon that is gone needs no answer.
+    let refuse = |channel: &mut UnixStream, cause: String| drop(wire::write(channel, Kind::Refused, cause.as_bytes()));
+    let Inside { mut channel, workspace, alone } = match inside::shut_in(policy, refuse) {
+        Ok(inside) => inside,
+        Err(code) => return code,
+    };
     let begun = process::claim_process(alone).map_err(|error| format!("no subreaper: {error}")).and_then(|()| {
         let start = first_frame(&mut channel).map_err(|error| format!("no command came: {error}"))?;
-        begin(&start, workspace)
+        begin(&start, &workspace)
     });
     match begun {
         Err(cause) => {
-            // A daemon that is gone needs no answer.
-            drop(wire::write(&mut channel, Kind::Refused, cause.as_bytes()));
+            refuse(&mut channel, cause);
             ExitCode::FAILURE
         }
         Ok((mut started, output)) => {
-            let end = Task { channel, output: Some(output), stopped: false }.run(&mut started);
+            let end = Task { channel, output: Some(output), stopped: false, alone }.run(&mut started);
             if end { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
     }
@@ -85,6 +83,7 @@ struct Task {
     channel: UnixStream,
     output: Option<OwnedFd>,
     stopped: bool,
+    alone: bool,
 }
 
 /// What ended the wait for the command.
@@ -170,7 +169,8 @@ impl Task {
             exit_code: end.status.and_then(|status| status.code()),
             signal: end.status.and_then(|status| status.signal()),
             stopped: self.stopped,
-            left: end.left.clone(),
+            // What is left of a pid namespace is ended by the kernel, before the daemon sees this worker's end.
+            left: if self.alone { Vec::new() } else { end.left.clone() },
         };
         let content = serde_json::to_vec(&ended).expect("plain figures");
         wire::write(&mut self.channel, Kind::Ended, &content).is_ok()

@@ -332,8 +332,11 @@ mod tests {
             assert_eq!(broken.len(), 1, "{}: {broken:?}", ban.text);
             assert!(broken[0].starts_with(&format!("src/sample.rs:4: {}; next: ", ban.text)), "{broken:?}");
             for prefix in ban.allowed_in {
-                let allowed =
-                    if prefix.ends_with(".rs") { (*prefix).to_string() } else { format!("{prefix}/sample.rs") };
+                let allowed = if prefix.ends_with(".rs") {
+                    (*prefix).to_string()
+                } else {
+                    format!("{}/sample.rs", prefix.trim_end_matches('/'))
+                };
                 assert_eq!(broken_by(&allowed, &sample), Vec::<Violation>::new(), "{} in {prefix}", ban.text);
             }
             let in_tests = broken_by("tests/sample.rs", &sample);
