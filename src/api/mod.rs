@@ -5,6 +5,9 @@
 
 pub mod access_log;
 pub mod accounts;
+mod approval_routes;
+pub mod approval_schemas;
+pub mod approvals;
 pub mod audit;
 pub mod auth;
 pub mod auth_schemas;
@@ -21,6 +24,7 @@ pub mod openapi;
 pub mod paging;
 pub mod permissions;
 pub mod query;
+pub mod questions;
 pub mod readiness;
 pub mod resource_schemas;
 pub mod route;

@@ -2,12 +2,13 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, RUNTIME, AUTH];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -26,6 +27,8 @@ pub static RESOURCES: &[Component] = &[
                 "updated_at_ms": {"type": "integer"},
                 "ended": {"type": "boolean"},
                 "active_run_id": {"type": "string"},
+                "pending_approval_ids": {"type": "array", "items": {"type": "string"}},
+                "pending_question_ids": {"type": "array", "items": {"type": "string"}},
                 "queued_run_count": {"type": "integer"},
                 "run_count": {"type": "integer"}
             }
@@ -90,6 +93,10 @@ pub static RESOURCES: &[Component] = &[
                 "source_kind": {"type": ["string", "null"]},
                 "actor_id": {"type": ["string", "null"]},
                 "metadata": {},
+                "budget": {"type": ["object", "null"], "additionalProperties": false, "properties": {
+                    "max_turns": {"type": ["integer", "null"], "minimum": 1, "description": "Answers of the model, up to 500"},
+                    "max_duration_ms": {"type": ["integer", "null"], "minimum": 1},
+                    "max_total_output_tokens": {"type": ["integer", "null"], "minimum": 1}}},
                 "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
                 "attachments": {"type": ["array", "null"], "maxItems": 0},
                 "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
@@ -102,7 +109,7 @@ pub static RESOURCES: &[Component] = &[
     },
     Component {
         name: "Run",
-        schema: r#"{
+        schema: r##"{
             "type": "object",
             "required": ["run_id", "session_id", "agent_id", "kind", "status", "submitted_at_ms", "updated_at_ms",
                 "request"],
@@ -126,12 +133,16 @@ pub static RESOURCES: &[Component] = &[
                     "provider": {"type": "string", "description": "Route id"},
                     "model": {"type": "string"}}},
                 "input_metadata": {},
+                "pending_approval_ids": {"type": "array", "items": {"type": "string"}},
+                "pending_approvals": {"type": "array", "items": {"$ref": "#/components/schemas/Approval"}},
+                "pending_question_ids": {"type": "array", "items": {"type": "string"}},
+                "pending_questions": {"type": "array", "items": {"$ref": "#/components/schemas/Question"}},
                 "outputs": {"type": "array", "items": {"type": "object", "properties": {
                     "content": {"type": "string"}, "source_kind": {"type": "string"}}}},
                 "error": {"type": "object", "required": ["code", "message"], "properties": {
                     "code": {"type": "string"}, "message": {"type": "string"}}}
             }
-        }"#,
+        }"##,
     },
     Component {
         name: "RunEvents",
@@ -146,7 +157,9 @@ pub static RESOURCES: &[Component] = &[
                     "session_id": {"type": "string"},
                     "agent_id": {"type": "string"},
                     "event": {"type": "object", "required": ["type"], "properties": {"type": {"enum": ["accepted",
-                        "queued", "started", "resumed", "output", "completed", "failed", "interrupted",
+                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_approval",
+                        "approval_resolved", "waiting_for_user_question", "user_question_resolved", "continued",
+                        "context_compacted", "output", "completed", "failed", "interrupted",
                         "cancelled"]}}}
                 }
             }

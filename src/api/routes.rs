@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, audit, builtin, permissions, runs, runtime, runtime_auth, runtime_changes, secrets, session_settings,
-    sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, permissions, runs, runtime, runtime_auth, runtime_changes, secrets,
+    session_settings, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -17,7 +17,7 @@ use crate::limits::{
     RUNTIME_SETTINGS_BYTES_MAX, SECRET_BODY_BYTES_MAX, SLOT_ID_BYTES_MAX,
 };
 
-const SESSION_FILTER: QueryParam =
+pub(super) const SESSION_FILTER: QueryParam =
     QueryParam { name: "session_id", kind: QueryKind::Session, summary: "Only what belongs to this session." };
 const RUN_FILTER: QueryParam =
     QueryParam { name: "run_id", kind: QueryKind::Run, summary: "Only what belongs to this run." };
@@ -27,24 +27,24 @@ const EVENT_CURSOR: QueryParam = QueryParam {
     summary: "Replay what follows this event id; 0 replays everything retained.",
 };
 
-const fn optional(schema: &'static str) -> Option<Request> {
+pub(super) const fn optional(schema: &'static str) -> Option<Request> {
     Some(Request { schema, optional: true })
 }
 
-const fn required(schema: &'static str) -> Option<Request> {
+pub(super) const fn required(schema: &'static str) -> Option<Request> {
     Some(Request { schema, optional: false })
 }
 
-const fn json(status: u16, schema: &'static str) -> Success {
+pub(super) const fn json(status: u16, schema: &'static str) -> Success {
     Success::Json { status, schema: Schema::Ref(schema) }
 }
 
-const fn list(schema: &'static str) -> Success {
+pub(super) const fn list(schema: &'static str) -> Success {
     Success::Json { status: 200, schema: Schema::List(schema) }
 }
 
 /// A route that reads.
-const fn get(
+pub(super) const fn get(
     path: &'static str,
     access: Access,
     summary: &'static str,
@@ -68,7 +68,7 @@ const fn get(
 }
 
 /// A route that acts, with a small JSON body.
-const fn post(
+pub(super) const fn post(
     path: &'static str,
     summary: &'static str,
     request: Option<Request>,
@@ -524,6 +524,16 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
+    approval_routes::LIST_APPROVALS,
+    approval_routes::LIST_SESSION_APPROVALS,
+    approval_routes::RESOLVE_SESSION_APPROVALS,
+    approval_routes::RESOLVE_SESSION_RUN_APPROVALS,
+    approval_routes::RESOLVE_RUN_APPROVALS,
+    approval_routes::LIST_QUESTIONS,
+    approval_routes::LIST_SESSION_QUESTIONS,
+    approval_routes::RESOLVE_SESSION_QUESTION,
+    approval_routes::RESOLVE_RUN_QUESTION,
+    approval_routes::CANCEL_QUESTION,
     Route {
         problems: &[&codes::RUN_NOT_FOUND],
         ..post(

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 
 mod accounts;
+mod approvals;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
@@ -34,6 +35,7 @@ mod output;
 mod overview;
 mod path;
 mod permissions;
+mod questions;
 mod run_view;
 mod runs;
 mod runtime;

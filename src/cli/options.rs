@@ -48,7 +48,17 @@ pub struct Row {
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
 const AUDIT_KEY: Scope = Scope::Verbs(&["audit checkpoint", "audit rotate-key"]);
-const WAITING: Scope = Scope::Verbs(&["runs wait", "sessions input"]);
+const WAITING: Scope = Scope::Verbs(&[
+    "runs wait",
+    "sessions input",
+    "sessions approve",
+    "sessions deny",
+    "approvals allow",
+    "approvals deny",
+    "approvals allow-all",
+    "approvals deny-all",
+    "questions answer",
+]);
 const STORE: Scope = Scope::Verbs(&[
     "secrets set",
     "secrets get",

@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, audit, events, input, journal, overview, permissions, runs, runtime, runtime_auth, runtime_config,
-    scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, events, input, journal, overview, permissions, questions, runs, runtime, runtime_auth,
+    runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -70,6 +70,8 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("sessions", "create sessions, submit input, follow them"),
     ("runs", "list, follow, wait for and cancel runs"),
     ("tasks", "background commands and to-do items of sessions"),
+    ("approvals", "allow or refuse tool calls that wait for a person"),
+    ("questions", "answer or decline what a model asks people"),
     ("events", "the daemon's event stream"),
     ("runtime", "the daemon's configuration in force"),
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
@@ -95,6 +97,8 @@ pub const VERBS: &[Verb] = &[
     verb::<sessions::Stream>("sessions stream", &[]),
     verb::<sessions::Interrupt>("sessions interrupt", &[]),
     verb::<sessions::End>("sessions end", &[]),
+    verb::<approvals::Approve>("sessions approve", &[]),
+    verb::<approvals::Refuse>("sessions deny", &[]),
     verb::<session_settings::Settings>("sessions settings", &[]),
     verb::<session_settings::SetPermissionMode>("sessions set-permission-mode", &[]),
     verb::<session_settings::SetPermissionRules>("sessions set-permission-rules", &[]),
@@ -111,6 +115,16 @@ pub const VERBS: &[Verb] = &[
     verb::<tasks::Get>("tasks get", &["show"]),
     verb::<tasks::Output>("tasks output", &[]),
     verb::<tasks::Stop>("tasks stop", &[]),
+    verb::<approvals::List>("approvals list", &[]),
+    verb::<approvals::Show>("approvals show", &["get"]),
+    verb::<approvals::Allow>("approvals allow", &["approve"]),
+    verb::<approvals::Deny>("approvals deny", &[]),
+    verb::<approvals::AllowAll>("approvals allow-all", &["approve-all"]),
+    verb::<approvals::DenyAll>("approvals deny-all", &[]),
+    verb::<questions::List>("questions list", &[]),
+    verb::<questions::Show>("questions show", &["get"]),
+    verb::<questions::Answer>("questions answer", &[]),
+    verb::<questions::Cancel>("questions cancel", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),

@@ -13,7 +13,7 @@ use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, TaskCommand, TaskRecord, Txn};
+use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Target, TaskCommand, TaskRecord, Txn};
 use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
@@ -335,6 +335,19 @@ impl CommitLoop {
             Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
             Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
+            Query::Waiting(query, reply) => {
+                let page = state.waiting_page(query.waits_for, query.session.as_ref(), query.after, query.limit);
+                drop(reply.try_send(page));
+            }
+            Query::WaitingRun(target, reply) => {
+                let number = match &target {
+                    Target::Run(id) => state.run_number(*id),
+                    Target::Session(id) => {
+                        state.session_number(id).and_then(|number| state.session(number)).map(|session| session.active)
+                    }
+                };
+                drop(reply.try_send(number.and_then(|number| state.waiting_run(number))));
+            }
         }
     }
 

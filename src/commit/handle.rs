@@ -11,7 +11,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
-    Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, Task, Todo,
+    Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, Target,
+    Task, Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
@@ -114,6 +115,8 @@ pub(super) enum Query {
     Tasks(SessionId, Sender<Option<Vec<Arc<Task>>>>),
     Task(SessionId, String, Sender<Option<Arc<Task>>>),
     Todos(SessionId, Sender<Option<Vec<Todo>>>),
+    Waiting(WaitingQuery, Sender<WaitingPage>),
+    WaitingRun(Target, Sender<Option<WaitingRun>>),
 }
 
 /// A command, who is behind it, and where its outcome goes.
@@ -121,6 +124,19 @@ pub(super) struct Asked {
     pub command: Command,
     pub by: Option<Actor>,
     pub reply: Reply,
+}
+
+/// Which waiting runs to list.
+#[derive(Debug, Clone)]
+pub struct WaitingQuery {
+    /// What they wait for.
+    pub waits_for: WaitsFor,
+    /// Only this session's.
+    pub session: Option<SessionId>,
+    /// Behind the run with this time and number.
+    pub after: Option<(u64, u32)>,
+    /// Runs at most.
+    pub limit: usize,
 }
 
 /// What arrives in the core's mailbox.
@@ -283,6 +299,22 @@ impl CoreHandle {
     /// The core could not be asked.
     pub fn todos(&self, session: &SessionId) -> Result<Option<Vec<Todo>>, CommandError> {
         self.ask(|reply| Query::Todos(session.clone(), reply))
+    }
+
+    /// One page of runs that wait for people.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn waiting(&self, query: WaitingQuery) -> Result<WaitingPage, CommandError> {
+        self.ask(|reply| Query::Waiting(query, reply))
+    }
+
+    /// What a run, or a session's active one, waits for; `None` when it waits for nothing.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn waiting_run(&self, target: Target) -> Result<Option<WaitingRun>, CommandError> {
+        self.ask(|reply| Query::WaitingRun(target, reply))
     }
 
     /// Waits for an active run that needs an engine. `None` when the daemon stops.
