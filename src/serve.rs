@@ -28,9 +28,10 @@ use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
 use crate::broker::{Broker, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
+use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
 use crate::engine::{CoreSettings, Engine, Stops, Toolbox, Tools};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
@@ -101,6 +102,7 @@ struct Daemon {
     core: Worker,
     engines: Vec<Worker>,
     upkeep: Worker,
+    capture: Worker,
     snapshots: Worker,
     stop_upkeep: crossbeam_channel::Sender<()>,
     report_failure: crossbeam_channel::Sender<String>,
@@ -116,6 +118,7 @@ struct Opened {
     state: State,
     records_replayed: u64,
     store: Store,
+    capture: CaptureConfig,
 }
 
 impl Daemon {
@@ -131,7 +134,7 @@ impl Daemon {
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store, capture } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -167,6 +170,7 @@ impl Daemon {
         }
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
         let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -189,6 +193,7 @@ impl Daemon {
             signer,
             broker: broker.handle(),
             hub: hub.clone(),
+            capture,
             stops: stops.clone(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
@@ -241,6 +246,7 @@ impl Daemon {
             core: core_thread,
             engines,
             upkeep: upkeep_thread,
+            capture: capture_thread,
             snapshots,
             stop_upkeep,
             report_failure,
@@ -259,7 +265,7 @@ impl Daemon {
                     std::process::exit(EXIT_COMPONENT_DIED);
                 }
             }
-            let others = self.engines.iter().chain([&self.upkeep, &self.snapshots]);
+            let others = self.engines.iter().chain([&self.upkeep, &self.capture, &self.snapshots]);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -294,7 +300,9 @@ impl Daemon {
         self.api.stops.stop_all();
         let mut clean = true;
         drop(self.stop_upkeep);
-        for worker in std::iter::once(self.core).chain(self.engines).chain([self.snapshots, self.upkeep]) {
+        self.api.capture.stop();
+        let others = [self.snapshots, self.upkeep, self.capture];
+        for worker in std::iter::once(self.core).chain(self.engines).chain(others) {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
                 clean = false;
@@ -317,6 +325,32 @@ impl Daemon {
             Err(step("stop")("the journal was not closed or a thread had died; next: read the log lines above"))
         }
     }
+}
+
+/// Debug capture asks the core for the level and for what has ended, and the broker for what must not be shown.
+fn start_capture(
+    root: &StateRoot,
+    config: CaptureConfig,
+    core: &CoreHandle,
+    broker: &Broker,
+    clock: &Arc<dyn Clock>,
+) -> Result<(DebugCapture, Worker), ServeError> {
+    let (core_level, core_standing, broker, clock_level) = (core.clone(), core.clone(), broker.handle(), clock.clone());
+    let surroundings = debug_capture::Surroundings {
+        level: Box::new(move || core_level.view().runtime.settings().debug.at(clock_level.now_ms())),
+        redact: Box::new(move |text| broker.redact(text)),
+        standing: Box::new(move |run| match core_standing.retention_hold(run) {
+            Some(_) => Standing::Held,
+            None => match core_standing.run(run) {
+                Ok(Some(position)) if !position.status.is_terminal() => Standing::Active,
+                Ok(_) => Standing::Ended,
+                Err(_) => Standing::Unknown,
+            },
+        }),
+        clock: clock.clone(),
+    };
+    let store = debug_capture::Store::open(root.directory(Directory::Debug), config);
+    DebugCapture::start(store, surroundings).map_err(step("threads"))
 }
 
 fn scope_of(bind: &Bind) -> BindScope {
@@ -351,6 +385,7 @@ fn open_auth(raw: &RawServe, config: &Config, clock: &Arc<dyn Clock>) -> Result<
 fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeError> {
     let root = StateRoot::open(&config.state_root, true).map_err(step("state root"))?;
     let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
+    let capture = CaptureConfig::from_environment(master_key.as_ref()).map_err(step("debug capture"))?;
     let store = Store::open(&root, master_key).map_err(step("auth store"))?;
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
@@ -381,7 +416,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, capture })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
@@ -428,6 +463,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
         settings: Arc::new(CoreSettings::new(api.core.clone())),
         blobs: Some(blobs),
+        capture: Some(api.capture.clone()),
         workspace: workspace.display().to_string(),
         core: api.core.clone(),
         reader: api.reader.clone(),

@@ -40,6 +40,8 @@ pub enum Directory {
     Snapshots,
     /// Content-addressed bytes.
     Blobs,
+    /// What was captured for debugging.
+    Debug,
     /// The encrypted auth store.
     Auth,
     /// Who was let in and who was refused.
@@ -50,8 +52,8 @@ pub enum Directory {
 
 impl Directory {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Journal, Self::Snapshots, Self::Blobs, Self::Auth, Self::ControlPlaneAuth, Self::Probe];
+    pub const ALL: [Self; 7] =
+        [Self::Journal, Self::Snapshots, Self::Blobs, Self::Debug, Self::Auth, Self::ControlPlaneAuth, Self::Probe];
 
     /// Its name below the root.
     pub fn name(self) -> &'static str {
@@ -59,6 +61,7 @@ impl Directory {
             Self::Journal => "journal",
             Self::Snapshots => "snapshots",
             Self::Blobs => "blobs",
+            Self::Debug => "debug",
             Self::Auth => "auth",
             Self::ControlPlaneAuth => "control-plane-auth",
             Self::Probe => "probe",

@@ -422,6 +422,7 @@ fn findings(
         let message = "execution is held: runs are accepted and stay queued".to_string();
         add(Severity::Info, "execution_held", message, None, "kheish-daemon runtime release");
     }
+    found.extend(super::debug::warnings(api, api.clock.now_ms()));
     found.extend(storage.warnings());
     found.extend(readiness.warnings());
     found

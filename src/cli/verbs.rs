@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    audit, events, input, journal, overview, permissions, runs, runtime, runtime_config, scripted, secrets, serve,
-    session_settings, sessions,
+    audit, debug, events, input, journal, overview, permissions, runs, runtime, runtime_config, scripted, secrets,
+    serve, session_settings, sessions,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -104,6 +104,10 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
     verb::<runs::ExternalActions>("runs external-actions", &[]),
+    verb::<debug::Debug>("runs debug", &[]),
+    verb::<debug::DebugArtifact>("runs debug-artifact", &[]),
+    verb::<debug::Prune>("runs prune", &[]),
+    verb::<debug::RetentionHold>("runs retention-hold", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
+use super::retention::RetentionChanged;
 use super::runtime_config::RuntimeChanged;
 use super::session_settings::SessionChange;
 use super::turn::{ApprovalResolved, CallFindings, QuestionResolved, RunWaiting};
@@ -114,6 +115,8 @@ pub enum Body {
     HoldChanged(HoldChanged),
     /// The runtime configuration has one more revision.
     RuntimeChanged(RuntimeChanged),
+    /// A run's evidence is held, or not any more.
+    RetentionChanged(RetentionChanged),
     /// A session has other settings of its own.
     SessionUpdated(SessionChange),
     /// Something outside the journal is about to be changed.
@@ -266,6 +269,7 @@ impl Body {
             Self::HoldChanged(_) => "hold.changed",
             Self::RuntimeChanged(_) => "runtime.changed",
             Self::SessionUpdated(_) => "session.updated",
+            Self::RetentionChanged(_) => "retention.changed",
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
         }
@@ -299,6 +303,7 @@ impl Body {
             Self::HoldChanged(body) => json(body),
             Self::RuntimeChanged(body) => json(body),
             Self::SessionUpdated(body) => json(body),
+            Self::RetentionChanged(body) => json(body),
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
         }
@@ -333,6 +338,7 @@ impl Body {
             "hold.changed" => Self::HoldChanged(parse(kind, body)?),
             "runtime.changed" => Self::RuntimeChanged(parse(kind, body)?),
             "session.updated" => Self::SessionUpdated(parse(kind, body)?),
+            "retention.changed" => Self::RetentionChanged(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
             kind => match NoteKind::parse(kind) {

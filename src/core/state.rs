@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::action::ActionChain;
 use super::event::{Body, Event};
 use super::receipts::Receipts;
+use super::retention::RetentionHold;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
@@ -38,6 +39,8 @@ pub struct State {
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
     pub(super) runtime: Arc<RuntimeConfig>,
+    /// Runs whose evidence is held, by number.
+    pub(super) retention: BTreeMap<u32, RetentionHold>,
     derived: Derived,
 }
 
@@ -142,7 +145,7 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains } = delta;
+        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains, retention } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -155,6 +158,12 @@ impl State {
         }
         if let Some(runtime) = runtime {
             self.runtime = runtime;
+        }
+        for (number, hold) in retention {
+            match hold {
+                Some(hold) => drop(self.retention.insert(number, hold)),
+                None => drop(self.retention.remove(&number)),
+            }
         }
         for (number, chain) in chains {
             match chain {
@@ -233,6 +242,11 @@ impl State {
     /// The runtime configuration in force.
     pub fn runtime(&self) -> &Arc<RuntimeConfig> {
         &self.runtime
+    }
+
+    /// Runs whose evidence is held.
+    pub fn retention_holds(&self) -> impl Iterator<Item = (RunId, &RetentionHold)> {
+        self.retention.iter().map(|(number, hold)| (self.run_id(*number), hold))
     }
 
     /// Sessions that have settings of their own.

@@ -3,12 +3,14 @@
 //! Never: shows model text as more than a preview before the batch that holds it is durable.
 
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
 
 use super::hand::Hand;
 use super::records::{ActionOutcome, ActionRequest, ActionResponse, note};
 use crate::broker::{BrokerError, Lease, LeaseRequest, SlotId};
 use crate::commit::CommandError;
 use crate::core::{Failure, Note, NoteKind, Refusal};
+use crate::debug_capture::Kind;
 use crate::hex::to_hex;
 use crate::limits::{ENGINE_RETRY_MS, LEASE_TTL_MS_MAX};
 use crate::net::{Auth, CredentialRefused};
@@ -91,6 +93,7 @@ impl Call<'_> {
             };
             notes.push(self.request(action, lease.as_ref()));
             self.hand.record(std::mem::take(&mut notes))?;
+            self.hand.capture(Kind::ProviderRequest, || self.prepared.body().to_vec());
             let mut held = String::new();
             let turn = self.prepared.run(self.attempt(lease.clone()), &mut |event| self.preview(event, &mut held));
             if let Some(lease) = lease {
@@ -98,6 +101,7 @@ impl Call<'_> {
             }
             let error = match turn.result {
                 Ok(outcome) => {
+                    self.hand.capture(Kind::ProviderResponse, || answer_for_debugging(&outcome));
                     self.show(broker.redact(&held));
                     let response = self.response(action, &turn.exchange, &outcome);
                     return Ok((Asked::Answered(response, outcome), attempt));
@@ -109,6 +113,7 @@ impl Call<'_> {
                 // the run is resumed at the next start.
                 return Err(Left::LetGo);
             }
+            self.hand.capture(Kind::ProviderResponse, || error_for_debugging(&error));
             let response = self.failed_response(action, &turn.exchange, &error);
             let Some(delay_ms) = retry_delay_ms(attempt, &error, random()) else {
                 return Ok((Asked::Refused(response, error), attempt));
@@ -222,6 +227,22 @@ impl Call<'_> {
         };
         note(NoteKind::ActionResponse, &response)
     }
+}
+
+/// What an answer comes to, for debug capture.
+fn answer_for_debugging(outcome: &TurnOutcome) -> Vec<u8> {
+    let TurnOutcome { text, items, tool_calls, usage, stop, response_id } = outcome;
+    let calls: Vec<_> = tool_calls
+        .iter()
+        .map(|call| json!({"call_id": call.call_id, "name": call.name, "arguments": call.arguments}))
+        .collect();
+    let answer = json!({"text": text, "tool_calls": calls, "items": items, "usage": usage,
+        "stop": format!("{stop:?}"), "response_id": response_id});
+    answer.to_string().into_bytes()
+}
+
+fn error_for_debugging(error: &ProviderError) -> Vec<u8> {
+    json!({"error": error.class.code(), "message": error.to_string()}).to_string().into_bytes()
 }
 
 pub(super) fn random() -> u32 {
