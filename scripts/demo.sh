@@ -106,7 +106,7 @@ start_daemon() {
         # A restart comes back at its address; the first start takes one that is free.
         [ -n "$port" ] || port=$((20000 + RANDOM % 12000))
         export KHEISH_DAEMON_URL=http://127.0.0.1:$port
-        "$binary" serve --bind "127.0.0.1:$port" --state-root "$state" --workspace-root "$place" --log-level warn \
+        "$binary" serve --bind "127.0.0.1:$port" --state-root "$state" --workspace-root "$place/workspace" --log-level warn \
             --routes-file "$place/routes.toml" --http-admin-token-file "$place/admin.token" >>"$place/daemon.log" 2>&1 &
         daemon_pid=$!
         local tries=0

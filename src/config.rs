@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 use crate::http::{Bind, BindError};
 use crate::limits::{
-    JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, TRUSTED_PROXIES_MAX,
+    JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, SANDBOX_READ_ONLY_PATHS_MAX,
+    TRUSTED_PROXIES_MAX,
 };
+use crate::sandbox::Level;
 
 /// What was written: flags with their environment defaults already applied, nothing judged.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +51,14 @@ pub struct RawServe {
     pub segment_bytes: Option<String>,
     /// `--ca-file`.
     pub ca_file: Option<String>,
+    /// `--sandbox`.
+    pub sandbox: Option<String>,
+    /// `--sandbox-read-only-path`, repeated.
+    pub sandbox_read_only_path: Vec<String>,
+    /// `--sandbox-network`.
+    pub sandbox_network: bool,
+    /// `--dumpable`.
+    pub dumpable: bool,
 }
 
 /// What holds. Auth has its own resolution in `api::auth`, which needs the bind address from here.
@@ -74,6 +84,14 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Private CA for outbound TLS.
     pub ca_file: Option<PathBuf>,
+    /// How much sandbox the tools get.
+    pub sandbox: Level,
+    /// Further places that tools can read.
+    pub sandbox_read_only_paths: Vec<PathBuf>,
+    /// Commands of tools can use the host's network.
+    pub sandbox_network: bool,
+    /// A debugger may look into the daemon.
+    pub dumpable: bool,
 }
 
 /// A setting that cannot hold.
@@ -107,6 +125,8 @@ impl std::error::Error for ConfigError {}
 pub const BIND_DEFAULT: &str = "127.0.0.1:4000";
 /// The state root when nothing is said.
 pub const STATE_ROOT_DEFAULT: &str = ".kheish-daemon";
+/// The workspace root when nothing is said: beside the state root, since neither may hold the other.
+pub const WORKSPACE_ROOT_DEFAULT: &str = "workspace";
 
 impl Config {
     /// Judges what was written.
@@ -118,7 +138,7 @@ impl Config {
         Ok(Self {
             bind: Bind::parse(raw.bind.as_deref().unwrap_or(BIND_DEFAULT)).map_err(ConfigError::Bind)?,
             state_root: path(&raw.state_root).unwrap_or_else(|| PathBuf::from(STATE_ROOT_DEFAULT)),
-            workspace_root: path(&raw.workspace_root).unwrap_or_else(|| PathBuf::from(".")),
+            workspace_root: path(&raw.workspace_root).unwrap_or_else(|| PathBuf::from(WORKSPACE_ROOT_DEFAULT)),
             routes_file: path(&raw.routes_file),
             default_route: raw.default_route.clone(),
             trusted_proxies: parse_proxies(&raw.trusted_proxy)?,
@@ -126,8 +146,60 @@ impl Config {
             audit_signing_key_file: path(&raw.audit_signing_key_file),
             segment_bytes: parse_segment_bytes(raw.segment_bytes.as_deref())?,
             ca_file: path(&raw.ca_file),
+            sandbox: parse_sandbox(raw.sandbox.as_deref())?,
+            sandbox_read_only_paths: parse_read_only_paths(&raw.sandbox_read_only_path)?,
+            sandbox_network: raw.sandbox_network,
+            dumpable: raw.dumpable,
         })
     }
+
+    /// Refuses to give commands the network where that would undo another setting: a command on the host's network
+    /// reaches loopback, and with it a control plane that asks nobody for a token, and it passes by the egress guard.
+    ///
+    /// # Errors
+    /// Names the setting that it would undo.
+    pub fn check_sandbox_network(&self, auth_enabled: bool, egress_is_restricted: bool) -> Result<(), ConfigError> {
+        let refused =
+            |cause: &str, next| Err(ConfigError::Flag { flag: "--sandbox-network", cause: cause.to_string(), next });
+        if self.sandbox_network && !auth_enabled {
+            let next = "set an admin token, or leave --sandbox-network out";
+            return refused("commands would reach the control plane, which asks nobody for a token", next);
+        }
+        if self.sandbox_network && egress_is_restricted {
+            let next = "leave one of the two out";
+            return refused("commands would pass by the restriction of outbound connections", next);
+        }
+        Ok(())
+    }
+}
+
+fn parse_sandbox(raw: Option<&str>) -> Result<Level, ConfigError> {
+    let Some(raw) = raw else { return Ok(Level::default()) };
+    Level::parse(raw).ok_or_else(|| ConfigError::Flag {
+        flag: "--sandbox",
+        cause: format!("{raw:?} is no level"),
+        next: "use required, auto or off",
+    })
+}
+
+/// Places that tools can read: whole, existing directories or files, so that a grant says what it means.
+fn parse_read_only_paths(raw: &[String]) -> Result<Vec<PathBuf>, ConfigError> {
+    let error = |cause: String| ConfigError::Flag {
+        flag: "--sandbox-read-only-path",
+        cause,
+        next: "name a directory with programs or data by its absolute path, e.g. /opt/toolchain",
+    };
+    if raw.len() > SANDBOX_READ_ONLY_PATHS_MAX {
+        return Err(error(format!("{} paths, at most {SANDBOX_READ_ONLY_PATHS_MAX}", raw.len())));
+    }
+    let parse = |text: &String| {
+        let path = PathBuf::from(text);
+        if !path.is_absolute() {
+            return Err(error(format!("{text:?} is no absolute path")));
+        }
+        path.canonicalize().map_err(|cause| error(format!("{text:?}: {cause}")))
+    };
+    raw.iter().map(parse).collect()
 }
 
 fn parse_proxies(raw: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
@@ -172,6 +244,22 @@ mod tests {
     }
 
     #[test]
+    fn the_network_is_not_given_to_commands_where_it_undoes_another_setting() {
+        let granted = with(|raw| raw.sandbox_network = true).expect("a grant by itself holds");
+        for (auth_enabled, restricted, holds) in
+            [(true, false, true), (false, false, false), (true, true, false), (false, true, false)]
+        {
+            assert_eq!(
+                granted.check_sandbox_network(auth_enabled, restricted).is_ok(),
+                holds,
+                "{auth_enabled} {restricted}"
+            );
+        }
+        let shut = with(|_| {}).expect("defaults hold");
+        assert!(shut.check_sandbox_network(false, true).is_ok());
+    }
+
+    #[test]
     fn a_value_that_cannot_hold_names_its_flag_and_a_next_step() {
         let cases = [
             ("--bind", with(|raw| raw.bind = Some("4000".into()))),
@@ -179,6 +267,9 @@ mod tests {
             ("--trusted-proxy", with(|raw| raw.trusted_proxy = vec!["proxy.example".into()])),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("1".into()))),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("-1".into()))),
+            ("--sandbox", with(|raw| raw.sandbox = Some("on".into()))),
+            ("--sandbox-read-only-path", with(|raw| raw.sandbox_read_only_path = vec!["opt".into()])),
+            ("--sandbox-read-only-path", with(|raw| raw.sandbox_read_only_path = vec!["/no/such/place".into()])),
         ];
         for (flag, resolved) in cases {
             let error = resolved.expect_err(flag).to_string();

@@ -3,6 +3,10 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod engine;
+
+pub use engine::*;
+
 // --- identifiers -----------------------------------------------------------------------------
 
 /// A session id in bytes: long enough for `slack:T…:C…:thread` keys, short enough for a log line.
@@ -19,9 +23,11 @@ pub const ACTOR_JSON_BYTES_MAX: usize = 256;
 pub const ACTIONS_OPEN_MAX: usize = 256;
 /// What a recorded act outside the journal was done to, in bytes; the rest of a longer name is left out.
 pub const CONTROL_TARGET_BYTES_MAX: usize = 256;
-/// Wait for the record of an act's intent; then the act is refused with 503 `audit_unavailable`. A hanging disk must not
-/// hold the caller for longer than two seconds.
-pub const CONTROL_INTENT_WAIT_MS: u64 = 1_800;
+/// Wait for the journal to take the intent of an act outside of it; then the audit file is tried.
+pub const CONTROL_JOURNAL_WAIT_MS: u64 = 1_000;
+/// Wait for the audit file to take it; then the act is refused with 503 `audit_unavailable`.
+pub const CONTROL_FILE_WAIT_MS: u64 = 800;
+const _: () = assert!(CONTROL_JOURNAL_WAIT_MS + CONTROL_FILE_WAIT_MS < 2_000, "a caller is refused within two seconds");
 
 // --- core ------------------------------------------------------------------------------------
 
@@ -181,6 +187,8 @@ pub const SECRET_BYTES_MIN: usize = 8;
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// Longest secret that goes into a request header; below every vendor's header limit.
 pub const API_KEY_BYTES_MAX: usize = 4 * 1024;
+/// Body of a slot's writing: the longest secret with every byte escaped.
+pub const SECRET_BODY_BYTES_MAX: usize = 6 * SECRET_BYTES_MAX + 4 * 1024;
 /// Organization or project text that goes into a request header.
 pub const SLOT_LABEL_BYTES_MAX: usize = 255;
 /// Decrypted auth store: all of it is rewritten at each change, so a change stays short.
@@ -206,6 +214,68 @@ pub const LEASE_TTL_MS_DEFAULT: u64 = 60_000;
 pub const LEASE_TEXT_BYTES_MAX: usize = 256;
 /// Overwritten and deleted secrets that are still redacted; the oldest is forgotten.
 pub const REDACTION_RETIRED_MAX: usize = 256;
+/// Slots of one connector lease: what one sidecar process is given.
+pub const LEASE_SLOTS_MAX: usize = 32;
+/// Name of an environment variable that a sidecar asks a secret for.
+pub const LEASE_ENV_KEY_BYTES_MAX: usize = 128;
+/// Age up to which a lease that has ended can still be looked at: an incident is reviewed within a day.
+pub const LEASE_HISTORY_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Ended leases that can still be looked at; the oldest is forgotten. About 600 bytes each stay in memory.
+pub const LEASE_HISTORY_MAX: usize = 4_096;
+/// Leases or subjects of one answer; a filter finds the others.
+pub const LEASE_LIST_MAX: usize = 1_000;
+/// Subjects whose revocation is remembered; the next one is refused until some are reinstated.
+pub const REVOKED_SUBJECTS_MAX: usize = 16_384;
+/// Words of an operator that are kept with a revocation.
+pub const REVOCATION_REASON_BYTES_MAX: usize = 1_024;
+/// Wait of an administrative command for room in the broker's mailbox: a revocation must get through a crowd.
+pub const BROKER_ADMIT_MS_MAX: u64 = 2_000;
+/// Wait of a handler for an account's access token while it is refreshed: longer than the exchange itself may take.
+pub const BROKER_ACCOUNT_REPLY_MS_MAX: u64 = 45_000;
+/// Tries of one model call to get its secret from a broker that is busy or silent; then the attempt fails as a broken
+/// connection does and is tried again.
+pub const BROKER_REDEEM_ATTEMPTS_MAX: u32 = 3;
+/// Pause between two such tries.
+pub const BROKER_REDEEM_PAUSE_MS: u64 = 200;
+/// Size of `auth/broker.jsonl` from which it is rewritten without what no longer matters. One predecessor is kept.
+pub const BROKER_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Longest `auth/broker.jsonl` that is read: what was written while rewriting it failed is included.
+pub const BROKER_LOG_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Disk space held ready for revocations when the disk is full: about 1,000 of them. Leases are not recorded there.
+pub const BROKER_LOG_RESERVE_BYTES: u64 = 256 * 1024;
+/// Step in which disk space is taken for `auth/broker.jsonl`.
+pub const BROKER_LOG_STEP_BYTES: u64 = 256 * 1024;
+/// Lease entries held back before they are written: one write for many, at the latest when the broker is idle.
+pub const BROKER_LOG_BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// One line of `auth/broker.jsonl`: a connector's lease with all its slots.
+pub const BROKER_LOG_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Slots of one import; they are written as one change of the store.
+pub const SECRETS_IMPORT_MAX: usize = SLOTS_MAX;
+/// Scopes of an MCP account.
+pub const ACCOUNT_SCOPES_MAX: usize = 64;
+/// A name, a URL or a scope of an MCP account.
+pub const ACCOUNT_TEXT_BYTES_MAX: usize = 2 * 1024;
+/// Rest of an access token's life at which it is refreshed.
+pub const OAUTH_REFRESH_AHEAD_MS: u64 = 5 * 60 * 1_000;
+/// Rest of an access token's life below which nobody is given it: the request that carries it takes time.
+pub const OAUTH_USABLE_MS_MIN: u64 = 30 * 1_000;
+/// Pause between two refreshes of one account, also when somebody asks for one, and after a first failed one. It
+/// doubles with each further failure.
+pub const OAUTH_PAUSE_MS: u64 = 5_000;
+/// Longest pause after failed refreshes.
+pub const OAUTH_PAUSE_MS_MAX: u64 = 5 * 60 * 1_000;
+/// Users that wait for one account's refresh; the next one is told that the broker is busy.
+pub const OAUTH_WAITING_MAX: usize = 256;
+/// Refreshes handed to the thread that makes them; each account has at most one.
+pub const OAUTH_JOBS_MAX: usize = SLOTS_MAX;
+/// Threads that exchange tokens: one slow authorization server must not hold up every account.
+pub const OAUTH_WORKERS: usize = 2;
+/// Answer of a token endpoint.
+pub const OAUTH_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// One exchange with a token endpoint, from look-up to last byte.
+pub const OAUTH_EXCHANGE_MS_MAX: u64 = 30_000;
+/// A backup given to `secrets rekey` that is a tar archive: what is looked through for the store.
+pub const REKEY_BACKUP_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 
 // --- api front ---------------------------------------------------------------------------------
 
@@ -248,9 +318,13 @@ pub const AUDIT_SYNC_INTERVAL_MS: u64 = 1_000;
 pub const AUDIT_RETRY_MS: u64 = 500;
 /// End of an audit file that is read at start to find the last line and its number.
 pub const AUDIT_TAIL_BYTES: u64 = 64 * 1024;
+/// Requests whose acts have their lines, remembered so that the front's own line about them is left out.
+pub const AUDIT_TOLD_REQUESTS_MAX: usize = 256;
+/// Journal read at a time to make up for lines of acts that were not written.
+pub const AUDIT_CATCH_UP_BYTES: usize = 1024 * 1024;
 /// Size at which `control-plane-auth/audit.jsonl` is rotated.
 pub const AUDIT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Rotated audit files kept beside the current one.
+/// Rotated audit files kept of each of the two books.
 pub const AUDIT_ROTATED_FILES_MAX: u32 = 7;
 /// Path or origin text in an audit or access line.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
@@ -321,6 +395,8 @@ pub const SESSION_AGENT_STEPS_MAX: usize = 8;
 
 // --- cli ----------------------------------------------------------------------------------------
 
+/// Pages of a list that a command reads to find one thing in it.
+pub const CLI_LIST_PAGES_MAX: usize = 1_000;
 /// One request of the command line, answer included; streams are bounded by their silence instead.
 pub const CLI_REQUEST_TIMEOUT_MS: u64 = 60_000;
 /// Silence on a stream before the command line reconnects: three missed heartbeats of 10 s.
@@ -462,68 +538,11 @@ pub const SCRIPTED_REQUEST_BODY_KEPT_MAX: usize = 256 * 1024;
 /// Pause of accepting when descriptors run out.
 pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
-// --- engine ----------------------------------------------------------------------------------
-
-/// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer
-/// that is forgotten here is still refused when it is repeated, since nothing is pending any more.
-pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
-/// Wait for an approval or an answer at which status warns.
-pub const PENDING_WAIT_WARNING_MS: u64 = 4 * 60 * 60 * 1_000;
-/// Runs whose approvals or questions expire in one batch of the core; the rest follow in the next one.
-pub const CORE_EXPIRE_RUNS_MAX: usize = 256;
-/// Engine workers: runs in hand at once. Each waits for a model most of its time.
-pub const ENGINE_WORKERS: usize = 16;
-/// Bytes of earlier exchanges sent with a model call; older ones are left out and the request says so.
-pub const CONTEXT_BYTES_MAX: usize = 1024 * 1024;
-/// Earlier runs whose exchanges are sent with a model call.
-pub const CONTEXT_RUNS_MAX: usize = 500;
-/// Records read to assemble them: a session with a long queue has many between two exchanges.
-pub const CONTEXT_WALK_RECORDS_MAX: usize = 50_000;
-/// Answers of a model in one run; the run fails when it is met. A run may ask for less.
-pub const RUN_TURNS_MAX: u32 = 500;
-/// Tool calls of one answer at which the run fails instead: they would not fit in one batch with their answers.
-pub const TOOL_CALLS_PER_ANSWER_MAX: usize = 1_024;
-/// Groups in which the calls of one answer are run. Each costs one sync; with the model call a turn has at most four. What
-/// is left over runs in the last group, of which a crash leaves more calls unknown.
-pub const TOOL_GROUPS_PER_TURN_MAX: usize = 3;
-/// Results that wait to be written with the next batch.
-pub const TOOL_PENDING_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// A call id of a provider; a longer one is replaced.
-pub const TOOL_CALL_ID_BYTES_MAX: usize = 256;
-/// A tool name, as all providers take it.
-pub const TOOL_NAME_BYTES_MAX: usize = 64;
-/// Failures in a row of the same call from which on the model is told that it repeats itself.
-pub const TOOL_REPEATS_WARN: u32 = 3;
-/// Failures in a row of the same call at which the run fails.
-pub const TOOL_REPEATS_FAIL: u32 = 6;
-/// Different failing calls that are counted at once.
-pub const REPEATED_CALLS_KEPT_MAX: usize = 256;
-/// Estimated tokens of a conversation at which its older part is summarised: room for an answer is left in a window of
-/// 200,000.
-pub const COMPACT_AT_TOKENS: u64 = 150_000;
-/// Newest answers, with their results, that a compaction keeps.
-pub const COMPACT_KEEP_TURNS: usize = 6;
-/// Bytes of them; the newest one is kept whatever it weighs.
-pub const COMPACT_KEEP_BYTES: usize = 96 * 1024;
-/// Bytes of each result and each call's arguments that the summary is made from.
-pub const COMPACT_RESULT_BYTES: usize = 2 * 1024;
-/// Bytes of conversation that the summary is made from; the middle is left out.
-pub const COMPACT_RENDERED_BYTES_MAX: usize = 256 * 1024;
-/// Bytes that are kept of the older part where the model gives no summary.
-pub const COMPACT_SHORTENED_BYTES: usize = 16 * 1024;
-/// Bytes of text that are taken for one token where no provider has counted.
-pub const CONTEXT_BYTES_PER_TOKEN: usize = 4;
-/// One blob: the whole of a large tool result.
-pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Pause before an engine tries again what a full disk, queue or broker refused.
-pub const ENGINE_RETRY_MS: u64 = 1_000;
-/// Text of a run's error: enough for a cause and a next step.
-pub const RUN_ERROR_BYTES_MAX: usize = 4 * 1024;
-
 // --- sandbox ---------------------------------------------------------------------------------
 
-/// Address space of one process in a worker: compilers fit, a leak ends before the host suffers.
-pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Private writable memory of one process in a worker: compilers fit, a leak ends before the host suffers. Not the
+/// address space, of which many runtimes reserve far more than they use.
+pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Open files of one process in a worker.
 pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
 /// Largest file that a worker's process can write.
@@ -532,12 +551,27 @@ pub const SANDBOX_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const SANDBOX_PROCESSES_MAX: u64 = 256;
 /// Private temp directory of a worker; it is memory.
 pub const SANDBOX_SCRATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Files and directories in the private temp directory of a worker.
+pub const SANDBOX_SCRATCH_FILES_MAX: u64 = 65_536;
+/// The root that a worker sees: a few directories, links and small files.
+pub const SANDBOX_ROOT_BYTES_MAX: u64 = 1024 * 1024;
+/// Process ids that a pid namespace gives out once, before the bounded range begins: the kernel's own number (300).
+pub const SANDBOX_FIRST_PROCESS_IDS: u64 = 300;
+/// Pause between two counts of a worker's processes, where only counting bounds them.
+pub const SANDBOX_COUNT_INTERVAL_MS: u64 = 50;
+/// Score by which the kernel prefers a worker to the daemon when memory runs out, of 1000.
+pub const SANDBOX_OOM_SCORE: &str = "800";
+/// Further places that `--sandbox-read-only-path` may name.
+pub const SANDBOX_READ_ONLY_PATHS_MAX: usize = 64;
 /// One call, arguments included.
 pub const SANDBOX_CALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One answer, without the whole text that goes to a blob.
 pub const SANDBOX_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The whole text of an answer that was cut.
 pub const SANDBOX_OVERFLOW_BYTES_MAX: usize = 16 * 1024 * 1024;
+const _: () = assert!(SANDBOX_CALL_BYTES_MAX > 2 * TOOL_INPUT_BYTES_MAX, "every call that a tool takes fits");
+const _: () = assert!(SANDBOX_ANSWER_BYTES_MAX > 2 * TOOL_OUTPUT_BYTES_MAX + 1024, "every result fits, escaped");
+const _: () = assert!(SANDBOX_OVERFLOW_BYTES_MAX >= TOOL_OVERFLOW_BYTES_MAX, "every cut text fits");
 /// A worker's greeting: the list of its walls.
 pub const SANDBOX_HELLO_BYTES_MAX: usize = 64 * 1024;
 /// Wait for a worker's greeting; it comes within some ten milliseconds unless the host is out of memory.

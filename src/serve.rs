@@ -26,7 +26,7 @@ use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
-use crate::broker::{Broker, MasterKey, Store};
+use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, NoExchange, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
@@ -38,7 +38,7 @@ use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::providers::Routes;
-use crate::sandbox::{Level, SandboxSpec};
+use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
@@ -79,6 +79,13 @@ fn file_error(action: &str, path: &Path, cause: std::io::Error) -> String {
 /// # Errors
 /// The step that failed, its cause and what to do.
 pub fn run(raw: RawServe) -> Result<(), ServeError> {
+    // Before a secret is read: a process of the same user, such as a tool without its walls, must not find it in our
+    // memory or environment.
+    if raw.dumpable {
+        log::warn!("--dumpable: processes of the same user can read the daemon's memory and environment");
+    } else {
+        sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
+    }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
@@ -119,6 +126,7 @@ struct Opened {
     records_replayed: u64,
     store: Store,
     capture: CaptureConfig,
+    broker_log: BrokerLog,
 }
 
 impl Daemon {
@@ -128,21 +136,27 @@ impl Daemon {
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
+        config.check_sandbox_network(auth.view().auth_enabled, false).map_err(step("settings"))?;
+        places::check_start(raw, &config).map_err(step("places"))?;
         std::fs::create_dir_all(&config.workspace_root)
             .map_err(|cause| step("workspace root")(file_error("create", &config.workspace_root, cause)))?;
+        let sandbox = Sandbox::start(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
         let net = Net::new(&NetConfig { ca_file: config.ca_file.clone(), ..NetConfig::default() })
             .map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store, capture } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store, broker_log, capture } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
         let render = Arc::new(Events::new(log.clone()));
         let hub = Hub::start(log, render, &sse::Config::default()).map_err(step("event streams"))?;
+        let audit_directory = root.directory(Directory::ControlPlaneAuth);
+        let audit = ControlPlaneAudit::start(&audit_directory, AuditLimits::default(), Some(reader.clone()))
+            .map_err(step("control-plane audit"))?;
         let stops = Stops::default();
         let (snapshotter, snapshots) = Snapshotter::new();
-        let (effects_hub, effects_stops) = (hub.clone(), stops.clone());
+        let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
         let (core_loop, core) = CommitLoop::new(Parts {
             state,
             journal,
@@ -150,6 +164,7 @@ impl Daemon {
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
                 stopped: Box::new(move |run| effects_stops.stop(run)),
+                acted: Box::new(move |event| effects_audit.acted(event)),
             },
             snapshots,
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
@@ -169,7 +184,9 @@ impl Daemon {
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
-        let broker = Broker::start(store, inline).map_err(step("threads"))?;
+        let (exchange, foreign) = (Arc::new(NoExchange), inline);
+        let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
+            .map_err(step("threads"))?;
         let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
@@ -182,8 +199,6 @@ impl Daemon {
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
 
-        let audit = ControlPlaneAudit::start(&root.directory(Directory::ControlPlaneAuth), AuditLimits::default())
-            .map_err(step("control-plane audit"))?;
         let access_log = AccessLog::start().map_err(step("threads"))?;
         // One report is enough to fail readiness for good.
         let (report_failure, failed) = crossbeam_channel::bounded(1);
@@ -208,6 +223,7 @@ impl Daemon {
                 audit: audit.clone(),
                 edge: OnceLock::new(),
                 upkeep,
+                sandbox: sandbox.clone(),
                 draining: AtomicBool::new(false),
                 failed,
                 failed_seen: OnceLock::new(),
@@ -387,6 +403,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
     let capture = CaptureConfig::from_environment(master_key.as_ref()).map_err(step("debug capture"))?;
     let store = Store::open(&root, master_key).map_err(step("auth store"))?;
+    let broker_log = BrokerLog::open(&root).map_err(step("broker log"))?;
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
@@ -416,7 +433,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, capture })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log, capture })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
@@ -460,7 +477,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
-        toolbox: Toolbox::sandboxed(SandboxSpec::new(workspace.clone(), Level::default())),
+        toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone()),
         settings: Arc::new(CoreSettings::new(api.core.clone())),
         blobs: Some(blobs),
         capture: Some(api.capture.clone()),

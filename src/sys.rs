@@ -1,5 +1,5 @@
 //! System calls that std does not offer. The only `unsafe` code of the crate.
-//! Owns: epoll, eventfd, signal flags, resource limits, file-system figures.
+//! Owns: epoll, eventfd, signal flags, resource limits, file-system figures; below sys/ what the sandbox needs.
 //! Never: decides anything; each function is one call with its errors turned into `io::Error`.
 #![allow(unsafe_code)]
 
@@ -12,6 +12,18 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+pub mod jail;
+pub mod landlock;
+pub mod namespaces;
+pub mod seccomp;
+
+pub use jail::{ends_within, take_standard_input};
+
+/// The result of a call made by number.
+fn long(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -249,39 +261,6 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
 }
 
-/// Waits until process `pid`, a child of ours that nobody has reaped, has ended; false when it runs on after `limit`.
-pub fn ends_within(pid: u32, limit: std::time::Duration) -> bool {
-    // SAFETY: no pointers; flags must be 0.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
-    let Ok(fd) = check(fd as libc::c_int) else { return false };
-    // SAFETY: `fd` was just returned by the kernel and is not used elsewhere.
-    let process = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut poll = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let deadline = std::time::Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now()).as_millis();
-        // SAFETY: one valid pollfd.
-        match unsafe { libc::poll(&mut poll, 1, i32::try_from(left).unwrap_or(i32::MAX)) } {
-            1 => return true,
-            0 => return false,
-            _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            _ => return false,
-        }
-    }
-}
-
-/// Takes over descriptor 0 under another number, closed on exec, and leaves /dev/null in its place.
-pub fn take_standard_input() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let fd = check(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: `fd` was just returned by the kernel and is not used elsewhere.
-    let taken = unsafe { OwnedFd::from_raw_fd(fd) };
-    let null = std::fs::File::open("/dev/null")?;
-    // SAFETY: no pointers; descriptor 0 is owned by nobody.
-    check(unsafe { libc::dup2(null.as_raw_fd(), 0) })?;
-    Ok(taken)
-}
-
 /// SIGTERM's number, for tests that stop a daemon politely.
 pub const SIGTERM: i32 = libc::SIGTERM;
 
@@ -323,4 +302,17 @@ pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
 pub fn set_listen_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// Reserves disk blocks for the first `bytes` of `file` and leaves its size alone, so that later appends up to there
+/// need no space.
+pub fn reserve_blocks(file: &impl AsRawFd, bytes: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    loop {
+        // SAFETY: no pointers; the descriptor is open for as long as `file` is borrowed.
+        match check(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, length) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
 }

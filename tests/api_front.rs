@@ -239,7 +239,7 @@ impl Daemon {
                 short_tokens: Vec::new(),
             },
         };
-        let audit = ControlPlaneAudit::start(&dir.join("control-plane-auth"), AuditLimits::default()).unwrap();
+        let audit = ControlPlaneAudit::start(&dir.join("control-plane-auth"), AuditLimits::default(), None).unwrap();
         let fake = Arc::new(Fake::default());
         let front = Arc::new(Front::new(FrontParts {
             routes: ROUTES,

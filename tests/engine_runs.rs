@@ -13,7 +13,7 @@ use crossbeam_channel::bounded;
 use engine_support::{
     EIO, ENOSPC, FROM_SLOT, SECRET, STREAM_HEAD, World, frames, message_item, previews, requests, server,
 };
-use kheish_daemon::broker::Provider;
+use kheish_daemon::broker::{Provider, Revocation, SlotId, SubjectId};
 use kheish_daemon::commit::CommandError;
 use kheish_daemon::core::{Command, Decision, RunStatus};
 use kheish_daemon::journal::fake_disk::{FaultMode, Op};
@@ -118,7 +118,7 @@ fn a_refused_credential_fails_the_run_at_once_and_shows_no_secret() {
 }
 
 #[test]
-fn a_slot_overwritten_before_the_call_is_sent_ends_its_lease_and_nothing_is_sent() {
+fn a_slot_overwritten_before_the_call_is_sent_ends_its_lease_and_the_next_attempt_uses_the_new_secret() {
     let server = server("");
     let world = World::scripted(&server, FROM_SLOT);
     let secrets = world.secrets.clone();
@@ -126,16 +126,57 @@ fn a_slot_overwritten_before_the_call_is_sent_ends_its_lease_and_nothing_is_sent
         secrets.put(record("openai.test", Provider::OpenAi, "sk-another-secret")).unwrap();
     }));
     let run = world.submit("hi");
+    world.wait_for(run, RunStatus::Completed);
+    let seen: Vec<Value> = requests(&server).iter().map(|request| request["authorization"].clone()).collect();
+    let digest: String = ring::digest::digest(&ring::digest::SHA256, b"sk-another-secret")
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    assert_eq!(seen.len(), 1, "nothing was sent with the former secret: {seen:?}");
+    assert!(seen[0].to_string().contains(&digest), "{seen:?}");
+    let answered = world.bodies(run, "external_action.response");
+    let outcomes: Vec<_> = answered.iter().map(|body| (body["outcome"].clone(), body.get("error").cloned())).collect();
+    assert_eq!(outcomes, [(json!("failed"), Some(json!("provider_auth"))), (json!("succeeded"), None)]);
+}
+
+#[test]
+fn a_slot_revoked_before_the_call_is_sent_fails_the_run_with_nothing_sent_until_it_is_set_again() {
+    let server = server("");
+    let world = World::scripted(&server, FROM_SLOT);
+    let secrets = world.secrets.clone();
+    *world.clock.at_exchange.lock().unwrap() = Some(Box::new(move || {
+        let slot = SlotId::parse("openai.test").unwrap();
+        assert!(secrets.revoke_slot(&slot, Revocation::default(), 1_764_057_600_000).unwrap().blocked);
+    }));
+    let run = world.submit("hi");
     world.wait_for(run, RunStatus::Failed);
     let (code, message) = world.failure(run);
     assert_eq!(code, "provider_auth");
-    assert!(message.contains("openai.test") && message.contains("; next: "), "{message}");
+    assert!(message.contains("slot openai.test was revoked") && message.contains("; next: "), "{message}");
     assert_eq!(requests(&server), Vec::<Value>::new());
-    let answered = world.bodies(run, "external_action.response");
-    assert_eq!((answered.len(), &answered[0]["outcome"], answered[0].get("http_status")), (1, &json!("failed"), None));
-    // The next run takes a lease for the new secret.
+    world.secrets.put(record("openai.test", Provider::OpenAi, "sk-another-secret")).unwrap();
     let next = world.submit("again");
     world.wait_for(next, RunStatus::Completed);
+}
+
+#[test]
+fn a_revoked_session_takes_the_call_in_flight_from_its_agent() {
+    let server =
+        server("[[turn]]\nmatch = 'hang'\ntext = 'abcdef'\nchunk_chars = 3\nfault = {kind = 'hang', after_frames = 5}");
+    let world = World::scripted(&server, FROM_SLOT);
+    let mut client = world.stream();
+    let run = world.submit("hang");
+    while !client.event().contains("event: preview") {}
+    let session = SubjectId::session("s");
+    let fallen = world.secrets.revoke_subject(&session, Revocation::default(), 1_764_057_600_000).unwrap();
+    assert_eq!((fallen.revoked_leases, fallen.affected_subjects), (1, vec![SubjectId::agent("agent-1")]));
+    world.wait_for(run, RunStatus::Failed);
+    let (code, message) = world.failure(run);
+    assert_eq!(code, "provider_auth");
+    assert!(message.contains("agent:agent-1 acts for session:s, which is revoked"), "{message}");
+    assert_eq!(requests(&server).len(), 1, "no further call was made");
+    world.bell.wait_until("an idle engine", || world.stops.is_empty().then_some(()));
 }
 
 #[test]

@@ -92,6 +92,8 @@ impl Daemon {
             .args(["--mount", "--target", &file_system.holder.id().to_string(), env!("CARGO_BIN_EXE_kheish-daemon")])
             .args(["serve", "--hold", "--bind", &address.to_string(), "--http-admin-token", TOKEN, "--state-root"])
             .arg(file_system.mount.join("state"))
+            .arg("--workspace-root")
+            .arg(file_system.scratch.join("workspace"))
             .args(["--log-level", "warn", "--routes-file"])
             .arg(&routes)
             .env("KHEISH_AUTH_STORE_MASTER_KEY", "cm9vdC10ZXN0LW1hc3Rlci1rZXktMDEyMzQ1Njc4OTA=")

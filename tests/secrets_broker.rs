@@ -7,24 +7,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kheish_daemon::broker::{
     Broker, BrokerError, BrokerHandle, Lease, LeaseRequest, Provider, RouteAuth, SlotId, SlotRecord, Store, StoreError,
+    Subject, SubjectId, Use,
 };
 use kheish_daemon::secret::Secret;
 use kheish_daemon::state_root::StateRoot;
 use serde_json::json;
-use state_root_scratch::{KEY, Scratch, id, key, record, store_path};
+use state_root_scratch::{KEY, Scratch, id, key, record, start_broker, store_path};
 
 const NOW: u64 = 1_767_225_600_000;
 
 fn start(root: &StateRoot) -> Broker {
-    Broker::start(Store::open(root, key(KEY)).unwrap(), Vec::new()).unwrap()
+    start_broker(root, Store::open(root, key(KEY)).unwrap())
 }
 
 fn request(slot: &SlotId, ttl_ms: u64) -> LeaseRequest {
     LeaseRequest {
-        subject: "session:a".to_string(),
+        subject: Subject::alone(SubjectId::session("a")),
         slot: slot.clone(),
         provider: Provider::OpenAi,
-        audience: "route:main".to_string(),
+        use_for: Use::Route("main".to_string()),
         ttl_ms,
     }
 }
@@ -164,7 +165,7 @@ fn a_write_is_on_disk_before_it_is_answered() {
         let status =
             broker.handle().put(record("openai.prod", Provider::OpenAi, &format!("sk-secret-{number}"))).unwrap();
         fs::copy(store_path(&root), store_path(&copy_root)).unwrap();
-        assert_eq!(Store::open(&copy_root, key(KEY)).unwrap().list(), [status]);
+        assert_eq!(Store::open(&copy_root, key(KEY)).unwrap().list(), [status.status]);
     }
     broker.handle().delete(&id("openai.prod"), &[]).unwrap();
     fs::copy(store_path(&root), store_path(&copy_root)).unwrap();
@@ -187,7 +188,7 @@ fn a_write_that_cannot_be_persisted_changes_nothing_and_works_again_when_the_cau
     for outcome in [
         handle.put(record("openai.prod", Provider::OpenAi, "sk-secret-two")).map(drop),
         handle.put(record("openai.more", Provider::OpenAi, "sk-secret-two")).map(drop),
-        handle.delete(&slot, &[]),
+        handle.delete(&slot, &[]).map(drop),
     ] {
         let error = outcome.unwrap_err();
         assert!(matches!(error, BrokerError::Store(_)), "{error}");
@@ -205,7 +206,7 @@ fn a_write_that_cannot_be_persisted_changes_nothing_and_works_again_when_the_cau
 fn a_daemon_without_a_key_runs_and_refuses_writes() {
     let scratch = Scratch::new();
     let root = scratch.open_root();
-    let broker = Broker::start(Store::open(&root, None).unwrap(), Vec::new()).unwrap();
+    let broker = start_broker(&root, Store::open(&root, None).unwrap());
     let handle = broker.handle();
     assert_eq!(handle.slots().unwrap(), []);
     let error = handle.put(record("a", Provider::OpenAi, "sk-secret-one")).unwrap_err();
@@ -244,8 +245,9 @@ fn a_lease_is_refused_for_the_wrong_provider_and_for_texts_out_of_bounds() {
     );
     let good = LeaseRequest { provider: Provider::Anthropic, ..request(&slot, 60_000) };
     for bad in [
-        LeaseRequest { subject: String::new(), ..good.clone() },
-        LeaseRequest { audience: "x".repeat(257), ..good.clone() },
+        LeaseRequest { subject: Subject::agent_of("a", "x".repeat(257)), ..good.clone() },
+        LeaseRequest { use_for: Use::Route("x".repeat(257)), ..good.clone() },
+        LeaseRequest { use_for: Use::Route(String::new()), ..good.clone() },
     ] {
         assert!(matches!(handle.lease(bad, NOW), Err(BrokerError::LeaseText)));
     }
@@ -308,7 +310,7 @@ fn no_secret_shows_in_any_view_error_or_debug_text() {
     let broker = start(&root);
     let handle = broker.handle();
     let slot = id("openai.prod");
-    let status = handle.put(record("openai.prod", Provider::OpenAi, "canary-canary")).unwrap();
+    let status = handle.put(record("openai.prod", Provider::OpenAi, "canary-canary")).unwrap().status;
     let held = lease(&handle, &slot);
     handle.put(record("openai.prod", Provider::OpenAi, "canary-canary-2")).unwrap();
     let mut shown = vec![

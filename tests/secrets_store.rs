@@ -5,8 +5,8 @@ mod state_root_scratch;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use kheish_daemon::broker::{Broker, LeaseRequest, Provider, Store, StoreError};
-use state_root_scratch::{KEY, OTHER_KEY, Scratch, id, key, record, refusal, store_path};
+use kheish_daemon::broker::{LeaseRequest, Provider, Store, StoreError, Subject, SubjectId, Use};
+use state_root_scratch::{KEY, OTHER_KEY, Scratch, id, key, record, refusal, start_broker, store_path};
 
 const CANARY: &str = "canary-sk-4f9d2c?~>end";
 
@@ -183,7 +183,7 @@ fn a_store_of_the_first_build_is_still_read() {
     let root = scratch.open_root();
     fs::write(store_path(&root), include_bytes!("data/secrets/global-slots.v1.json")).unwrap();
     fs::set_permissions(store_path(&root), fs::Permissions::from_mode(0o600)).unwrap();
-    let broker = Broker::start(Store::open(&root, key(KEY)).unwrap(), Vec::new()).unwrap();
+    let broker = start_broker(&root, Store::open(&root, key(KEY)).unwrap());
     let handle = broker.handle();
 
     let shown = serde_json::to_value(handle.slots().unwrap()).unwrap();
@@ -197,10 +197,10 @@ fn a_store_of_the_first_build_is_still_read() {
     ]);
     assert_eq!(shown, expected);
     let request = LeaseRequest {
-        subject: "daemon".to_string(),
+        subject: Subject::alone(SubjectId::parse("daemon").unwrap()),
         slot: id("openai.prod"),
         provider: Provider::OpenAi,
-        audience: "route:main".to_string(),
+        use_for: Use::Route("main".to_string()),
         ttl_ms: 60_000,
     };
     let lease = handle.lease(request, 1).unwrap();

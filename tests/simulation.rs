@@ -123,7 +123,11 @@ fn live(world: &mut World, groups: VecDeque<Vec<Command>>, faulty: bool) -> Opti
         state,
         journal,
         clock: clock.clone(),
-        effects: Effects { committed: Box::new(move || writer.write_pending()), stopped: Box::new(|_| {}) },
+        effects: Effects {
+            committed: Box::new(move || writer.write_pending()),
+            stopped: Box::new(|_| {}),
+            acted: Box::new(|_| {}),
+        },
         snapshots,
         snapshot_interval_records: 60,
         records_since_snapshot: restored.records,

@@ -51,17 +51,24 @@ pub struct Api {
 }
 
 impl Api {
-    /// A run's records, oldest first, from its newest one backwards.
+    /// A run's records, oldest first, from its newest one backwards. Of a run with very many the oldest are left out, but
+    /// for its acceptance.
     ///
     /// # Errors
     /// A record cannot be read.
     pub fn run_records(&self, last: Seq) -> Result<Vec<Record>, Problem> {
-        let mut records = Vec::new();
+        let mut records: Vec<Record> = Vec::new();
         let mut seq = last;
         while seq != 0 && records.len() < RUN_RECORDS_MAX {
             let record = self.reader.read(seq)?;
             seq = record.run_prev;
             records.push(record);
+        }
+        if seq != 0
+            && let Some(oldest) = records.last()
+        {
+            let first = oldest.run_first;
+            records.push(self.reader.read(first)?);
         }
         records.reverse();
         Ok(records)

@@ -4,8 +4,13 @@
 //! Never: decides anything about sessions or runs; that is the core's.
 
 pub mod access_log;
+pub mod accounts;
+mod approval_routes;
+pub mod approval_schemas;
+pub mod approvals;
 pub mod audit;
 pub mod auth;
+pub mod auth_schemas;
 pub mod builtin;
 pub mod call;
 pub mod context;
@@ -20,6 +25,7 @@ pub mod openapi;
 pub mod paging;
 pub mod permissions;
 pub mod query;
+pub mod questions;
 pub mod readiness;
 pub mod resource_schemas;
 pub mod route;
@@ -29,6 +35,7 @@ pub mod run_events;
 pub mod run_view;
 pub mod runs;
 pub mod runtime;
+pub mod runtime_auth;
 pub mod runtime_changes;
 pub mod runtime_schemas;
 pub mod schemas;

@@ -2,11 +2,13 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::approval_schemas::APPROVALS;
+use super::auth_schemas::AUTH;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, RUNTIME];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -25,6 +27,8 @@ pub static RESOURCES: &[Component] = &[
                 "updated_at_ms": {"type": "integer"},
                 "ended": {"type": "boolean"},
                 "active_run_id": {"type": "string"},
+                "pending_approval_ids": {"type": "array", "items": {"type": "string"}},
+                "pending_question_ids": {"type": "array", "items": {"type": "string"}},
                 "queued_run_count": {"type": "integer"},
                 "run_count": {"type": "integer"}
             }
@@ -89,6 +93,10 @@ pub static RESOURCES: &[Component] = &[
                 "source_kind": {"type": ["string", "null"]},
                 "actor_id": {"type": ["string", "null"]},
                 "metadata": {},
+                "budget": {"type": ["object", "null"], "additionalProperties": false, "properties": {
+                    "max_turns": {"type": ["integer", "null"], "minimum": 1, "description": "Answers of the model, up to 500"},
+                    "max_duration_ms": {"type": ["integer", "null"], "minimum": 1},
+                    "max_total_output_tokens": {"type": ["integer", "null"], "minimum": 1}}},
                 "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
                 "attachments": {"type": ["array", "null"], "maxItems": 0},
                 "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
@@ -101,7 +109,7 @@ pub static RESOURCES: &[Component] = &[
     },
     Component {
         name: "Run",
-        schema: r#"{
+        schema: r##"{
             "type": "object",
             "required": ["run_id", "session_id", "agent_id", "kind", "status", "submitted_at_ms", "updated_at_ms",
                 "request"],
@@ -125,12 +133,16 @@ pub static RESOURCES: &[Component] = &[
                     "provider": {"type": "string", "description": "Route id"},
                     "model": {"type": "string"}}},
                 "input_metadata": {},
+                "pending_approval_ids": {"type": "array", "items": {"type": "string"}},
+                "pending_approvals": {"type": "array", "items": {"$ref": "#/components/schemas/Approval"}},
+                "pending_question_ids": {"type": "array", "items": {"type": "string"}},
+                "pending_questions": {"type": "array", "items": {"$ref": "#/components/schemas/Question"}},
                 "outputs": {"type": "array", "items": {"type": "object", "properties": {
                     "content": {"type": "string"}, "source_kind": {"type": "string"}}}},
                 "error": {"type": "object", "required": ["code", "message"], "properties": {
                     "code": {"type": "string"}, "message": {"type": "string"}}}
             }
-        }"#,
+        }"##,
     },
     Component {
         name: "RunEvents",
@@ -145,7 +157,9 @@ pub static RESOURCES: &[Component] = &[
                     "session_id": {"type": "string"},
                     "agent_id": {"type": "string"},
                     "event": {"type": "object", "required": ["type"], "properties": {"type": {"enum": ["accepted",
-                        "queued", "started", "resumed", "output", "completed", "failed", "interrupted",
+                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_approval",
+                        "approval_resolved", "waiting_for_user_question", "user_question_resolved", "continued",
+                        "context_compacted", "output", "completed", "failed", "interrupted",
                         "cancelled"]}}}
                 }
             }
@@ -239,7 +253,11 @@ pub static RESOURCES: &[Component] = &[
                 "provider": {"type": "string"},
                 "mode": {"type": "string"},
                 "summary": {"type": "string"},
-                "updated_at_ms": {"type": "integer"}
+                "updated_at_ms": {"type": "integer"},
+                "details": {"type": "object", "description": "More of an OAuth account"},
+                "version": {"type": "integer", "description": "Version of the secret"},
+                "blocked": {"type": "boolean",
+                    "description": "True when it was revoked and not set since, else absent"}
             }
         }"#,
     },
@@ -251,8 +269,8 @@ pub static RESOURCES: &[Component] = &[
             "properties": {
                 "slot_id": {"type": "string", "minLength": 1, "maxLength": 128},
                 "provider": {"enum": ["generic", "open_ai", "openai", "anthropic", "google", "open_router",
-                    "openrouter", "x_ai", "xai"]},
-                "mode": {"enum": ["opaque_secret", "api_key"]},
+                    "openrouter", "x_ai", "xai", "mcp_oauth"]},
+                "mode": {"enum": ["opaque_secret", "api_key", "oauth_account"]},
                 "state": {"type": "object"},
                 "updated_at_ms": {"type": "integer", "description": "Ignored; the daemon's clock counts"}
             }
@@ -271,7 +289,7 @@ pub static RESOURCES: &[Component] = &[
         schema: r#"{
             "type": "object",
             "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
-                "provider_readiness", "runs", "sessions", "journal", "events", "http", "health"],
+                "provider_readiness", "runs", "sessions", "journal", "events", "http", "sandbox", "health"],
             "properties": {
                 "snapshot_at_ms": {"type": "integer"},
                 "process_id": {"type": "integer"},
@@ -287,6 +305,7 @@ pub static RESOURCES: &[Component] = &[
                 "sessions": {"type": "object", "required": ["total"]},
                 "journal": {"type": "object"},
                 "events": {"type": "object"},
+                "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},
                 "http": {"type": "object"},
                 "health": {"type": "object", "required": ["ok"]}
             }

@@ -7,14 +7,17 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    audit, builtin, debug, permissions, runs, runtime, runtime_changes, secrets, session_settings, sessions, status,
-    streams,
+    accounts, approval_routes, audit, builtin, debug, permissions, runs, runtime, runtime_auth, runtime_changes,
+    secrets, session_settings, sessions, status, streams,
 };
-use crate::http::problem::codes;
+use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
-use crate::limits::{BODY_BYTES_MAX, BODY_SMALL_BYTES_MAX, RUNTIME_SETTINGS_BYTES_MAX};
+use crate::limits::{
+    AUTH_STORE_PLAINTEXT_BYTES_MAX, BODY_BYTES_MAX, BODY_SMALL_BYTES_MAX, LEASE_TEXT_BYTES_MAX,
+    RUNTIME_SETTINGS_BYTES_MAX, SECRET_BODY_BYTES_MAX, SLOT_ID_BYTES_MAX,
+};
 
-const SESSION_FILTER: QueryParam =
+pub(super) const SESSION_FILTER: QueryParam =
     QueryParam { name: "session_id", kind: QueryKind::Session, summary: "Only what belongs to this session." };
 const RUN_FILTER: QueryParam =
     QueryParam { name: "run_id", kind: QueryKind::Run, summary: "Only what belongs to this run." };
@@ -24,24 +27,24 @@ const EVENT_CURSOR: QueryParam = QueryParam {
     summary: "Replay what follows this event id; 0 replays everything retained.",
 };
 
-const fn optional(schema: &'static str) -> Option<Request> {
+pub(super) const fn optional(schema: &'static str) -> Option<Request> {
     Some(Request { schema, optional: true })
 }
 
-const fn required(schema: &'static str) -> Option<Request> {
+pub(super) const fn required(schema: &'static str) -> Option<Request> {
     Some(Request { schema, optional: false })
 }
 
-const fn json(status: u16, schema: &'static str) -> Success {
+pub(super) const fn json(status: u16, schema: &'static str) -> Success {
     Success::Json { status, schema: Schema::Ref(schema) }
 }
 
-const fn list(schema: &'static str) -> Success {
+pub(super) const fn list(schema: &'static str) -> Success {
     Success::Json { status: 200, schema: Schema::List(schema) }
 }
 
 /// A route that reads.
-const fn get(
+pub(super) const fn get(
     path: &'static str,
     access: Access,
     summary: &'static str,
@@ -65,7 +68,7 @@ const fn get(
 }
 
 /// A route that acts, with a small JSON body.
-const fn post(
+pub(super) const fn post(
     path: &'static str,
     summary: &'static str,
     request: Option<Request>,
@@ -472,6 +475,16 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
+    approval_routes::LIST_APPROVALS,
+    approval_routes::LIST_SESSION_APPROVALS,
+    approval_routes::RESOLVE_SESSION_APPROVALS,
+    approval_routes::RESOLVE_SESSION_RUN_APPROVALS,
+    approval_routes::RESOLVE_RUN_APPROVALS,
+    approval_routes::LIST_QUESTIONS,
+    approval_routes::LIST_SESSION_QUESTIONS,
+    approval_routes::RESOLVE_SESSION_QUESTION,
+    approval_routes::RESOLVE_RUN_QUESTION,
+    approval_routes::CANCEL_QUESTION,
     Route {
         problems: &[&codes::RUN_NOT_FOUND],
         ..post(
@@ -525,11 +538,12 @@ pub static ROUTES: &[Route<Api>] = &[
     get("/v1/runtime/secrets", Access::Admin, "All slots, metadata only.", list("Slot"), Handler::Plain(secrets::list)),
     Route {
         problems: &[&codes::SECRET_INVALID, &codes::AUTH_STORE_UNAVAILABLE],
+        body_bytes_max: SECRET_BODY_BYTES_MAX,
         ..post(
             "/v1/runtime/secrets",
-            "Create or overwrite a slot.",
+            "Create or overwrite a slot; leases of its former secret end.",
             required("SlotRecord"),
-            json(200, "Slot"),
+            json(200, "WrittenSlot"),
             Handler::Deferred(secrets::put),
         )
     },
@@ -555,6 +569,201 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(secrets::delete),
         )
     },
+    Route {
+        problems: &[&codes::SECRET_INVALID, &codes::AUTH_STORE_UNAVAILABLE],
+        body_bytes_max: AUTH_STORE_PLAINTEXT_BYTES_MAX,
+        ..post(
+            "/v1/runtime/secret-imports",
+            "Create or overwrite many slots with one change, or none of them.",
+            required("SlotImport"),
+            list("WrittenSlot"),
+            Handler::Deferred(secrets::import),
+        )
+    },
+    get(
+        "/v1/runtime/auth/accounts",
+        Access::Admin,
+        "All OAuth accounts, metadata only.",
+        list("Slot"),
+        Handler::Plain(accounts::list),
+    ),
+    Route {
+        problems: &[&codes::SECRET_INVALID, &codes::AUTH_STORE_UNAVAILABLE],
+        ..post(
+            "/v1/runtime/auth/accounts",
+            "Store the account that a login brought.",
+            required("AccountImport"),
+            json(200, "WrittenSlot"),
+            Handler::Deferred(accounts::import),
+        )
+    },
+    Route {
+        problems: &[&codes::SECRET_INVALID, &codes::AUTH_STORE_UNAVAILABLE],
+        ..post(
+            "/v1/runtime/auth/accounts/mcp-oauth",
+            "Store the account that a login brought.",
+            required("AccountImport"),
+            json(200, "WrittenSlot"),
+            Handler::Deferred(accounts::import),
+        )
+    },
+    Route {
+        problems: &[&codes::SECRET_NOT_FOUND, &codes::SECRET_INVALID, &codes::AUTH_ACCOUNT_INVALID],
+        ..get(
+            "/v1/runtime/auth/accounts/{secret_ref}",
+            Access::Admin,
+            "One OAuth account, metadata only.",
+            json(200, "Slot"),
+            Handler::Plain(accounts::get),
+        )
+    },
+    Route {
+        problems: &[
+            &codes::SECRET_NOT_FOUND,
+            &codes::SECRET_INVALID,
+            &codes::SECRET_CONFLICT,
+            &codes::AUTH_ACCOUNT_INVALID,
+            &codes::AUTH_ACCOUNT_REFRESH_FAILED,
+            &codes::AUTH_STORE_UNAVAILABLE,
+        ],
+        ..post(
+            "/v1/runtime/auth/accounts/{secret_ref}/refresh",
+            "Refresh an account's token now.",
+            optional("NoFields"),
+            json(200, "Slot"),
+            Handler::Plain(accounts::refresh),
+        )
+    },
+    Route {
+        problems: ACCOUNT_DELETE,
+        ..post(
+            "/v1/runtime/auth/accounts/{secret_ref}/revoke",
+            "Delete an account here; its authorization server is not told.",
+            optional("NoFields"),
+            json(200, "Accepted"),
+            Handler::Plain(accounts::delete),
+        )
+    },
+    Route {
+        method: Method::Delete,
+        access: Access::Admin,
+        problems: ACCOUNT_DELETE,
+        ..get(
+            "/v1/runtime/auth/accounts/{secret_ref}",
+            Access::Admin,
+            "Delete an account here; its authorization server is not told.",
+            json(200, "Accepted"),
+            Handler::Plain(accounts::delete),
+        )
+    },
+    get(
+        "/v1/runtime/auth/subjects",
+        Access::Admin,
+        "Subjects that are revoked or hold leases.",
+        list("AuthSubject"),
+        Handler::Plain(runtime_auth::subjects),
+    ),
+    Route {
+        problems: &[&codes::AUTH_SUBJECT_INVALID, &codes::AUTH_SUBJECT_NOT_FOUND],
+        ..get(
+            "/v1/runtime/auth/subjects/{subject_id}",
+            Access::Admin,
+            "One subject with its live leases.",
+            json(200, "AuthSubject"),
+            Handler::Plain(runtime_auth::subject),
+        )
+    },
+    Route {
+        problems: &[
+            &codes::AUTH_SUBJECT_INVALID,
+            &codes::AUTH_SUBJECTS_FULL,
+            &codes::AUTH_REVOCATION_NOT_RECORDED,
+            &codes::AUTH_STORE_UNAVAILABLE,
+        ],
+        ..post(
+            "/v1/runtime/auth/subjects/{subject_id}/revoke",
+            "End the leases of a subject and of those that act for it, and refuse it others.",
+            optional("RevokeSubject"),
+            json(200, "SubjectRevocation"),
+            Handler::Plain(runtime_auth::revoke_subject),
+        )
+    },
+    Route {
+        problems: &[&codes::AUTH_SUBJECT_INVALID, &codes::AUTH_SUBJECT_NOT_FOUND, &codes::AUTH_STORE_UNAVAILABLE],
+        ..post(
+            "/v1/runtime/auth/subjects/{subject_id}/reinstate",
+            "Let a revoked subject have credentials again.",
+            optional("Reason"),
+            json(200, "AuthSubject"),
+            Handler::Plain(runtime_auth::reinstate_subject),
+        )
+    },
+    Route {
+        query: &[
+            QueryParam {
+                name: "subject_id",
+                kind: QueryKind::Text(LEASE_TEXT_BYTES_MAX),
+                summary: "Only leases of this subject and of those that act for it.",
+            },
+            QueryParam {
+                name: "slot_id",
+                kind: QueryKind::Text(SLOT_ID_BYTES_MAX),
+                summary: "Only leases with this slot.",
+            },
+            QueryParam { name: "all", kind: QueryKind::Flag, summary: "Also those that ended within the last day." },
+        ],
+        problems: &[&codes::AUTH_SUBJECT_INVALID, &codes::SECRET_INVALID],
+        ..get(
+            "/v1/runtime/auth/leases",
+            Access::Admin,
+            "Live leases, newest first.",
+            list("AuthLease"),
+            Handler::Plain(runtime_auth::leases),
+        )
+    },
+    Route {
+        problems: &[&codes::AUTH_LEASE_NOT_FOUND],
+        ..get(
+            "/v1/runtime/auth/leases/{lease_id}",
+            Access::Admin,
+            "One lease, alive or ended within the last day.",
+            json(200, "AuthLease"),
+            Handler::Plain(runtime_auth::lease),
+        )
+    },
+    Route {
+        problems: &[&codes::AUTH_LEASE_NOT_FOUND, &codes::AUTH_REVOCATION_NOT_RECORDED, &codes::AUTH_STORE_UNAVAILABLE],
+        ..post(
+            "/v1/runtime/auth/leases/{lease_id}/revoke",
+            "End one lease, and the call that uses it.",
+            optional("Reason"),
+            json(200, "AuthLease"),
+            Handler::Plain(runtime_auth::revoke_lease),
+        )
+    },
+    Route {
+        problems: &[
+            &codes::SECRET_NOT_FOUND,
+            &codes::SECRET_INVALID,
+            &codes::AUTH_REVOCATION_NOT_RECORDED,
+            &codes::AUTH_STORE_UNAVAILABLE,
+        ],
+        ..post(
+            "/v1/runtime/auth/slots/{secret_ref}/revoke",
+            "End the leases of a slot; a secret that has been leased gets no other one until the slot is set again.",
+            optional("RevokeSlot"),
+            json(200, "SlotRevocation"),
+            Handler::Plain(runtime_auth::revoke_slot),
+        )
+    },
+];
+
+const ACCOUNT_DELETE: &[&Code] = &[
+    &codes::SECRET_NOT_FOUND,
+    &codes::SECRET_INVALID,
+    &codes::SECRET_CONFLICT,
+    &codes::AUTH_ACCOUNT_INVALID,
+    &codes::AUTH_STORE_UNAVAILABLE,
 ];
 
 #[cfg(test)]

@@ -157,6 +157,14 @@ fn position(api: &Api, id: RunId) -> Result<RunPosition, Problem> {
     api.core.run(id)?.ok_or_else(|| not_found(id))
 }
 
+/// The run as it stands now.
+///
+/// # Errors
+/// 404 `run_not_found`, or its records cannot be read.
+pub(super) fn shown(api: &Api, id: RunId) -> Result<RunView, Problem> {
+    view_of(api, &position(api, id)?)
+}
+
 fn not_found(id: RunId) -> Problem {
     Problem::new(&codes::RUN_NOT_FOUND, format!("unknown run {id}; next: list runs"))
 }

@@ -24,16 +24,24 @@ impl From<BrokerError> for Problem {
     fn from(error: BrokerError) -> Self {
         let code = match &error {
             BrokerError::SlotMissing { .. } => &codes::SECRET_NOT_FOUND,
-            BrokerError::SlotReferenced { .. } | BrokerError::ProviderMismatch { .. } => &codes::SECRET_CONFLICT,
+            BrokerError::SlotReferenced { .. }
+            | BrokerError::ProviderMismatch { .. }
+            | BrokerError::SlotRevoked { .. }
+            | BrokerError::SubjectRevoked { .. }
+            | BrokerError::LeaseExpired { .. }
+            | BrokerError::LeaseRevoked { .. } => &codes::SECRET_CONFLICT,
+            BrokerError::NotAnAccount { .. } => &codes::AUTH_ACCOUNT_INVALID,
+            BrokerError::RefreshFailed { .. } => &codes::AUTH_ACCOUNT_REFRESH_FAILED,
+            BrokerError::LeaseUnknown { .. } => &codes::AUTH_LEASE_NOT_FOUND,
+            BrokerError::NotRecorded { .. } => &codes::AUTH_REVOCATION_NOT_RECORDED,
+            BrokerError::SubjectsFull => &codes::AUTH_SUBJECTS_FULL,
             BrokerError::Busy
             | BrokerError::Gone
             | BrokerError::NoAnswer
             | BrokerError::LeasesFull
+            | BrokerError::Log(_)
             | BrokerError::Store(_) => &codes::AUTH_STORE_UNAVAILABLE,
-            BrokerError::LeaseText
-            | BrokerError::LeaseUnknown { .. }
-            | BrokerError::LeaseExpired { .. }
-            | BrokerError::LeaseRevoked { .. } => &codes::INTERNAL_ERROR,
+            BrokerError::LeaseText => &codes::INTERNAL_ERROR,
         };
         Self::new(code, error.to_string())
     }
@@ -45,13 +53,13 @@ fn slot_id(call: &Call) -> Result<SlotId, Problem> {
 
 /// `GET /v1/runtime/secrets`.
 pub fn list(api: &Api, _call: &Call) -> Result<Response, Problem> {
-    Ok(Response::json(200, &api.broker.slots()?))
+    Ok(Response::json(200, &api.broker.slot_states()?))
 }
 
 /// `GET /v1/runtime/secrets/{secret_ref}`.
 pub fn get(api: &Api, call: &Call) -> Result<Response, Problem> {
     let slot = slot_id(call)?;
-    match api.broker.slot(&slot)? {
+    match api.broker.slot_state(&slot)? {
         Some(status) => Ok(Response::json(200, &status)),
         None => Err(BrokerError::SlotMissing { slot }.into()),
     }
@@ -70,23 +78,46 @@ pub fn put(api: &Api, mut call: Call, reply: Reply) {
     reply.send_result(stored);
 }
 
-#[derive(Serialize)]
-struct Accepted {
-    accepted: bool,
+/// `POST /v1/runtime/secrets/import`: many slots with one change of the store, or none.
+pub fn import(api: &Api, mut call: Call, reply: Reply) {
+    let body = Zeroizing::new(std::mem::take(&mut call.body));
+    let stored = (|| {
+        let records = SlotRecord::list_from_json(&body, api.clock.now_ms())?;
+        let names: Vec<&str> = records.iter().map(|record| record.id().as_str()).collect();
+        let names = names.join(" ");
+        let act = Act { verb: "secret.import", target: &names, containment: false };
+        let written = api.witnessed(&call.actor(), act, || Ok(api.broker.put_all(records)?))?;
+        Ok(Response::json(200, &written))
+    })();
+    reply.send_result(stored);
 }
 
-/// `DELETE /v1/runtime/secrets/{secret_ref}`: refused while a route names the slot.
+/// The answer to what has nothing to show.
+#[derive(Serialize)]
+pub(super) struct Accepted {
+    pub(super) accepted: bool,
+}
+
+/// `DELETE /v1/runtime/secrets/{secret_ref}`: refused while something names the slot.
 pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
     let slot = slot_id(call)?;
     let _: json::NoFields = json::parse_or_default(&call.body)?;
-    let referenced: Vec<String> = api
-        .routes
+    delete_slot(api, call, &slot)?;
+    Ok(Response::json(200, &Accepted { accepted: true }))
+}
+
+pub(super) fn delete_slot(api: &Api, call: &Call, slot: &SlotId) -> Result<(), Problem> {
+    let act = Act { verb: "secret.delete", target: slot.as_str(), containment: true };
+    api.witnessed(&call.actor(), act, || Ok(api.broker.delete(slot, &references(api, slot))?))?;
+    Ok(())
+}
+
+/// What names a slot in the configuration in force.
+fn references(api: &Api, slot: &SlotId) -> Vec<String> {
+    api.routes
         .iter()
         .flat_map(|routes| routes.iter())
         .filter(|route| matches!(&route.credential, RouteCredential::AuthRef(named) if named == slot.as_str()))
         .map(|route| format!("route {}", route.id))
-        .collect();
-    let act = Act { verb: "secret.delete", target: slot.as_str(), containment: true };
-    api.witnessed(&call.actor(), act, || Ok(api.broker.delete(&slot, &referenced)?))?;
-    Ok(Response::json(200, &Accepted { accepted: true }))
+        .collect()
 }

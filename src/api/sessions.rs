@@ -37,6 +37,12 @@ pub struct SessionView {
     /// The active run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_run_id: Option<RunId>,
+    /// Open approvals of the active run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pending_approval_ids: Vec<String>,
+    /// The open question of the active run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pending_question_ids: Vec<String>,
     /// Runs behind it.
     pub queued_run_count: u32,
     /// Runs ever accepted.
@@ -54,6 +60,18 @@ impl From<CoreView> for SessionView {
             updated_at_ms: session.updated_at_ms,
             ended: session.ended,
             active_run_id: view.active,
+            pending_approval_ids: view
+                .waiting
+                .iter()
+                .flat_map(|run| &run.step.approvals)
+                .map(|a| a.id.clone())
+                .collect(),
+            pending_question_ids: view
+                .waiting
+                .iter()
+                .flat_map(|run| &run.step.question)
+                .map(|q| q.id.clone())
+                .collect(),
             queued_run_count: session.queue_runs,
             run_count: session.run_count,
         }

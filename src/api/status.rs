@@ -19,6 +19,7 @@ use crate::http::problem::Problem;
 use crate::http::{Edge, EdgeStats, Response};
 use crate::ids::RunId;
 use crate::limits::{PENDING_WAIT_WARNING_MS, QUEUED_RUN_LAG_WARNING_MS, STALE_RUN_WARNING_MS};
+use crate::sandbox::{Level, Sandbox, SandboxReport, Strength};
 use crate::sse::HubStats;
 use crate::upkeep::{StorageView, Upkeep};
 
@@ -44,6 +45,8 @@ pub struct Facts {
     pub edge: OnceLock<Arc<Edge>>,
     /// Storage probes and the scrub.
     pub upkeep: Upkeep,
+    /// The walls around tools.
+    pub sandbox: Sandbox,
     /// Stop has been asked for.
     pub draining: AtomicBool,
     /// Watched threads that have ended.
@@ -122,6 +125,7 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<EdgeStats>,
     broker: BrokerView,
+    sandbox: SandboxReport,
     health: Health,
 }
 
@@ -268,6 +272,7 @@ fn status(api: &Api) -> Status {
             mailbox_depth: broker.mailbox_depth,
             lease_count: broker.lease_count,
         },
+        sandbox: api.facts.sandbox.report().clone(),
         health: Health { generated_at_ms: now_ms, ok, warnings },
     }
 }
@@ -337,6 +342,33 @@ fn journal(api: &Api, view: &CoreView) -> JournalView {
         poisoned: view.poisoned.is_some(),
         reason: view.poisoned.clone().or_else(|| view.refusing.as_ref().map(ToString::to_string)),
     }
+}
+
+fn sandbox_finding(report: &SandboxReport) -> Option<(Severity, &'static str, String, &'static str)> {
+    if !report.usable {
+        let message =
+            format!("tools are refused: --sandbox {} cannot be had: {}", report.level.name(), report.missing());
+        return Some((
+            Severity::Warning,
+            "sandbox_unavailable",
+            message,
+            "see docs/security-model.md for what to allow",
+        ));
+    }
+    if report.level == Level::Off {
+        let message = "tools run with all rights of the daemon's user".to_string();
+        return Some((Severity::Warning, "sandbox_off", message, "start with --sandbox auto or required"));
+    }
+    if report.strength != Strength::Full {
+        let message = format!("walls are missing: {}", report.missing());
+        return Some((
+            Severity::Info,
+            "sandbox_reduced",
+            message,
+            "see docs/security-model.md for what each one stops",
+        ));
+    }
+    None
 }
 
 fn findings(
@@ -421,6 +453,9 @@ fn findings(
     if runs.held {
         let message = "execution is held: runs are accepted and stay queued".to_string();
         add(Severity::Info, "execution_held", message, None, "kheish-daemon runtime release");
+    }
+    if let Some((severity, code, message, action)) = sandbox_finding(api.facts.sandbox.report()) {
+        add(severity, code, message, None, action);
     }
     found.extend(super::debug::warnings(api, api.clock.now_ms()));
     found.extend(storage.warnings());

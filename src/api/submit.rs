@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::run_view::RunSummary;
 use crate::core::IdempotencyKey;
+use crate::engine::Budget;
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
 use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, INPUT_TEXT_BYTES_MAX, LABEL_BYTES_MAX};
@@ -44,6 +45,8 @@ pub struct SubmitInput {
     pub reply_plugin: Option<String>,
     /// Not in this version.
     pub reply_address: Option<String>,
+    /// What the run may use.
+    pub budget: Option<Budget>,
     /// Same as the header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
 }
@@ -104,6 +107,8 @@ struct Normalised {
     max_output_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Budget::is_empty")]
+    budget: Budget,
 }
 
 /// A submission that passed every check.
@@ -176,6 +181,11 @@ impl SubmitInput {
         if generation.max_output_tokens == Some(0) {
             return Err(bad("generation.max_output_tokens is 0"));
         }
+        let budget = self.budget.unwrap_or_default();
+        if [budget.max_turns.map(u64::from), budget.max_duration_ms, budget.max_total_output_tokens].contains(&Some(0))
+        {
+            return Err(bad("a limit of budget is 0; next: leave it out or give it a value"));
+        }
         let content = content(self.content, self.input_items)?;
         let (provider, model) = (label("provider", self.provider)?, label("generation.model", generation.model)?);
         let normalised = Normalised {
@@ -186,6 +196,7 @@ impl SubmitInput {
             metadata: self.metadata.filter(|metadata| !metadata.is_null()),
             max_output_tokens: generation.max_output_tokens,
             temperature: generation.temperature,
+            budget,
         };
         let summary = RunSummary::new(
             &normalised.content,
@@ -233,7 +244,7 @@ fn content(content: Option<String>, items: Option<Vec<InputItem>>) -> Result<Str
     Ok(content)
 }
 
-fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Result<Option<String>, Problem> {
     let refuse = |detail: String| Err(Problem::new(&codes::INVALID_IDEMPOTENCY_KEY, detail));
     let (header, field) = (header.map(str::trim), field.map(str::trim));
     if header.is_some() && field.is_some() && header != field {
@@ -260,7 +271,7 @@ pub fn idempotency_hashes(session: &SessionId, key: &str, submission: &Submissio
 }
 
 /// First 128 bits of SHA-256 over length-prefixed parts, so that no two lists of parts look alike.
-fn hash(purpose: &str, parts: &[&str]) -> [u8; 16] {
+pub(super) fn hash(purpose: &str, parts: &[&str]) -> [u8; 16] {
     let mut context = Context::new(&SHA256);
     for part in std::iter::once(&purpose).chain(parts) {
         context.update(&(part.len() as u64).to_be_bytes());

@@ -5,16 +5,18 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoint;
+use super::control_plane::{self, AuditFileReport};
 use super::key::PublicKey;
 use crate::core::{SignedRecord, record_hash};
 use crate::ids::Seq;
 use crate::journal::{Chain, Inspect, Problem, RecordRef, ShowFilter, VerifyReport, show, verify_with};
 use crate::limits::AUDIT_OPEN_ACTIONS_SHOWN_MAX;
+use crate::state_root::Directory;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,6 +33,9 @@ pub struct AuditReport {
     /// The checkpoint, where one was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointReport>,
+    /// The control-plane audit file, where the copy holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_file: Option<AuditFileReport>,
     /// Lines, chain, seals and snapshots.
     pub journal: VerifyReport,
 }
@@ -228,12 +233,40 @@ pub fn verify(root: &Path, keys: &[PublicKey], checkpoint: Option<&Checkpoint>) 
         problem = problem.take().or(cause);
         CheckpointReport { head: checkpoint.head, at_ms: checkpoint.at_ms, holds }
     });
+    let audit_file = check_audit_file(root, &mut problem);
     let Ledger { mut report, open, intents, .. } = ledger;
     report.open = open.len() as u64;
     report.open_ids = open.into_keys().collect();
     report.open_ids.sort();
     report.open_ids.truncate(AUDIT_OPEN_ACTIONS_SHOWN_MAX);
-    AuditReport { ok: problem.is_none(), problem, actions: report, control_intents_open: intents, checkpoint, journal }
+    let ok = problem.is_none();
+    AuditReport { ok, problem, actions: report, control_intents_open: intents, checkpoint, audit_file, journal }
+}
+
+fn check_audit_file(root: &Path, problem: &mut Option<Problem>) -> Option<AuditFileReport> {
+    let directory = root.join(Directory::ControlPlaneAuth.name());
+    if !directory.is_dir() {
+        return None;
+    }
+    let at = |file: PathBuf, reason: String| Problem {
+        file,
+        offset: 0,
+        seq: None,
+        reason,
+        next: "treat the audit file as altered; the journal tells which acts it must have".to_string(),
+    };
+    match control_plane::check(&directory) {
+        Err(error) => {
+            problem.get_or_insert(at(directory, error.to_string()));
+            None
+        }
+        Ok(report) => {
+            if let Some(bad) = &report.problem {
+                problem.get_or_insert(at(bad.file.clone(), format!("line {}: {}", bad.line, bad.reason)));
+            }
+            Some(report)
+        }
+    }
 }
 
 fn check_checkpoint(

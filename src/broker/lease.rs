@@ -1,27 +1,67 @@
-//! Leases: permissions to use one slot's present secret for a short time.
-//! Owns: the leases alive, in memory.
-//! May touch: the random source, for ids.
-//! Never: holds a secret; outlives the process.
+//! Leases as their holders see them, and the making of ids.
+//! Owns: what is asked for, what is handed out, and how ids, grants and token digests are made.
+//! May touch: the random source.
+//! Never: holds a secret but a sidecar's token on its way to the sidecar.
 
-use std::collections::{BTreeSet, HashMap};
-
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
 
 use super::slot::{Provider, SlotId};
-use crate::limits::{LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, LEASES_MAX};
+use super::subject::{Audience, Subject, SubjectId};
+use crate::secret::Secret;
 
 /// What a user of a credential asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRequest {
-    /// Who will use it: `session:…`, `agent:…`, `connector:…` or `daemon`.
-    pub subject: String,
+    /// Who will use it, and on whose behalf.
+    pub subject: Subject,
     /// The slot.
     pub slot: SlotId,
     /// Whose credential it must be.
     pub provider: Provider,
-    /// What for: `route:…`.
-    pub audience: String,
-    /// How long; brought into [`LEASE_TTL_MS_MIN`]..=[`LEASE_TTL_MS_MAX`].
+    /// What for.
+    pub use_for: Use,
+    /// How long; brought into [`crate::limits::LEASE_TTL_MS_MIN`]..=[`crate::limits::LEASE_TTL_MS_MAX`].
+    pub ttl_ms: u64,
+}
+
+/// What a lease of one slot is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Use {
+    /// Calls of this model route.
+    Route(String),
+    /// Calls of an MCP server within scopes.
+    McpServer {
+        /// The server.
+        server: String,
+        /// Stands for the scopes.
+        scopes_hash: String,
+    },
+}
+
+impl LeaseRequest {
+    pub(super) fn audience(&self) -> Audience {
+        let slot_id = self.slot.clone();
+        match &self.use_for {
+            Use::Route(route) => Audience::Route { route_id: route.clone(), slot_id },
+            Use::McpServer { server, scopes_hash } => {
+                Audience::McpServer { server: server.clone(), slot_id, scopes_hash: scopes_hash.clone() }
+            }
+        }
+    }
+}
+
+/// What is asked for a sidecar process: one lease for all its secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectorLeaseRequest {
+    /// The connector.
+    pub connector: String,
+    /// The names under which the process asks, and the generic slots behind them.
+    pub slots: Vec<(String, SlotId)>,
+    /// How long, as in [`LeaseRequest`].
     pub ttl_ms: u64,
 }
 
@@ -38,144 +78,53 @@ pub struct Lease {
     pub expires_at_ms: u64,
 }
 
-/// What the broker knows of a lease.
-#[derive(Debug, PartialEq, Eq)]
-struct Alive {
-    slot: SlotId,
-    version: u64,
-    expires_at_ms: u64,
+/// A sidecar's lease, with the token that stands for it on the way to the sidecar.
+#[derive(Debug)]
+pub struct ConnectorLease {
+    /// Names the lease.
+    pub id: String,
+    /// Names the grant.
+    pub grant_id: String,
+    /// The last millisecond of its life.
+    pub expires_at_ms: u64,
+    /// Handed to the process once; only its digest is kept.
+    pub token: Secret,
 }
 
-/// Why no lease was issued.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum IssueError {
-    Full,
-    NoRandom,
-}
-
-/// Why a lease was not honoured.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum LeaseError {
-    Unknown,
-    Expired,
-}
-
-/// The leases alive. Expired ones are forgotten at each call.
-#[derive(Debug, Default)]
-pub(super) struct Leases {
-    by_id: HashMap<String, Alive>,
-    by_expiry: BTreeSet<(u64, String)>,
-}
-
-impl Leases {
-    pub(super) fn issue(&mut self, request: &LeaseRequest, version: u64, now_ms: u64) -> Result<Lease, IssueError> {
-        self.forget_expired(now_ms);
-        if self.by_id.len() >= LEASES_MAX {
-            return Err(IssueError::Full);
-        }
-        let id = random_id().ok_or(IssueError::NoRandom)?;
-        let expires_at_ms = now_ms.saturating_add(request.ttl_ms.clamp(LEASE_TTL_MS_MIN, LEASE_TTL_MS_MAX));
-        self.by_expiry.insert((expires_at_ms, id.clone()));
-        self.by_id.insert(id.clone(), Alive { slot: request.slot.clone(), version, expires_at_ms });
-        Ok(Lease { id, slot: request.slot.clone(), version, expires_at_ms })
-    }
-
-    /// Whether `lease` was issued with exactly these terms and has not expired. Its slot's version is the
-    /// store's business.
-    pub(super) fn check(&mut self, lease: &Lease, now_ms: u64) -> Result<(), LeaseError> {
-        let is_expired = lease.expires_at_ms < now_ms;
-        let is_issued = self.by_id.get(&lease.id).is_some_and(|alive| {
-            (&alive.slot, alive.version, alive.expires_at_ms) == (&lease.slot, lease.version, lease.expires_at_ms)
-        });
-        self.forget_expired(now_ms);
-        match (is_expired, is_issued) {
-            (true, _) => Err(LeaseError::Expired),
-            (false, false) => Err(LeaseError::Unknown),
-            (false, true) => Ok(()),
-        }
-    }
-
-    pub(super) fn release(&mut self, id: &str) {
-        if let Some(alive) = self.by_id.remove(id) {
-            self.by_expiry.remove(&(alive.expires_at_ms, id.to_string()));
-        }
-    }
-
-    fn forget_expired(&mut self, now_ms: u64) {
-        while self.by_expiry.first().is_some_and(|(expires_at_ms, _)| *expires_at_ms < now_ms) {
-            if let Some((_, id)) = self.by_expiry.pop_first() {
-                self.by_id.remove(&id);
-            }
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.by_id.len()
-    }
+/// A secret that a sidecar fetched, and the lease that allowed it.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The value.
+    pub value: Secret,
+    /// The lease.
+    pub lease_id: String,
+    /// Its grant.
+    pub grant_id: String,
+    /// The last millisecond of its life.
+    pub expires_at_ms: u64,
 }
 
 /// `lease-` and 128 random bits: nobody can guess another's.
-fn random_id() -> Option<String> {
+pub(super) fn random_id() -> Option<String> {
     let mut bytes = [0u8; 16];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(format!("lease-{:032x}", u128::from_be_bytes(bytes)))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// 256 random bits as text.
+pub(super) fn random_token() -> Option<Secret> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    SystemRandom::new().fill(&mut *bytes).ok()?;
+    Some(Secret::new(URL_SAFE_NO_PAD.encode(*bytes).into_bytes()))
+}
 
-    fn request(ttl_ms: u64) -> LeaseRequest {
-        LeaseRequest {
-            subject: "session:a".to_string(),
-            slot: SlotId::parse("openai.prod").unwrap(),
-            provider: Provider::OpenAi,
-            audience: "route:main".to_string(),
-            ttl_ms,
-        }
-    }
+/// What of a token is kept.
+pub(super) fn token_digest(token: &Secret) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, token.expose()))
+}
 
-    #[test]
-    fn a_lease_is_honoured_through_its_last_millisecond_and_not_after() {
-        let mut leases = Leases::default();
-        let lease = leases.issue(&request(5_000), 3, 1_000).unwrap();
-        assert_eq!((lease.version, lease.expires_at_ms), (3, 6_000));
-        assert_eq!(leases.check(&lease, 6_000), Ok(()));
-        assert_eq!(leases.check(&lease, 6_001), Err(LeaseError::Expired));
-        assert_eq!((leases.len(), leases.by_expiry.len()), (0, 0));
-        // A clock that is set back does not bring it back.
-        assert_eq!(leases.check(&lease, 1_000), Err(LeaseError::Unknown));
-    }
-
-    #[test]
-    fn a_lease_that_was_not_issued_with_exactly_these_terms_is_unknown() {
-        let mut leases = Leases::default();
-        let lease = leases.issue(&request(5_000), 3, 1_000).unwrap();
-        let other = SlotId::parse("openai.other").unwrap();
-        for forged in [
-            Lease { id: "lease-0".to_string(), ..lease.clone() },
-            Lease { version: 4, ..lease.clone() },
-            Lease { slot: other, ..lease.clone() },
-            Lease { expires_at_ms: u64::MAX, ..lease.clone() },
-        ] {
-            assert_eq!(leases.check(&forged, 2_000), Err(LeaseError::Unknown), "{forged:?}");
-        }
-        leases.release(&lease.id);
-        assert_eq!(leases.check(&lease, 2_000), Err(LeaseError::Unknown));
-        assert_eq!(leases.by_expiry.len(), 0);
-    }
-
-    #[test]
-    fn the_life_of_a_lease_and_their_number_are_bounded() {
-        let mut leases = Leases::default();
-        for (ttl_ms, life_ms) in [(0, LEASE_TTL_MS_MIN), (u64::MAX, LEASE_TTL_MS_MAX), (2_000, 2_000)] {
-            assert_eq!(leases.issue(&request(ttl_ms), 1, 10).unwrap().expires_at_ms, 10 + life_ms);
-        }
-        while leases.len() < LEASES_MAX {
-            leases.issue(&request(2_000), 1, 10).unwrap();
-        }
-        assert_eq!(leases.issue(&request(2_000), 1, 10), Err(IssueError::Full));
-        // Room comes back as leases expire.
-        assert!(leases.issue(&request(2_000), 1, 10_000).is_ok());
-    }
+/// The same for the same subject, audience and epoch.
+pub(super) fn grant_id(subject: &SubjectId, audience: &Audience, epoch: u64) -> String {
+    let text = serde_json::to_vec(&("grant", subject, audience, epoch)).expect("text and numbers");
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, &text))
 }

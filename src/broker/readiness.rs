@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::BrokerError;
 use super::slot::{Mode, Provider, SlotId, SlotStatus};
+use super::views::SlotState;
 
 /// How ready a route's credential is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -23,7 +24,7 @@ pub struct RouteAuth {
     /// The verdict.
     pub state: RouteAuthState,
     /// The verdict for machines: `route_auth_ready`, `route_auth_ref_missing`, `route_auth_provider_mismatch`,
-    /// `route_auth_status_error` or `inline_credentials_configured`.
+    /// `slot_revoked`, `route_auth_status_error` or `inline_credentials_configured`.
     pub code: &'static str,
     /// The verdict in words.
     pub message: String,
@@ -69,7 +70,7 @@ impl RouteAuth {
 }
 
 /// First match wins, in the order of the table in docs/secrets.md.
-pub(super) fn judge(slot: &SlotId, needs: Provider, found: Result<Option<SlotStatus>, BrokerError>) -> RouteAuth {
+pub(super) fn judge(slot: &SlotId, needs: Provider, found: Result<Option<SlotState>, BrokerError>) -> RouteAuth {
     let error = |code, message: String, action| RouteAuth::new(RouteAuthState::Error, code, message, Some(action));
     match found {
         Err(reason) => error(
@@ -82,7 +83,7 @@ pub(super) fn judge(slot: &SlotId, needs: Provider, found: Result<Option<SlotSta
             format!("slot {slot} does not exist"),
             format!("kheish-daemon secrets set {slot} --provider {needs}"),
         ),
-        Ok(Some(status)) if status.provider != needs => {
+        Ok(Some(SlotState { status, .. })) if status.provider != needs => {
             let has = status.provider;
             error(
                 "route_auth_provider_mismatch",
@@ -91,7 +92,13 @@ pub(super) fn judge(slot: &SlotId, needs: Provider, found: Result<Option<SlotSta
             )
             .of_slot(status)
         }
-        Ok(Some(status)) => {
+        Ok(Some(SlotState { status, blocked: true, .. })) => error(
+            "slot_revoked",
+            format!("slot {slot} was revoked and holds the same secret still"),
+            format!("rotate it at its issuer, then kheish-daemon secrets set {slot} --provider {needs}"),
+        )
+        .of_slot(status),
+        Ok(Some(SlotState { status, .. })) => {
             RouteAuth::new(RouteAuthState::Ok, "route_auth_ready", format!("slot {slot} is usable"), None)
                 .of_slot(status)
         }

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use super::slot::duplicate;
+use super::wire::duplicate;
 use crate::limits::{REDACTION_RETIRED_MAX, SECRET_BYTES_MIN};
 use crate::secret::Secret;
 

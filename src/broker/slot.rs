@@ -1,14 +1,18 @@
 //! Slot records: what a credential is, and what may be shown of it.
-//! Owns: the JSON forms of a record (with the secret) and of its masked view (without).
+//! Owns: the rules of ids, providers and secrets, and the masked view of a record.
 //! May touch: nothing outside its arguments.
 //! Never: shows any part of a secret, its length included; repeats input in an error text.
 
 use std::fmt;
 
-use serde::de::{Error as _, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::{API_KEY_BYTES_MAX, SECRET_BYTES_MAX, SECRET_BYTES_MIN, SLOT_ID_BYTES_MAX, SLOT_LABEL_BYTES_MAX};
+use super::account::{AccountDetails, AccountIn, McpAccount};
+use super::wire::{RecordIn, json_length};
+use crate::limits::{
+    API_KEY_BYTES_MAX, SECRET_BYTES_MAX, SECRET_BYTES_MIN, SECRETS_IMPORT_MAX, SLOT_ID_BYTES_MAX, SLOT_LABEL_BYTES_MAX,
+};
 use crate::secret::Secret;
 
 /// Why a slot record, or a part of it, was refused. Never holds what was refused.
@@ -25,6 +29,8 @@ pub enum SlotError {
     ReservedPrefix { prefix: &'static str },
     /// A field is missing, or does not belong to this provider and mode.
     Field { field: &'static str, rule: &'static str },
+    /// One record of many, counted from 1.
+    InList { number: usize, error: Box<SlotError> },
 }
 
 impl fmt::Display for SlotError {
@@ -42,7 +48,8 @@ impl fmt::Display for SlotError {
             ),
             Self::UnknownProvider => write!(
                 f,
-                "slot provider is unknown; next: use one of generic, openai, anthropic, google, openrouter, xai"
+                "slot provider is unknown; next: use one of generic, openai, anthropic, google, openrouter, xai; accounts \
+                 of MCP servers are mcp_oauth"
             ),
             Self::ReservedPrefix { prefix } => write!(
                 f,
@@ -50,6 +57,9 @@ impl fmt::Display for SlotError {
                  or another id"
             ),
             Self::Field { field, rule } => write!(f, "slot field {field} {rule}; next: correct it"),
+            Self::InList { number, error } => {
+                write!(f, "record {number} of the import, which was refused whole: {error}")
+            }
         }
     }
 }
@@ -109,12 +119,14 @@ pub enum Provider {
     OpenRouter,
     /// xAI.
     XAi,
+    /// The authorization server of an MCP server: the slot holds an account.
+    McpOauth,
 }
 
 impl Provider {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Generic, Self::OpenAi, Self::Anthropic, Self::Google, Self::OpenRouter, Self::XAi];
+    pub const ALL: [Self; 7] =
+        [Self::Generic, Self::OpenAi, Self::Anthropic, Self::Google, Self::OpenRouter, Self::XAi, Self::McpOauth];
 
     /// The spelling of JSON records: `open_ai`.
     pub fn as_json(self) -> &'static str {
@@ -125,6 +137,7 @@ impl Provider {
             Self::Google => "google",
             Self::OpenRouter => "open_router",
             Self::XAi => "x_ai",
+            Self::McpOauth => "mcp_oauth",
         }
     }
 
@@ -137,6 +150,7 @@ impl Provider {
             Self::Google => "google",
             Self::OpenRouter => "openrouter",
             Self::XAi => "xai",
+            Self::McpOauth => "mcp_oauth",
         }
     }
 
@@ -145,13 +159,16 @@ impl Provider {
     /// # Errors
     /// [`SlotError::UnknownProvider`].
     pub fn parse(raw: &str) -> Result<Self, SlotError> {
+        let raw = if raw == "mcp_o_auth" { "mcp_oauth" } else { raw };
         let is_named = |provider: &Self| raw == provider.as_json() || raw == provider.as_name();
         Self::ALL.into_iter().find(is_named).ok_or(SlotError::UnknownProvider)
     }
 
-    fn mode(self) -> Mode {
+    /// How its credentials are used.
+    pub fn mode(self) -> Mode {
         match self {
             Self::Generic => Mode::OpaqueSecret,
+            Self::McpOauth => Mode::OauthAccount,
             _ => Mode::ApiKey,
         }
     }
@@ -184,6 +201,18 @@ pub enum Mode {
     OpaqueSecret,
     /// A key that goes into a request header.
     ApiKey,
+    /// Tokens that are refreshed.
+    #[serde(alias = "o_auth_account")]
+    OauthAccount,
+}
+
+/// What a slot holds.
+#[derive(Debug)]
+pub(super) enum Material {
+    /// A key or an opaque text.
+    Text { secret: Secret, organization: Option<String>, project: Option<String> },
+    /// An account.
+    Account(Box<McpAccount>),
 }
 
 /// One credential with its secret. Every value of this type obeys the rules of its provider.
@@ -191,9 +220,7 @@ pub enum Mode {
 pub struct SlotRecord {
     id: SlotId,
     provider: Provider,
-    secret: Secret,
-    organization: Option<String>,
-    project: Option<String>,
+    material: Material,
     updated_at_ms: u64,
 }
 
@@ -214,11 +241,37 @@ impl SlotRecord {
         check_prefix(&id, provider)?;
         match provider {
             Provider::Generic => check_opaque(&secret)?,
+            Provider::McpOauth => {
+                return Err(SlotError::Field {
+                    field: "provider",
+                    rule: "mcp_oauth holds an account, which comes from a login or an import",
+                });
+            }
             _ => check_api_key(&secret)?,
         }
         let organization = check_label("state.organization", organization, provider)?;
         let project = check_label("state.project", project, provider)?;
-        Ok(Self { id, provider, secret, organization, project, updated_at_ms })
+        Ok(Self { id, provider, material: Material::Text { secret, organization, project }, updated_at_ms })
+    }
+
+    /// The record of an MCP server's account; its slot lives below `mcp.oauth.`.
+    ///
+    /// # Errors
+    /// The part that breaks a rule.
+    pub fn account(id: SlotId, account: McpAccount, updated_at_ms: u64) -> Result<Self, SlotError> {
+        let material = Material::Account(Box::new(account.checked(&id)?));
+        Ok(Self { id, provider: Provider::McpOauth, material, updated_at_ms })
+    }
+
+    /// Reads the body of `POST /v1/runtime/auth/accounts/mcp-oauth`: the account's fields beside its slot id.
+    ///
+    /// # Errors
+    /// As [`SlotRecord::from_json`].
+    pub fn account_from_json(text: &[u8], now_ms: u64) -> Result<Self, SlotError> {
+        let wire: AccountIn = serde_json::from_slice(text)
+            .map_err(|error| SlotError::Malformed { line: error.line(), column: error.column() })?;
+        let id = SlotId::parse(&wire.slot_id)?;
+        Self::account(id, wire.into_account(), now_ms)
     }
 
     /// Reads the JSON form (the body of `POST /v1/runtime/secrets`). The time is stamped here, whatever the
@@ -240,19 +293,49 @@ impl SlotRecord {
         Secret::new(text)
     }
 
+    /// Reads many records, `{"slots":[…]}`: all of them or none.
+    ///
+    /// # Errors
+    /// The text is malformed, or a record breaks a rule; `slot` counts from 1. The error repeats nothing of it.
+    pub fn list_from_json(text: &[u8], now_ms: u64) -> Result<Vec<Self>, SlotError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct ListIn {
+            slots: Vec<RecordIn>,
+        }
+        let list: ListIn = serde_json::from_slice(text)
+            .map_err(|error| SlotError::Malformed { line: error.line(), column: error.column() })?;
+        if list.slots.is_empty() || list.slots.len() > SECRETS_IMPORT_MAX {
+            return Err(SlotError::Field { field: "slots", rule: "has none, or more than a store can hold" });
+        }
+        let mut records: Vec<Self> = Vec::with_capacity(list.slots.len());
+        for (index, slot) in list.slots.into_iter().enumerate() {
+            let in_list = |error| SlotError::InList { number: index + 1, error: Box::new(error) };
+            let record = slot.check(Some(now_ms)).map_err(in_list)?;
+            if records.iter().any(|other| other.id == record.id) {
+                return Err(in_list(SlotError::Field { field: "slot_id", rule: "is there twice" }));
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
     /// What may be shown.
     pub fn status(&self) -> SlotStatus {
-        let mode = self.provider.mode();
-        let summary = match mode {
-            Mode::OpaqueSecret => "opaque_secret",
-            Mode::ApiKey => "api_key",
+        let (summary, details) = match &self.material {
+            Material::Account(account) => {
+                (format!("mcp_oauth_account:{}", account.server_name), Some(account.details()))
+            }
+            Material::Text { .. } if self.provider == Provider::Generic => ("opaque_secret".to_string(), None),
+            Material::Text { .. } => ("api_key".to_string(), None),
         };
         SlotStatus {
             slot_id: self.id.clone(),
             provider: self.provider,
-            mode,
-            summary: summary.to_string(),
+            mode: self.provider.mode(),
+            summary,
             updated_at_ms: self.updated_at_ms,
+            details,
         }
     }
 
@@ -266,38 +349,48 @@ impl SlotRecord {
         self.provider
     }
 
-    pub(super) fn secret(&self) -> &Secret {
-        &self.secret
+    /// When it was written.
+    pub fn updated_at_ms(&self) -> u64 {
+        self.updated_at_ms
     }
 
-    pub(super) fn into_secret(self) -> Secret {
-        self.secret
+    pub(super) fn material(&self) -> &Material {
+        &self.material
+    }
+
+    pub(super) fn secrets(&self) -> Box<dyn Iterator<Item = &Secret> + '_> {
+        match &self.material {
+            Material::Text { secret, .. } => Box::new(std::iter::once(secret)),
+            Material::Account(account) => Box::new(account.secrets()),
+        }
+    }
+
+    pub(super) fn into_secrets(self) -> Vec<Secret> {
+        match self.material {
+            Material::Text { secret, .. } => vec![secret],
+            Material::Account(account) => account.into_secrets(),
+        }
+    }
+
+    /// The secret that goes into a request: the key, the text, or the access token.
+    pub(super) fn usable(&self) -> &Secret {
+        match &self.material {
+            Material::Text { secret, .. } => secret,
+            Material::Account(account) => &account.access_token,
+        }
     }
 
     pub(super) fn organization(&self) -> Option<&str> {
-        self.organization.as_deref()
+        match &self.material {
+            Material::Text { organization, .. } => organization.as_deref(),
+            Material::Account(_) => None,
+        }
     }
 
     pub(super) fn project(&self) -> Option<&str> {
-        self.project.as_deref()
-    }
-
-    /// The borrowed form that serde writes.
-    pub(super) fn wire(&self) -> RecordOut<'_> {
-        let is_generic = self.provider == Provider::Generic;
-        let is_openai = self.provider == Provider::OpenAi;
-        RecordOut {
-            slot_id: &self.id,
-            provider: self.provider,
-            mode: self.provider.mode(),
-            state: StateOut {
-                kind: (!is_generic).then_some("api_key"),
-                value: is_generic.then_some(SecretOut(&self.secret)),
-                api_key: (!is_generic).then_some(SecretOut(&self.secret)),
-                organization: is_openai.then_some(self.organization.as_deref()),
-                project: is_openai.then_some(self.project.as_deref()),
-            },
-            updated_at_ms: self.updated_at_ms,
+        match &self.material {
+            Material::Text { project, .. } => project.as_deref(),
+            Material::Account(_) => None,
         }
     }
 }
@@ -315,6 +408,9 @@ pub struct SlotStatus {
     pub summary: String,
     /// When it was last written.
     pub updated_at_ms: u64,
+    /// More of an account; absent for keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<AccountDetails>,
 }
 
 fn check_prefix(id: &SlotId, provider: Provider) -> Result<(), SlotError> {
@@ -366,128 +462,4 @@ fn check_label(field: &'static str, label: Option<String>, provider: Provider) -
         }
         Some(label) => Ok(Some(label)),
     }
-}
-
-/// A record as it is read: shape only; [`RecordIn::check`] judges.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RecordIn {
-    slot_id: String,
-    provider: String,
-    mode: Mode,
-    state: StateIn,
-    #[serde(default)]
-    updated_at_ms: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateIn {
-    kind: Option<String>,
-    value: Option<SecretIn>,
-    api_key: Option<SecretIn>,
-    organization: Option<String>,
-    project: Option<String>,
-}
-
-impl RecordIn {
-    /// Applies the rules; `now_ms` replaces the time that was read.
-    pub(super) fn check(self, now_ms: Option<u64>) -> Result<SlotRecord, SlotError> {
-        let id = SlotId::parse(&self.slot_id)?;
-        let provider = Provider::parse(&self.provider)?;
-        let state = self.state;
-        if self.mode != provider.mode() {
-            return Err(SlotError::Field { field: "mode", rule: "does not fit the provider" });
-        }
-        let (secret, field, other, other_field, kind) = match provider {
-            Provider::Generic => (state.value, "state.value", state.api_key, "state.api_key", None),
-            _ => (state.api_key, "state.api_key", state.value, "state.value", Some("api_key")),
-        };
-        if other.is_some() {
-            return Err(SlotError::Field { field: other_field, rule: "does not fit the provider" });
-        }
-        if state.kind.is_some() && state.kind.as_deref() != kind {
-            return Err(SlotError::Field { field: "state.kind", rule: "does not fit the provider and mode" });
-        }
-        let secret = secret.ok_or(SlotError::Field { field, rule: "is missing" })?.0;
-        let updated_at_ms = now_ms.unwrap_or(self.updated_at_ms);
-        SlotRecord::new(id, provider, secret, state.organization, state.project, updated_at_ms)
-    }
-}
-
-/// A record as it is written.
-#[derive(Serialize)]
-pub(super) struct RecordOut<'a> {
-    slot_id: &'a SlotId,
-    provider: Provider,
-    mode: Mode,
-    state: StateOut<'a>,
-    updated_at_ms: u64,
-}
-
-#[derive(Serialize)]
-struct StateOut<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<SecretOut<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    api_key: Option<SecretOut<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    organization: Option<Option<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    project: Option<Option<&'a str>>,
-}
-
-/// The one place where a secret becomes JSON text.
-struct SecretOut<'a>(&'a Secret);
-
-impl Serialize for SecretOut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(std::str::from_utf8(self.0.expose()).expect("every slot's secret is UTF-8"))
-    }
-}
-
-/// The one place where JSON text becomes a secret.
-struct SecretIn(Secret);
-
-impl<'de> Deserialize<'de> for SecretIn {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = SecretIn;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SecretIn, E> {
-                Ok(SecretIn(Secret::new(text.as_bytes().to_vec())))
-            }
-            fn visit_string<E: serde::de::Error>(self, text: String) -> Result<SecretIn, E> {
-                Ok(SecretIn(Secret::new(text.into_bytes())))
-            }
-        }
-        deserializer.deserialize_str(Text)
-    }
-}
-
-/// The exact length of `value` as compact JSON.
-pub(super) fn json_length(value: &impl Serialize) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, value).expect("counting cannot fail");
-    count.0
-}
-
-/// A copy that wipes itself like the original.
-pub(super) fn duplicate(secret: &Secret) -> Secret {
-    Secret::new(secret.expose().to_vec())
 }

@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 
 use super::envelope::{self, Refusal, TAG_BYTES};
 use super::master_key::{KEY_FILE_VARIABLE, KEY_VARIABLE, MasterKey};
-use super::slot::{RecordIn, RecordOut, SlotId, SlotRecord, SlotStatus, json_length};
+use super::slot::{SlotId, SlotRecord, SlotStatus};
+use super::wire::{RecordIn, RecordOut, json_length};
 use crate::limits::{AUTH_STORE_FILE_BYTES_MAX, AUTH_STORE_PLAINTEXT_BYTES_MAX, SLOTS_MAX};
 use crate::secret::Secret;
 use crate::state_root::replace::{ReplaceError, Step, clear_leftover, replace_with};
@@ -263,34 +264,86 @@ impl Store {
         self.remove(id).map(|removed| removed.is_some())
     }
 
-    /// As [`Self::put`]; returns the secret that was overwritten.
-    pub(super) fn replace(&mut self, record: SlotRecord) -> Result<Option<Secret>, StoreError> {
-        let id = record.id().clone();
-        if self.slots.len() >= SLOTS_MAX && !self.slots.contains_key(&id) {
-            return Err(StoreError::Full);
-        }
-        let version = self.next_version;
-        self.next_version += 1;
-        let former = self.slots.insert(id.clone(), Entry { version, record });
-        if let Err(error) = self.save() {
-            self.next_version = version;
-            match former {
-                Some(former) => self.slots.insert(id, former),
-                None => self.slots.remove(&id),
-            };
-            return Err(error);
-        }
-        Ok(former.map(|former| former.record.into_secret()))
+    /// Creates or overwrites many slots with one save: all of them or none. Returns what may be shown of
+    /// each.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_all(&mut self, records: Vec<SlotRecord>) -> Result<Vec<SlotStatus>, StoreError> {
+        let statuses = records.iter().map(SlotRecord::status).collect();
+        self.replace_all(records).map(|_wiped_by_its_drop| statuses)
     }
 
-    /// As [`Self::delete`]; returns the secret that was deleted.
-    pub(super) fn remove(&mut self, id: &SlotId) -> Result<Option<Secret>, StoreError> {
+    /// As [`Self::put`]; returns the secrets that were overwritten.
+    pub(super) fn replace(&mut self, record: SlotRecord) -> Result<Vec<Secret>, StoreError> {
+        self.replace_all(vec![record])
+    }
+
+    /// As [`Self::put_all`]; returns the secrets that were overwritten.
+    pub(super) fn replace_all(&mut self, records: Vec<SlotRecord>) -> Result<Vec<Secret>, StoreError> {
+        let added = records.iter().filter(|record| !self.slots.contains_key(record.id())).count();
+        if self.slots.len() + added > SLOTS_MAX {
+            return Err(StoreError::Full);
+        }
+        let first_version = self.next_version;
+        let mut former: Vec<(SlotId, Option<Entry>)> = Vec::with_capacity(records.len());
+        for record in records {
+            let (id, version) = (record.id().clone(), self.next_version);
+            self.next_version += 1;
+            let before = self.slots.insert(id.clone(), Entry { version, record });
+            former.push((id, before));
+        }
+        if let Err(error) = self.save() {
+            self.next_version = first_version;
+            // Backwards, for a slot that was written twice.
+            for (id, before) in former.into_iter().rev() {
+                self.restore(id, before);
+            }
+            return Err(error);
+        }
+        Ok(former.into_iter().filter_map(|(_, before)| before).flat_map(|entry| entry.record.into_secrets()).collect())
+    }
+
+    /// Replaces what a slot holds and keeps its version: a refreshed token is the same credential. Returns the secrets
+    /// that are no longer in it.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub(super) fn renew(&mut self, record: SlotRecord) -> Result<Vec<Secret>, StoreError> {
+        let id = record.id().clone();
+        let Some(version) = self.slots.get(&id).map(|entry| entry.version) else { return Ok(Vec::new()) };
+        let former = self.slots.insert(id.clone(), Entry { version, record });
+        if let Err(error) = self.save() {
+            self.restore(id, former);
+            return Err(error);
+        }
+        Ok(former.map(|entry| entry.record.into_secrets()).unwrap_or_default())
+    }
+
+    fn restore(&mut self, id: SlotId, before: Option<Entry>) {
+        match before {
+            Some(before) => self.slots.insert(id, before),
+            None => self.slots.remove(&id),
+        };
+    }
+
+    /// As [`Self::delete`]; returns the secrets that were deleted.
+    pub(super) fn remove(&mut self, id: &SlotId) -> Result<Option<Vec<Secret>>, StoreError> {
         let Some(former) = self.slots.remove(id) else { return Ok(None) };
         if let Err(error) = self.save() {
             self.slots.insert(id.clone(), former);
             return Err(error);
         }
-        Ok(Some(former.record.into_secret()))
+        Ok(Some(former.record.into_secrets()))
+    }
+
+    /// Sees to it that the next version is above `version`, which an older store does not know of.
+    pub(super) fn skip_versions(&mut self, version: u64) {
+        self.next_version = self.next_version.max(version.saturating_add(1));
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&SlotId, &Entry)> {
+        self.slots.iter()
     }
 
     pub(super) fn entry(&self, id: &SlotId) -> Option<&Entry> {
@@ -298,7 +351,7 @@ impl Store {
     }
 
     pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.slots.values().map(|entry| entry.record.secret())
+        self.slots.values().flat_map(|entry| entry.record.secrets())
     }
 
     fn save(&mut self) -> Result<(), StoreError> {

@@ -2,8 +2,11 @@
 //! Owns: nothing.
 //! Never: ships.
 
+use crossbeam_channel::bounded;
+
 use super::store::{key, record};
 use super::*;
+use crate::clock::SystemClock;
 use crate::state_root::StateRoot;
 use crate::state_root::replace::Step;
 use crate::state_root::scratch::Scratch;
@@ -14,27 +17,30 @@ fn store(scratch: &Scratch) -> (StateRoot, Store) {
     (root, store)
 }
 
+fn start(root: &StateRoot, store: Store) -> Broker {
+    let (log, exchange, clock) = (BrokerLog::open(root).unwrap(), Arc::new(NoExchange), Arc::new(SystemClock));
+    Broker::start(BrokerParts { store, log, foreign: Vec::new(), exchange, clock }).unwrap()
+}
+
 #[test]
 fn a_full_mailbox_is_a_typed_refusal_and_readers_do_not_wait() {
     let scratch = Scratch::new("broker-full");
-    let (_root, store) = store(&scratch);
+    let (root, store) = store(&scratch);
     let (entered, hangs) = bounded(1);
     let (release, go_on) = bounded::<()>(1);
-    let broker = Broker::start(
-        store.with_faults(move |step| {
-            if step == Step::Sync {
-                entered.send(()).unwrap();
-                go_on.recv().unwrap();
-            }
-            Ok(())
-        }),
-        Vec::new(),
-    )
-    .unwrap();
+    let store = store.with_faults(move |step| {
+        if step == Step::Sync {
+            entered.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        Ok(())
+    });
+    let broker = start(&root, store);
     let handle = broker.handle();
 
     let (reply, answer) = bounded(1);
-    handle.inbox.send(Command::Put { record: record("a", "secret-one"), reply }).unwrap();
+    let writer = handle.clone();
+    let writer = Worker::spawn("writer", move || reply.send(writer.put(record("a", "secret-one"))).unwrap()).unwrap();
     hangs.recv().unwrap();
     let lease = Lease { id: "lease-x".to_string(), slot: SlotId::parse("a").unwrap(), version: 1, expires_at_ms: 1 };
     while handle.stats().mailbox_depth < BROKER_MAILBOX_MAX {
@@ -48,7 +54,8 @@ fn a_full_mailbox_is_a_typed_refusal_and_readers_do_not_wait() {
     assert_eq!(handle.redact("a secret-one"), "a secret-one");
 
     release.send(()).unwrap();
-    let status = answer.recv().unwrap().unwrap();
+    let status = answer.recv().unwrap().unwrap().status;
+    writer.join().unwrap();
     assert_eq!(handle.slots().unwrap(), [status]);
     assert_eq!(handle.redact("a secret-one"), "a <redacted>");
     broker.stop().unwrap();
@@ -57,17 +64,17 @@ fn a_full_mailbox_is_a_typed_refusal_and_readers_do_not_wait() {
 #[test]
 fn a_broker_that_panicked_is_a_typed_error_and_still_redacts() {
     let scratch = Scratch::new("broker-panic");
-    let (_root, mut store) = store(&scratch);
+    let (root, mut store) = store(&scratch);
     store.put(record("a", "secret-one")).unwrap();
-    let broker = Broker::start(store.with_faults(|_| panic!("disk driver")), Vec::new()).unwrap();
+    let broker = start(&root, store.with_faults(|_| panic!("disk driver")));
     let handle = broker.handle();
     let lease = handle
         .lease(
             LeaseRequest {
-                subject: "daemon".to_string(),
+                subject: Subject::alone(SubjectId::daemon()),
                 slot: SlotId::parse("a").unwrap(),
                 provider: Provider::OpenAi,
-                audience: "route:main".to_string(),
+                use_for: Use::Route("main".to_string()),
                 ttl_ms: 60_000,
             },
             1,

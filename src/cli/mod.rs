@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 
+mod accounts;
+mod approvals;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
@@ -34,9 +36,11 @@ mod output;
 mod overview;
 mod path;
 mod permissions;
+mod questions;
 mod run_view;
 mod runs;
 mod runtime;
+mod runtime_auth;
 mod runtime_config;
 mod scripted;
 mod secret_value;

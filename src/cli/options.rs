@@ -9,7 +9,7 @@ use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
 use super::argv::{Given, GivenOption};
 use super::environment::Environment;
 use super::exit::CliError;
-use crate::config::{BIND_DEFAULT, STATE_ROOT_DEFAULT};
+use crate::config::{BIND_DEFAULT, STATE_ROOT_DEFAULT, WORKSPACE_ROOT_DEFAULT};
 
 /// Which commands a row is about.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +48,23 @@ pub struct Row {
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
 const AUDIT_KEY: Scope = Scope::Verbs(&["audit checkpoint", "audit rotate-key"]);
-const WAITING: Scope = Scope::Verbs(&["runs wait", "sessions input"]);
+const WAITING: Scope = Scope::Verbs(&[
+    "runs wait",
+    "sessions input",
+    "sessions approve",
+    "sessions deny",
+    "approvals allow",
+    "approvals deny",
+    "approvals allow-all",
+    "approvals deny-all",
+    "questions answer",
+]);
 const STORE: Scope = Scope::Verbs(&[
     "secrets set",
     "secrets get",
     "secrets list",
     "secrets delete",
+    "secrets import",
     "journal verify",
     "journal show",
     "audit verify",
@@ -81,7 +92,7 @@ pub const ROWS: &[Row] = &[
     row(Scope::Global, "--ca-file", "KHEISH_CA_FILE", Default::Described("the host's bundle, else the built-in one")),
     row(SERVE, "--bind", "KHEISH_BIND", Default::Value(BIND_DEFAULT)),
     row(SERVE, "--state-root", "KHEISH_STATE_ROOT", Default::Value(STATE_ROOT_DEFAULT)),
-    row(SERVE, "--workspace-root", "KHEISH_WORKSPACE_ROOT", Default::Described("the current directory")),
+    row(SERVE, "--workspace-root", "KHEISH_WORKSPACE_ROOT", Default::Value(WORKSPACE_ROOT_DEFAULT)),
     row(SERVE, "--routes-file", "KHEISH_ROUTES_FILE", Default::None),
     row(SERVE, "--default-route", "KHEISH_DEFAULT_ROUTE", Default::Described("the routes file's")),
     row(SERVE, "--http-auth-mode", "KHEISH_HTTP_AUTH_MODE", Default::Value("auto")),
@@ -106,6 +117,9 @@ pub const ROWS: &[Row] = &[
         Default::Described("audit-signing.key in the state root"),
     ),
     row(SERVE, "--segment-bytes", "KHEISH_SEGMENT_BYTES", Default::Described("64 MiB, less on a small file system")),
+    row(SERVE, "--sandbox", "KHEISH_SANDBOX", Default::Value("auto")),
+    row(SERVE, "--sandbox-read-only-path", "KHEISH_SANDBOX_READ_ONLY_PATHS", Default::None),
+    row(SERVE, "--sandbox-network", "KHEISH_SANDBOX_NETWORK", Default::None),
     row(SERVE, "--log-format", "KHEISH_LOG_FORMAT", Default::Value("auto")),
     row(SERVE, "--log-level", "KHEISH_LOG_LEVEL", Default::Value("info")),
     row(STORE, "--state-root", "KHEISH_STATE_ROOT", Default::None),
@@ -116,12 +130,12 @@ pub const ROWS: &[Row] = &[
 /// Variables that have no option, with the commands that read them.
 pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete"]),
+        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
         "KHEISH_AUTH_STORE_MASTER_KEY",
         "master key of the auth store (from `secrets generate`)",
     ),
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete"]),
+        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",
     ),

@@ -37,6 +37,11 @@ impl RunView {
         matches!(self.status.as_str(), "completed" | "failed" | "interrupted" | "cancelled")
     }
 
+    /// Whether the run waits for an approval or an answer.
+    pub fn waits_for_people(&self) -> bool {
+        self.status.starts_with("waiting_for_")
+    }
+
     /// The run's texts, in order.
     pub fn outputs(&self) -> &[OutputView] {
         &self.outputs

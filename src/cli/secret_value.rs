@@ -8,7 +8,7 @@ use std::io::Read;
 
 use super::environment::Environment;
 use super::exit::CliError;
-use crate::limits::CLI_SECRET_BYTES_MAX;
+use crate::limits::{AUTH_STORE_PLAINTEXT_BYTES_MAX, CLI_SECRET_BYTES_MAX};
 use crate::secret::Secret;
 
 /// The sources as they were given.
@@ -65,6 +65,36 @@ impl Sources {
         }
         Ok(secret)
     }
+}
+
+/// Reads a document with many secrets, whole.
+///
+/// # Errors
+/// Not exactly one source, or an unreadable or over-long one.
+pub fn read_records(from_file: Option<&str>, from_stdin: bool, stdin: &mut dyn Read) -> Result<Secret, CliError> {
+    const NEXT: &str = "use one of --from-file and --stdin";
+    let (source, mut reader): (&str, Box<dyn Read + '_>) = match (from_file, from_stdin) {
+        (Some(path), false) => {
+            let file = File::open(path).map_err(|error| CliError::File {
+                path: path.into(),
+                cause: error.to_string(),
+                next: "name a readable file",
+            })?;
+            (path, Box::new(file))
+        }
+        (None, true) => ("standard input", Box::new(stdin)),
+        _ => return Err(CliError::invalid("the records", "there is not exactly one source for them", NEXT)),
+    };
+    // Room for the longest document, so that the buffer never moves and leaves a copy.
+    let mut bytes = Vec::with_capacity(AUTH_STORE_PLAINTEXT_BYTES_MAX + 1);
+    let outcome = reader.by_ref().take(AUTH_STORE_PLAINTEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+    let text = Secret::new(bytes);
+    outcome.map_err(|error| CliError::invalid(source, error.to_string(), NEXT))?;
+    if text.len() > AUTH_STORE_PLAINTEXT_BYTES_MAX {
+        let cause = format!("more than {AUTH_STORE_PLAINTEXT_BYTES_MAX} bytes");
+        return Err(CliError::invalid(source, cause, "import it in parts"));
+    }
+    Ok(text)
 }
 
 fn too_long(source: &str) -> CliError {

@@ -12,7 +12,7 @@ use super::context::Context;
 use super::exit::{CliError, TransportFailure};
 use super::json_text::Document;
 use super::path::Path;
-use super::secret_value::Sources;
+use super::secret_value::{Sources, read_records};
 use super::table::{Column, text, time};
 use super::verbs::Command;
 use crate::broker::master_key::{self, MasterKey};
@@ -184,6 +184,39 @@ impl Command for Delete {
             context.client()?.delete(&path).map_err(with_advice)?
         };
         context.out.document(&document)
+    }
+}
+
+/// create or overwrite many secrets with one change, or none of them
+#[derive(FromArgs, ArgsInfo)]
+pub struct Import {
+    /// read the records, a JSON object with slots, from this file
+    #[argh(option, arg_name = "path")]
+    from_file: Option<String>,
+    /// read the records from standard input
+    #[argh(switch)]
+    stdin: bool,
+    /// write the store of --state-root directly; the daemon must be stopped
+    #[argh(switch)]
+    offline: bool,
+    /// with --offline: the state root
+    #[argh(option, arg_name = "dir")]
+    state_root: Option<String>,
+}
+
+impl Command for Import {
+    fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
+        let text = read_records(self.from_file.as_deref(), self.stdin, context.stdin)?;
+        // Judged here first, so that nothing malformed leaves the host.
+        let records = SlotRecord::list_from_json(text.expose(), SystemClock.now_ms()).map_err(refused("the import"))?;
+        let document = if self.offline {
+            let mut store = open_store(context, self.state_root.as_deref(), true)?;
+            Document::of(&store.put_all(records).map_err(refused("the auth store"))?)
+        } else {
+            context.client()?.post_secret(&Path::new("/v1/runtime/secret-imports"), &text).map_err(with_advice)?
+        };
+        document.require_list("/v1/runtime/secret-imports")?;
+        context.out.list(&document, COLUMNS)
     }
 }
 

@@ -61,6 +61,18 @@ pub struct Serve {
     /// size of a journal segment in bytes
     #[argh(option, arg_name = "bytes")]
     segment_bytes: Option<String>,
+    /// required (every wall or no tool runs), auto (the strongest this kernel offers) or off
+    #[argh(option, arg_name = "level")]
+    sandbox: Option<String>,
+    /// directory outside the workspace that tools can read and execute from
+    #[argh(option, arg_name = "dir")]
+    sandbox_read_only_path: Vec<String>,
+    /// let commands use the host's network, loopback included; refused without authentication
+    #[argh(switch)]
+    sandbox_network: bool,
+    /// let a debugger or a core file show the daemon's memory, secrets included
+    #[argh(switch)]
+    dumpable: bool,
     /// auto (pretty on a terminal, else json), pretty or json
     #[argh(option, arg_name = "format")]
     log_format: Option<String>,
@@ -93,6 +105,10 @@ impl Command for Serve {
             audit_signing_key_file: self.audit_signing_key_file,
             segment_bytes: self.segment_bytes,
             ca_file: context.shared.ca_file.clone(),
+            sandbox: self.sandbox,
+            sandbox_read_only_path: self.sandbox_read_only_path,
+            sandbox_network: self.sandbox_network,
+            dumpable: self.dumpable,
         };
         crate::serve::run(raw).map_err(|error| CliError::component("serve", error))
     }

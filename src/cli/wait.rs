@@ -57,8 +57,20 @@ impl Time for RealTime {
 /// # Errors
 /// The daemon refused, or could not be reached for longer than the grace.
 pub fn for_run(client: &Client, run_id: &str, wait: Wait) -> Result<Waited, CliError> {
+    until(client, run_id, wait, RunView::is_final)
+}
+
+/// Polls the run until it has ended, waits for people again, or the deadline has come.
+///
+/// # Errors
+/// As [`for_run`].
+pub fn for_answer(client: &Client, run_id: &str, wait: Wait) -> Result<Waited, CliError> {
+    until(client, run_id, wait, |view| view.is_final() || view.waits_for_people())
+}
+
+fn until(client: &Client, run_id: &str, wait: Wait, is_done: fn(&RunView) -> bool) -> Result<Waited, CliError> {
     let path = Path::new("/v1/runs").segment(run_id);
-    poll(wait, &RealTime(Instant::now()), &mut |limit_ms| {
+    poll(wait, &RealTime(Instant::now()), is_done, &mut |limit_ms| {
         let document = client.get_within(&path, limit_ms)?;
         let view = decode(&document, "the run's view")?;
         Ok((document, view))
@@ -68,6 +80,7 @@ pub fn for_run(client: &Client, run_id: &str, wait: Wait) -> Result<Waited, CliE
 fn poll(
     wait: Wait,
     time: &dyn Time,
+    is_done: fn(&RunView) -> bool,
     ask: &mut dyn FnMut(u64) -> Result<(Document, RunView), CliError>,
 ) -> Result<Waited, CliError> {
     let interval_ms = wait.poll_interval_ms.max(CLI_POLL_INTERVAL_MS_MIN);
@@ -77,7 +90,7 @@ fn poll(
     loop {
         let limit_ms = remaining_ms(time.elapsed_ms()).clamp(1, CLI_REQUEST_TIMEOUT_MS);
         match ask(limit_ms) {
-            Ok((document, view)) if view.is_final() => return Ok(Waited::Ended(document, view)),
+            Ok((document, view)) if is_done(&view) => return Ok(Waited::Ended(document, view)),
             Ok(seen) => {
                 last = Some(seen);
                 failing_since_ms = None;
@@ -129,7 +142,7 @@ mod tests {
     fn check(wait: Wait, answers: &[Result<&str, u16>], expected: (&str, u64, usize)) {
         let time = FakeTime::default();
         let asked = Cell::new(0);
-        let waited = poll(wait, &time, &mut |_| {
+        let waited = poll(wait, &time, RunView::is_final, &mut |_| {
             let answer = answers[asked.get().min(answers.len() - 1)];
             asked.set(asked.get() + 1);
             let status = answer.map_err(|status| match status {

@@ -13,7 +13,7 @@ use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Txn};
+use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Target, Txn};
 use crate::ids::RunId;
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
@@ -27,6 +27,8 @@ pub struct Effects {
     pub committed: Box<dyn Fn() + Send>,
     /// An active run was stopped by somebody else than its engine.
     pub stopped: Box<dyn Fn(RunId) + Send>,
+    /// A record was committed on behalf of an API caller.
+    pub acted: Box<dyn Fn(&Event) + Send>,
 }
 
 /// What the loop is made of.
@@ -209,6 +211,7 @@ impl CommitLoop {
             Ok(()) => {
                 self.view.refusing = None;
                 self.publish();
+                self.tell_acts(&events);
                 release(decided);
                 self.announce(&events);
             }
@@ -293,9 +296,15 @@ impl CommitLoop {
         if !events.is_empty() {
             self.write(delta, &events, Journal::append_from_reserve)?;
             self.publish();
+            self.tell_acts(&events);
             self.announce(&events);
         }
         Ok(decision)
+    }
+
+    /// Before the callers are answered: whoever records that a request was answered knows then what it committed.
+    fn tell_acts(&self, events: &[Event]) {
+        events.iter().filter(|event| event.by.is_some()).for_each(|event| (self.parts.effects.acted)(event));
     }
 
     /// Tells the others of a committed batch.
@@ -326,6 +335,19 @@ impl CommitLoop {
             Query::Sessions { after, limit, reply } => drop(reply.try_send(state.session_page(after, limit))),
             Query::Run(id, reply) => drop(reply.try_send(state.run_position(id))),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
+            Query::Waiting(query, reply) => {
+                let page = state.waiting_page(query.waits_for, query.session.as_ref(), query.after, query.limit);
+                drop(reply.try_send(page));
+            }
+            Query::WaitingRun(target, reply) => {
+                let number = match &target {
+                    Target::Run(id) => state.run_number(*id),
+                    Target::Session(id) => {
+                        state.session_number(id).and_then(|number| state.session(number)).map(|session| session.active)
+                    }
+                };
+                drop(reply.try_send(number.and_then(|number| state.waiting_run(number))));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
     Command, Decision, Refusal, RetentionHold, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings,
-    SessionView,
+    SessionView, Target, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
@@ -112,6 +112,8 @@ pub(super) enum Query {
     Sessions { after: u32, limit: usize, reply: Sender<SessionPage> },
     Run(RunId, Sender<Option<RunPosition>>),
     Runs(RunQuery, Sender<RunPage>),
+    Waiting(WaitingQuery, Sender<WaitingPage>),
+    WaitingRun(Target, Sender<Option<WaitingRun>>),
 }
 
 /// A command, who is behind it, and where its outcome goes.
@@ -119,6 +121,19 @@ pub(super) struct Asked {
     pub command: Command,
     pub by: Option<Actor>,
     pub reply: Reply,
+}
+
+/// Which waiting runs to list.
+#[derive(Debug, Clone)]
+pub struct WaitingQuery {
+    /// What they wait for.
+    pub waits_for: WaitsFor,
+    /// Only this session's.
+    pub session: Option<SessionId>,
+    /// Behind the run with this time and number.
+    pub after: Option<(u64, u32)>,
+    /// Runs at most.
+    pub limit: usize,
 }
 
 /// What arrives in the core's mailbox.
@@ -257,6 +272,22 @@ impl CoreHandle {
     /// The core could not be asked.
     pub fn runs(&self, query: RunQuery) -> Result<RunPage, CommandError> {
         self.ask(|reply| Query::Runs(query, reply))
+    }
+
+    /// One page of runs that wait for people.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn waiting(&self, query: WaitingQuery) -> Result<WaitingPage, CommandError> {
+        self.ask(|reply| Query::Waiting(query, reply))
+    }
+
+    /// What a run, or a session's active one, waits for; `None` when it waits for nothing.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn waiting_run(&self, target: Target) -> Result<Option<WaitingRun>, CommandError> {
+        self.ask(|reply| Query::WaitingRun(target, reply))
     }
 
     /// Waits for an active run that needs an engine. `None` when the daemon stops.

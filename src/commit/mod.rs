@@ -10,7 +10,7 @@ mod restore;
 mod snapshotter;
 
 pub use batch::{CommitLoop, Effects, Parts};
-pub use handle::{CommandError, CoreHandle, Job, Reply};
+pub use handle::{CommandError, CoreHandle, Job, Reply, WaitingQuery};
 pub use published::{CoreView, Published};
 pub use restore::Restored;
 pub use snapshotter::{SnapshotJob, Snapshotter};

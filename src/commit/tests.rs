@@ -81,6 +81,7 @@ impl World {
                     for_ages.lock().unwrap().push(age);
                 }),
                 stopped: Box::new(move |run| for_stops.lock().unwrap().push(run)),
+                acted: Box::new(|_| {}),
             },
             snapshots: sender,
             snapshot_interval_records,

@@ -39,3 +39,14 @@ pub enum ControlOutcome {
     /// It may have taken place: nobody answered in time.
     Unknown,
 }
+
+impl ControlOutcome {
+    /// The name in records and audit lines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}

@@ -52,4 +52,4 @@ pub use turn::{
     UserQuestion, WaitsFor,
 };
 pub use txn::{Delta, Txn};
-pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView};
+pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView, WaitingPage, WaitingRun};

@@ -219,13 +219,14 @@ impl State {
         self.steps.keys().copied()
     }
 
-    /// Runs that wait for this, longest first.
-    pub fn waiting(&self, waits_for: WaitsFor) -> impl Iterator<Item = u32> {
+    /// Runs that wait for this, longest first, behind the one with that time and number.
+    pub(super) fn waiting_behind(&self, waits_for: WaitsFor, after: Option<(u64, u32)>) -> impl Iterator<Item = u32> {
         let runs = match waits_for {
             WaitsFor::Approval => &self.derived.wait_approval,
             WaitsFor::UserQuestion => &self.derived.wait_question,
         };
-        runs.iter().map(|(_, number)| *number)
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        runs.range((from, std::ops::Bound::Unbounded)).map(|(_, number)| *number)
     }
 
     /// Whether [`super::Command::Expire`] would do something.

@@ -3,10 +3,13 @@
 //! Never: renders a wire type; texts are read from the journal by whoever holds a position.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::run::RunStatus;
 use super::session::{Session, SessionStatus};
 use super::state::State;
+use super::step::Step;
+use super::turn::WaitsFor;
 use crate::ids::{RunId, Seq, SessionId};
 
 /// Where a run stands, and where its records are.
@@ -41,6 +44,32 @@ pub struct SessionView {
     pub status: SessionStatus,
     /// The active run.
     pub active: Option<RunId>,
+    /// What the active run waits for.
+    pub waiting: Option<WaitingRun>,
+}
+
+/// A run that waits, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingRun {
+    /// The run.
+    pub position: RunPosition,
+    /// Number of its session.
+    pub session_number: u32,
+    /// Since when its oldest open item has waited.
+    pub since_ms: u64,
+    /// What is open.
+    pub step: Arc<Step>,
+}
+
+/// One page of waiting runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingPage {
+    /// The runs, longest wait first.
+    pub items: Vec<WaitingRun>,
+    /// Open items in all pages.
+    pub total: u64,
+    /// Whether another page follows.
+    pub has_more: bool,
 }
 
 /// Direction of a list.
@@ -98,6 +127,7 @@ impl State {
             session: session.clone(),
             status: self.session_status(session),
             active: (session.active != 0).then(|| self.run_id(session.active)),
+            waiting: self.waiting_run(session.active),
         }
     }
 
@@ -163,6 +193,54 @@ impl State {
         };
         places.insert(run.session, (number, place));
         place
+    }
+
+    /// The run with what it waits for; `None` when it waits for nothing.
+    pub fn waiting_run(&self, number: u32) -> Option<WaitingRun> {
+        let step = self.steps.get(&number)?;
+        let since_ms = step.waits_since_ms()?;
+        let position = self.position_of(number);
+        let session_number = self.runs.get(number)?.session;
+        Some(WaitingRun { position, session_number, since_ms, step: step.clone() })
+    }
+
+    /// Runs that wait for this, of one session or of all, behind the run with that time and number.
+    pub fn waiting_page(
+        &self,
+        waits_for: WaitsFor,
+        session: Option<&SessionId>,
+        after: Option<(u64, u32)>,
+        limit: usize,
+    ) -> WaitingPage {
+        let open = |step: &Step| match waits_for {
+            WaitsFor::Approval => step.approvals.len() as u64,
+            WaitsFor::UserQuestion => u64::from(step.question.is_some()),
+        };
+        let mut items: Vec<WaitingRun>;
+        let total;
+        match session {
+            Some(id) => {
+                let active = self.session_number(id).and_then(|number| self.session(number)).map(|s| s.active);
+                let run = active.and_then(|number| self.waiting_run(number));
+                let run = run.filter(|run| run.step.waits_for() == Some(waits_for));
+                total = run.iter().map(|run| open(&run.step)).sum();
+                items = run
+                    .filter(|run| after.is_none_or(|at| (run.since_ms, run.position.id.number) > at))
+                    .into_iter()
+                    .collect();
+            }
+            None => {
+                total = match waits_for {
+                    WaitsFor::Approval => self.counts().pending_approvals,
+                    WaitsFor::UserQuestion => self.counts().pending_questions,
+                };
+                let behind = self.waiting_behind(waits_for, after);
+                items = behind.take(limit + 1).filter_map(|number| self.waiting_run(number)).collect();
+            }
+        }
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        WaitingPage { items, total, has_more }
     }
 
     /// One page of runs. An unknown session or `after` gives an empty page.

@@ -6,6 +6,7 @@
 mod budget;
 mod compaction;
 mod context;
+mod credential;
 mod guard;
 mod hand;
 mod permits;

@@ -13,6 +13,7 @@ use crate::providers::{ToolCall, Usage};
 /// The parts of `run.accepted` that an engine needs.
 #[derive(Deserialize)]
 pub(super) struct AcceptedBody<'a> {
+    pub agent: String,
     pub route: String,
     pub model: String,
     #[serde(borrow)]

@@ -74,6 +74,7 @@ pub(super) struct Carried<'r> {
     pub bench: Bench<'r>,
     pub guard: Guard,
     accepted: &'r Record,
+    agent: &'r str,
     route: &'r Route,
     model: &'r str,
     submitted: Submitted,
@@ -122,6 +123,7 @@ impl Engine {
             bench: Bench::new(&self.tools.toolbox),
             guard: Guard::of(&context.messages),
             accepted: &accepted,
+            agent: &pinned.agent,
             route,
             model: &pinned.model,
             submitted,
@@ -190,6 +192,7 @@ impl Carried<'_> {
         };
         let call = Call {
             hand: self.hand,
+            agent: self.agent,
             route: self.route,
             model: self.model,
             prepared,
@@ -319,6 +322,7 @@ impl Carried<'_> {
         let Ok(prepared) = PreparedTurn::new(self.route, &request) else { return Ok(shortened()) };
         let call = Call {
             hand: self.hand,
+            agent: self.agent,
             route: self.route,
             model: self.model,
             prepared,

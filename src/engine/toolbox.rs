@@ -3,6 +3,7 @@
 //! May touch: sandbox workers; the daemon's own tools through [`DaemonTool`].
 //! Never: decides whether a call may run; it is handed calls that may.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::core::CallOutcome;
 use crate::ids::{RunId, SessionId};
 use crate::net::Cancel;
 use crate::providers::ToolSpec;
-use crate::sandbox::{SandboxError, SandboxSpec, ToolWorker, WorkerError};
+use crate::sandbox::{Sandbox, SandboxError, ToolWorker, WorkerError};
 use crate::tools::{self, Place, ToolDef, ToolOutput};
 
 /// Whose call it is.
@@ -55,9 +56,7 @@ impl RunWorker for ToolWorker {
         limit_ms: u64,
         cancel: &Cancel,
     ) -> Result<ToolOutput, WorkerError> {
-        let output = Self::call(self, tool, input, limit_ms, cancel)?;
-        let (content, is_error, truncated) = (output.content, output.is_error, output.truncated);
-        Ok(ToolOutput { content, is_error, truncated, overflow: output.overflow })
+        Self::call(self, tool, input, limit_ms, cancel)
     }
 }
 
@@ -77,9 +76,12 @@ impl Toolbox {
         Self { start: None, rooms: Vec::new() }
     }
 
-    /// Tools that run in workers of this kind.
-    pub fn sandboxed(spec: SandboxSpec) -> Self {
-        Self::with_workers(Arc::new(move || Ok(Box::new(ToolWorker::start(&spec)?) as Box<dyn RunWorker>)))
+    /// Tools that run in workers of this sandbox, on this workspace. Where the sandbox cannot be had each call is told so.
+    pub fn sandboxed(sandbox: Sandbox, workspace: PathBuf) -> Self {
+        Self::with_workers(Arc::new(move || {
+            let spec = sandbox.spec(&workspace)?;
+            Ok(Box::new(ToolWorker::start(&spec)?) as Box<dyn RunWorker>)
+        }))
     }
 
     /// Tools that run in workers made by `start`.

@@ -5,15 +5,16 @@
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 
+use super::credential::InUse;
 use super::hand::Hand;
 use super::records::{ActionOutcome, ActionRequest, ActionResponse, note};
-use crate::broker::{BrokerError, Lease, LeaseRequest, SlotId};
+use crate::broker::{BrokerError, LeaseRequest, SlotId, Subject, Use};
 use crate::commit::CommandError;
 use crate::core::{Failure, Note, NoteKind, Refusal};
 use crate::debug_capture::Kind;
 use crate::hex::to_hex;
 use crate::limits::{ENGINE_RETRY_MS, LEASE_TTL_MS_MAX};
-use crate::net::{Auth, CredentialRefused};
+use crate::net::Auth;
 use crate::providers::{
     Attempt, Exchange, PreparedTurn, ProviderError, Route, RouteCredential, TurnEvent, TurnOutcome, retry_delay_ms,
 };
@@ -63,6 +64,8 @@ pub(super) enum Asked {
 /// One model call of a run, over all its attempts.
 pub(super) struct Call<'a> {
     pub hand: &'a Hand<'a>,
+    /// Who uses the route's credential.
+    pub agent: &'a str,
     pub route: &'a Route,
     pub model: &'a str,
     pub prepared: PreparedTurn<'a>,
@@ -81,8 +84,8 @@ impl Call<'_> {
         let mut attempt = 1;
         loop {
             let action = self.actions + attempt;
-            let lease = match self.lease() {
-                Ok(lease) => lease,
+            let credential = match self.credential() {
+                Ok(credential) => credential,
                 Err(Left::Failed(failure)) => return Err(Left::FailedWith(failure, notes)),
                 Err(left) => {
                     if !notes.is_empty() {
@@ -91,14 +94,12 @@ impl Call<'_> {
                     return Err(left);
                 }
             };
-            notes.push(self.request(action, lease.as_ref()));
+            notes.push(self.request(action, credential.as_ref().map(InUse::lease_id)));
             self.hand.record(std::mem::take(&mut notes))?;
             self.hand.capture(Kind::ProviderRequest, || self.prepared.body().to_vec());
             let mut held = String::new();
-            let turn = self.prepared.run(self.attempt(lease.clone()), &mut |event| self.preview(event, &mut held));
-            if let Some(lease) = lease {
-                broker.release(lease);
-            }
+            let attempt_now = self.attempt(credential.as_ref());
+            let turn = self.prepared.run(attempt_now, &mut |event| self.preview(event, &mut held));
             let error = match turn.result {
                 Ok(outcome) => {
                     self.hand.capture(Kind::ProviderResponse, || answer_for_debugging(&outcome));
@@ -106,8 +107,12 @@ impl Call<'_> {
                     let response = self.response(action, &turn.exchange, &outcome);
                     return Ok((Asked::Answered(response, outcome), attempt));
                 }
-                Err(error) => error,
+                Err(error) => match &credential {
+                    Some(in_use) => in_use.judge(error),
+                    None => error,
+                },
             };
+            drop(credential);
             if self.hand.in_hand.cancel.is_cancelled() || !broker.stats().is_alive {
                 // The run was ended and there is nothing to record; or the daemon ends, with or without its broker, and
                 // the run is resumed at the next start.
@@ -124,20 +129,20 @@ impl Call<'_> {
         }
     }
 
-    fn lease(&self) -> Result<Option<Lease>, Left> {
+    fn credential(&self) -> Result<Option<InUse>, Left> {
         let RouteCredential::AuthRef(slot) = &self.route.credential else { return Ok(None) };
         let request = LeaseRequest {
-            subject: format!("session:{}", self.hand.job.session),
+            subject: Subject::agent_of(self.agent, &self.hand.job.session),
             slot: SlotId::parse(slot).map_err(|error| failed("provider_auth", error))?,
             provider: self.route.driver.slot_provider(),
-            audience: format!("route:{}", self.route.id),
+            use_for: Use::Route(self.route.id.clone()),
             ttl_ms: self.route.timeouts.total_ms.unwrap_or(LEASE_TTL_MS_MAX),
         };
-        let tools = &self.hand.engine.tools;
         loop {
-            match tools.broker.lease(request.clone(), tools.clock.now_ms()) {
-                Ok(lease) => return Ok(Some(lease)),
-                Err(BrokerError::Busy | BrokerError::NoAnswer | BrokerError::LeasesFull) => {
+            match InUse::take(&self.hand.engine.tools, request.clone(), &self.hand.in_hand.cancel) {
+                Ok(in_use) => return Ok(Some(in_use)),
+                // Without its log the broker cannot lease a new secret, and an operator is told so by status.
+                Err(error) if error.is_silence() || matches!(error, BrokerError::LeasesFull | BrokerError::Log(_)) => {
                     self.hand.pause(ENGINE_RETRY_MS)?;
                 }
                 Err(BrokerError::Gone) => return Err(Left::LetGo),
@@ -146,28 +151,21 @@ impl Call<'_> {
         }
     }
 
-    fn attempt(&self, lease: Option<Lease>) -> Attempt<'_> {
+    fn attempt<'c>(&'c self, credential: Option<&'c InUse>) -> Attempt<'c> {
         let tools = &self.hand.engine.tools;
-        let auth = match (&self.route.credential, lease) {
-            (RouteCredential::AuthRef(_), Some(lease)) => {
-                let (broker, clock) = (tools.broker.clone(), tools.clock.clone());
-                Some(Auth::bearer_from(move || {
-                    broker
-                        .redeem(&lease, clock.now_ms())
-                        .map(|credential| credential.secret)
-                        .map_err(|error| CredentialRefused { reason: error.to_string() })
-                }))
-            }
+        let auth = match (&self.route.credential, credential) {
+            (RouteCredential::AuthRef(_), Some(in_use)) => Some(in_use.auth()),
             (RouteCredential::Inline(secret), _) => {
                 let secret = secret.clone();
                 Some(Auth::bearer_from(move || Ok(Secret::new(secret.expose().to_vec()))))
             }
             (RouteCredential::AuthRef(_) | RouteCredential::None, _) => None,
         };
-        Attempt { net: &tools.net, clock: &*tools.clock, cancel: &self.hand.in_hand.cancel, auth }
+        let cancel = credential.map_or(&self.hand.in_hand.cancel, InUse::cancel);
+        Attempt { net: &tools.net, clock: &*tools.clock, cancel, auth }
     }
 
-    fn request(&self, action: u32, lease: Option<&Lease>) -> Note {
+    fn request(&self, action: u32, lease: Option<&str>) -> Note {
         let request = ActionRequest {
             action,
             kind: "model_provider",
@@ -175,7 +173,7 @@ impl Call<'_> {
             route: &self.route.id,
             model: self.model,
             request_sha256: &to_hex(&self.prepared.body_sha256()),
-            lease: lease.map(|lease| lease.id.as_str()),
+            lease,
             context_truncated: self.context_truncated,
         };
         note(NoteKind::ActionRequest, &request)

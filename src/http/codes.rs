@@ -302,6 +302,27 @@ codes! {
     SECRET_CONFLICT: 409 "secrets" "secret_conflict",
         "The slot has changed, exists already, or is still in use.",
         "list the slots again and decide anew";
+    AUTH_SUBJECT_INVALID: 400 "secrets" "auth_subject_invalid",
+        "The text is no subject id.",
+        "write session:, agent:, connector:, mcp: or route: with an id behind it, or daemon";
+    AUTH_SUBJECT_NOT_FOUND: 404 "secrets" "auth_subject_not_found",
+        "Nobody has seen this subject.",
+        "list subjects with GET /v1/runtime/auth/subjects";
+    AUTH_LEASE_NOT_FOUND: 404 "secrets" "auth_lease_not_found",
+        "No lease has this id, or it ended more than a day ago.",
+        "list leases with GET /v1/runtime/auth/leases, or read auth/broker.jsonl";
+    AUTH_ACCOUNT_INVALID: 400 "secrets" "auth_account_invalid",
+        "The slot holds no OAuth account.",
+        "list accounts with GET /v1/runtime/auth/accounts";
+    AUTH_ACCOUNT_REFRESH_FAILED: 503 "secrets" "auth_account_refresh_failed",
+        "The account's token could not be refreshed; the former one is kept.",
+        "check the authorization server, or log in again";
+    AUTH_SUBJECTS_FULL: 503 "secrets" "auth_subjects_full",
+        "As many subjects are revoked as may be.",
+        "reinstate those that are gone for good, or revoke the slot";
+    AUTH_REVOCATION_NOT_RECORDED: 503 "secrets" "auth_revocation_not_recorded",
+        "The revocation is in force and could not be recorded, so that a restart would lift it.",
+        "check the disk of the state root, then revoke again";
     AUTH_STORE_UNAVAILABLE: 503 "secrets" "auth_store_unavailable",
         "The encrypted store cannot be opened or written.",
         "check the master key and the state root, see GET /v1/status";

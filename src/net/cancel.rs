@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -28,27 +28,46 @@ struct Inner {
     /// How to end what is in flight: one entry a thread that uses the handle.
     stops: Vec<(u64, Stop)>,
     next_key: u64,
+    /// Handles that are cancelled along with this one.
+    children: Vec<Weak<Shared>>,
 }
 
 impl Cancel {
     /// A handle that nobody has cancelled.
     pub fn new() -> Self {
         let (wake, woken) = bounded(0);
-        let inner = Inner { wake: Some(wake), stops: Vec::new(), next_key: 0 };
+        let inner = Inner { wake: Some(wake), stops: Vec::new(), next_key: 0, children: Vec::new() };
         Self(Arc::new(Shared { cancelled: AtomicBool::new(false), woken, inner: Mutex::new(inner) }))
+    }
+
+    /// A handle that is cancelled along with this one, and can be cancelled alone: for one call of many.
+    pub fn child(&self) -> Self {
+        let child = Self::new();
+        let mut inner = self.lock();
+        if self.is_cancelled() {
+            drop(inner);
+            child.cancel();
+        } else {
+            inner.children.retain(|other| other.strong_count() > 0);
+            inner.children.push(Arc::downgrade(&child.0));
+        }
+        child
     }
 
     /// Ends every request in flight at once, from any thread, and refuses later ones. A name look-up is
     /// abandoned; a TCP connect in progress ends at its own limit and then reports the cancellation.
     pub fn cancel(&self) {
-        let stops = {
+        let (stops, children) = {
             let mut inner = self.lock();
             self.0.cancelled.store(true, Ordering::SeqCst);
             inner.wake = None;
-            std::mem::take(&mut inner.stops)
+            (std::mem::take(&mut inner.stops), std::mem::take(&mut inner.children))
         };
         for (_, stop) in stops {
             stop();
+        }
+        for child in children.iter().filter_map(Weak::upgrade) {
+            Self(child).cancel();
         }
     }
 
@@ -115,5 +134,28 @@ impl Drop for Attached {
     fn drop(&mut self) {
         let key = self.key;
         self.cancel.lock().stops.retain(|(other, _)| *other != key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_ends_with_its_parent_and_never_the_other_way_round() {
+        let parent = Cancel::new();
+        let (one, other) = (parent.child(), parent.child());
+        one.cancel();
+        assert_eq!((parent.is_cancelled(), one.is_cancelled(), other.is_cancelled()), (false, true, false));
+        parent.cancel();
+        assert!(other.is_cancelled() && other.wait(Duration::from_secs(60)));
+        assert!(parent.child().is_cancelled(), "a child of what has ended begins ended");
+    }
+
+    #[test]
+    fn children_that_are_gone_take_no_room() {
+        let parent = Cancel::new();
+        (0..100).for_each(|_| drop(parent.child()));
+        assert_eq!(parent.lock().children.len(), 1);
     }
 }

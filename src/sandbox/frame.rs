@@ -7,11 +7,15 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::features::FeatureReport;
+
 /// The worker's first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// Why no wall holds and nothing will be run; absent when all is well.
+    /// Why nothing will be run; absent when all is well.
     pub refused: Option<String>,
+    /// The walls, and what became of each.
+    pub features: Vec<FeatureReport>,
 }
 
 /// One call, daemon to worker.

@@ -3,74 +3,107 @@
 //! May touch: what the jail leaves.
 //! Never: reads a message before the walls stand.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-
-use super::SandboxSpec;
+use super::features::Feature;
 use super::frame::{self, AnswerFrame, CallFrame, Hello};
+use super::jail::Jail;
+use super::policy::Policy;
+use super::supervise;
 use crate::limits::{
     SANDBOX_ANSWER_BYTES_MAX, SANDBOX_CALL_BYTES_MAX, SANDBOX_HELLO_BYTES_MAX, SANDBOX_OVERFLOW_BYTES_MAX,
 };
 use crate::sys;
-
-/// What a tool answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolOutput {
-    /// What the model gets.
-    pub content: String,
-    /// The tool failed.
-    pub is_error: bool,
-    /// `content` is not all there was.
-    pub truncated: bool,
-    /// The whole text, for a blob.
-    pub overflow: Option<Vec<u8>>,
-}
-
-/// What the worker is told on its command line. It names places, never secrets: command lines are public.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Policy {
-    workspace: PathBuf,
-}
-
-impl Policy {
-    /// The policy of a spec.
-    pub fn of(spec: &SandboxSpec) -> Self {
-        Self { workspace: spec.workspace.clone() }
-    }
-}
+use crate::sys::jail::{self as own, Forked};
+use crate::sys::process;
+use crate::tools::{self, Control, Place, ToolError, ToolOutput, Workspace};
 
 /// The process that was started as a worker.
 pub fn main(policy: Option<&str>) -> ExitCode {
-    let Ok(mut channel) = sys::take_standard_input().map(UnixStream::from) else { return ExitCode::FAILURE };
-    let refused = jail(policy).err();
-    let is_refused = refused.is_some();
-    let hello = serde_json::to_vec(&Hello { refused }).expect("a greeting is plain data");
-    if frame::write(&mut channel, &hello, SANDBOX_HELLO_BYTES_MAX).is_err() || is_refused {
+    // Whatever the daemon has open, by mistake or not, ends here; descriptor 0 is the channel.
+    if own::close_descriptors_from(3).is_err() {
         return ExitCode::FAILURE;
     }
-    match serve(&mut channel) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+    let Ok(channel) = sys::take_standard_input().map(UnixStream::from) else { return ExitCode::FAILURE };
+    match start(channel, policy) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(()) => ExitCode::FAILURE,
     }
 }
 
-fn jail(policy: Option<&str>) -> Result<(), String> {
-    let policy = policy.ok_or_else(|| "started without a policy".to_string())?;
-    let policy: Policy = serde_json::from_str(policy).map_err(|cause| format!("the policy cannot be read: {cause}"))?;
-    std::env::set_current_dir(&policy.workspace)
-        .map_err(|cause| format!("workspace {}: {cause}", policy.workspace.display()))
+fn start(mut channel: UnixStream, policy: Option<&str>) -> Result<(), ()> {
+    let policy = policy.ok_or_else(|| "started without a policy".to_string());
+    let policy = policy.and_then(|text| {
+        serde_json::from_str::<Policy>(text).map_err(|cause| format!("the policy cannot be read: {cause}"))
+    });
+    let policy = policy.map_err(|cause| refuse(&mut channel, cause))?;
+    let processes = policy.processes;
+    let mut jail = Jail::new(policy);
+    let begun = begin(&mut jail).map_err(|cause| refuse(&mut channel, cause))?;
+    if let Forked::Parent(first) = begun {
+        supervise::outermost(channel, first, &jail);
+        return Ok(());
+    }
+    // Set anew: the setting does not pass to a child.
+    let shut_in =
+        process::die_with_parent(process::SIGKILL).map_err(|error| error.to_string()).and_then(|()| jail.inside());
+    shut_in.map_err(|cause| refuse(&mut channel, cause))?;
+    if jail.has(Feature::PidNamespace) {
+        let forked = own::fork().map_err(|error| refuse(&mut channel, format!("no worker process: {error}")))?;
+        if let Forked::Parent(worker) = forked {
+            // Held here it would hide the end of the worker from the daemon.
+            drop(channel);
+            supervise::first(worker, jail.process_limit, processes);
+        }
+    }
+    greet(&mut channel, &Hello { refused: None, features: jail.features().to_vec() }).map_err(drop)?;
+    if jail.is_probe() {
+        return Ok(());
+    }
+    match serve(&mut channel, &jail) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        _ => Err(()),
+    }
 }
 
-fn serve(channel: &mut UnixStream) -> io::Result<()> {
+/// The steps of the outermost process up to the fork.
+fn begin(jail: &mut Jail) -> Result<Forked, String> {
+    let text = |error: io::Error| error.to_string();
+    own::reset_signals().map_err(text)?;
+    own::new_session().map_err(text)?;
+    own::set_file_mode_mask(0o022);
+    process::become_subreaper().map_err(text)?;
+    jail.outside()?;
+    // It does not die with the daemon by a signal: it sees the channel end, ends the others and only then itself.
+    own::fork().map_err(text)
+}
+
+fn greet(channel: &mut UnixStream, hello: &Hello) -> io::Result<()> {
+    let hello = serde_json::to_vec(hello).expect("a greeting is plain data");
+    frame::write(channel, &hello, SANDBOX_HELLO_BYTES_MAX)
+}
+
+fn refuse(channel: &mut UnixStream, cause: String) {
+    // A daemon that has gone needs no answer.
+    let _daemon_gone = greet(channel, &Hello { refused: Some(cause), features: Vec::new() });
+}
+
+fn serve(channel: &mut UnixStream, jail: &Jail) -> io::Result<()> {
+    tools::process::claim_process()?;
+    let workspace = Workspace::open(jail.workspace())?;
     loop {
         let call = frame::read(channel, SANDBOX_CALL_BYTES_MAX)?;
         let call: CallFrame<'_> = serde_json::from_slice(&call)?;
-        let output = run(call.tool, call.input);
+        let output = match tools::find(call.tool).filter(|tool| tool.place == Place::Worker) {
+            Some(tool) => tools::run(tool, call.input, &workspace, &Control::new(call.deadline_ms)),
+            None => ToolOutput::error(&ToolError::Unknown { tool: call.tool.to_string() }),
+        };
+        if jail.has(Feature::PidNamespace) {
+            // Nothing that a call started outlives it, so that the next one meets no stranger.
+            own::kill_all_others()?;
+        }
         let overflow_bytes = output.overflow.as_ref().map(|bytes| bytes.len() as u32);
         let ToolOutput { content, is_error, truncated, overflow } = output;
         let answer = serde_json::to_vec(&AnswerFrame { content, is_error, truncated, overflow_bytes })?;
@@ -78,11 +111,5 @@ fn serve(channel: &mut UnixStream) -> io::Result<()> {
         if let Some(overflow) = overflow {
             frame::write(channel, &overflow, SANDBOX_OVERFLOW_BYTES_MAX)?;
         }
-        channel.flush()?;
     }
-}
-
-fn run(tool: &str, input: &RawValue) -> ToolOutput {
-    let content = serde_json::json!({ "tool": tool, "input": input }).to_string();
-    ToolOutput { content, is_error: false, truncated: false, overflow: None }
 }

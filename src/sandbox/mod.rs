@@ -8,13 +8,22 @@
 //! side is [`ToolWorker`]; docs/security-model.md says what the walls promise.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
+mod features;
 mod frame;
 pub mod inside;
+mod jail;
+mod offer;
+pub mod places;
+mod policy;
+mod root;
+mod supervise;
 mod tool_worker;
 
-pub use inside::ToolOutput;
+pub use features::{Feature, FeatureReport, Strength};
+pub use offer::{Sandbox, SandboxReport, SandboxSettings};
 pub use tool_worker::{ToolWorker, WorkerError};
 
 use crate::limits::{
@@ -25,8 +34,27 @@ use crate::limits::{
 /// The hidden verb under which the binary becomes a worker.
 pub const WORKER_VERB: &str = "__tool-worker";
 
+/// All that is in a worker's environment. HOME and TMPDIR are its private temp directory.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/tmp"),
+    ("TMPDIR", "/tmp"),
+    ("LANG", "C.UTF-8"),
+];
+
+/// Has `command`, which a tool starts inside a worker, shut itself off from the worker's own process: it can neither
+/// signal it nor look into it (Landlock 6; on older kernels the command starts without that).
+pub fn shut_command_in(command: &mut Command) {
+    crate::sys::jail::before_exec(command, || {
+        // What cannot be had here was reported at start.
+        let _older_kernel = jail::restrict_scope();
+        Ok(())
+    });
+}
+
 /// How much sandbox is asked for (`--sandbox`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Every wall, or no tool runs.
     Required,
@@ -82,6 +110,17 @@ impl Default for ResourceLimits {
     }
 }
 
+/// Which walls a worker must build. One that it cannot build is an error, never left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Walls {
+    /// All.
+    All,
+    /// Those that a probe found on this kernel.
+    Probed(Vec<Feature>),
+    /// None (`--sandbox off`).
+    None,
+}
+
 /// What one worker is to be.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
@@ -89,8 +128,10 @@ pub struct SandboxSpec {
     pub workspace: PathBuf,
     /// The workspace can only be read.
     pub workspace_read_only: bool,
-    /// How much sandbox is asked for.
-    pub level: Level,
+    /// Further places that can be read and executed from, canonical.
+    pub read_only_paths: Vec<PathBuf>,
+    /// The walls.
+    pub walls: Walls,
     /// The host's network can be used. The configuration decides where that is refused.
     pub network: bool,
     /// Size of the private temp directory, bytes.
@@ -102,18 +143,52 @@ pub struct SandboxSpec {
 }
 
 impl SandboxSpec {
-    /// A worker of this binary on `workspace`: writable, no network, default limits.
-    pub fn new(workspace: PathBuf, level: Level) -> Self {
+    /// A worker of this binary on `workspace`: writable, no network, default limits. [`Sandbox::spec`] gives one that
+    /// fits this kernel.
+    pub fn new(workspace: PathBuf, walls: Walls) -> Self {
         Self {
             workspace,
             workspace_read_only: false,
-            level,
+            read_only_paths: Vec::new(),
+            walls,
             network: false,
             scratch_bytes: SANDBOX_SCRATCH_BYTES_MAX,
             limits: ResourceLimits::default(),
             // Not current_exe(): the file may have been replaced by an upgrade, this is the one that runs.
             program: PathBuf::from("/proc/self/exe"),
         }
+    }
+
+    /// Refuses what these walls cannot express.
+    fn check(&self) -> Result<(), SandboxError> {
+        let unexpressible = |what: String| Err(SandboxError::Unexpressible { what });
+        let has = |wall: Feature| match &self.walls {
+            Walls::All => true,
+            Walls::Probed(walls) => walls.contains(&wall),
+            Walls::None => false,
+        };
+        let workspace = self.workspace.display();
+        if !self.workspace.is_absolute() || self.workspace.components().any(|part| part == Component::ParentDir) {
+            return unexpressible(format!("workspace {workspace}: no canonical path"));
+        }
+        // Granting the whole host, or one of the places that the root is made of, is no workspace.
+        let is_system = [Path::new("/proc"), Path::new("/sys"), Path::new("/dev")]
+            .iter()
+            .any(|place| self.workspace.starts_with(place));
+        let holds_system = ["/usr", "/etc", "/tmp", "/proc", "/dev", "/bin", "/lib", "/run", "/var"]
+            .iter()
+            .any(|place| Path::new(place).starts_with(&self.workspace));
+        if is_system || holds_system {
+            return unexpressible(format!("workspace {workspace}: it is, or holds, a part of the system"));
+        }
+        if self.workspace_read_only && !has(Feature::PrivateRoot) && !has(Feature::Landlock) {
+            return unexpressible(format!("workspace {workspace} read-only: it needs a private root or Landlock"));
+        }
+        if !matches!(self.walls, Walls::None) && !self.network && !has(Feature::NetNamespace) && !has(Feature::Seccomp)
+        {
+            return unexpressible("no network: it needs a net namespace or the system-call filter".to_string());
+        }
+        Ok(())
     }
 }
 
@@ -130,6 +205,18 @@ pub enum SandboxError {
         /// Which, and why.
         cause: String,
     },
+    /// The policy asks for something that the walls of this kernel cannot express.
+    Unexpressible {
+        /// What.
+        what: String,
+    },
+    /// This kernel offers less than `--sandbox` asks for.
+    Unavailable {
+        /// What is asked for.
+        level: Level,
+        /// The missing walls with their reasons.
+        missing: String,
+    },
 }
 
 impl SandboxError {
@@ -138,6 +225,8 @@ impl SandboxError {
         match self {
             Self::Start { .. } => "sandbox_start_failed",
             Self::Refused { .. } => "sandbox_refused",
+            Self::Unexpressible { .. } => "sandbox_policy_unexpressible",
+            Self::Unavailable { .. } => "sandbox_unavailable",
         }
     }
 }
@@ -152,6 +241,18 @@ impl fmt::Display for SandboxError {
             Self::Refused { cause } => write!(
                 f,
                 "tool worker: {cause}; next: see `sandbox` in `kheish-daemon status` and docs/security-model.md"
+            ),
+            Self::Unexpressible { what } => {
+                write!(
+                    f,
+                    "tool worker: {what}; next: change the grant, docs/security-model.md says what each wall can do"
+                )
+            }
+            Self::Unavailable { level, missing } => write!(
+                f,
+                "tool worker: --sandbox {} cannot be had here: {missing}; next: allow user namespaces and Landlock on this \
+                 host, or choose a weaker --sandbox knowingly (docs/security-model.md)",
+                level.name()
             ),
         }
     }

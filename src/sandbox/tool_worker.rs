@@ -13,14 +13,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use super::features::FeatureReport;
 use super::frame::{self, AnswerFrame, CallFrame, Hello};
-use super::{SandboxError, SandboxSpec, ToolOutput, WORKER_VERB, inside::Policy};
+use super::policy::Policy;
+use super::{ENVIRONMENT, SandboxError, SandboxSpec, WORKER_VERB};
 use crate::limits::{
     SANDBOX_ANSWER_BYTES_MAX, SANDBOX_CALL_BYTES_MAX, SANDBOX_DEADLINE_GRACE_MS, SANDBOX_END_MS,
     SANDBOX_HELLO_BYTES_MAX, SANDBOX_OVERFLOW_BYTES_MAX, SANDBOX_START_MS,
 };
 use crate::net::Cancel;
 use crate::sys;
+use crate::tools::ToolOutput;
 
 /// Why a call has no answer. But for `TooLarge`, the worker is gone afterwards.
 #[derive(Debug)]
@@ -82,10 +85,8 @@ impl fmt::Display for WorkerError {
 
 impl std::error::Error for WorkerError {}
 
-/// One worker process. Dropping it ends it and everything that it started.
-///
-/// Start it on a thread that lives as long as it is used: the kernel ends the worker together with the thread that
-/// started it, so that nothing outlives a daemon that was killed.
+/// One worker process. Dropping it ends it and everything that it started; so does the end of the daemon, however it
+/// comes.
 #[derive(Debug)]
 pub struct ToolWorker {
     child: Child,
@@ -99,11 +100,22 @@ impl ToolWorker {
     /// # Errors
     /// No process, or a wall that the policy promises and the kernel refused. Nothing is left behind.
     pub fn start(spec: &SandboxSpec) -> Result<Self, SandboxError> {
+        spec.check()?;
+        Self::start_with(spec, &Policy::of(spec)).map(|(worker, _)| worker)
+    }
+
+    /// Starts a worker that builds what it can, and tells what became of each wall.
+    pub(super) fn probe(spec: &SandboxSpec) -> Result<Vec<FeatureReport>, SandboxError> {
+        let policy = Policy { probe: true, ..Policy::of(spec) };
+        Self::start_with(spec, &policy).map(|(_, features)| features)
+    }
+
+    fn start_with(spec: &SandboxSpec, policy: &Policy) -> Result<(Self, Vec<FeatureReport>), SandboxError> {
         let start = |cause: io::Error| SandboxError::Start { cause: cause.to_string() };
         let (channel, theirs) = UnixStream::pair().map_err(start)?;
-        let policy = serde_json::to_string(&Policy::of(spec)).expect("a policy is plain data");
+        let policy = serde_json::to_string(policy).expect("a policy is plain data");
         let mut command = Command::new(&spec.program);
-        command.arg(WORKER_VERB).arg(policy).env_clear().current_dir("/");
+        command.arg(WORKER_VERB).arg(policy).env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/");
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(start)?;
         // The command holds its own copy of the other end, which would hide the worker's death.
@@ -115,7 +127,7 @@ impl ToolWorker {
         let hello: Hello = serde_json::from_slice(&hello)
             .map_err(|cause| SandboxError::Start { cause: format!("its first word is no message: {cause}") })?;
         match hello.refused {
-            None => Ok(worker),
+            None => Ok((worker, hello.features)),
             Some(cause) => Err(SandboxError::Refused { cause }),
         }
     }

@@ -66,10 +66,13 @@ pub fn start(
     let shell = shell.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no shell"))?;
     let mut process = Command::new(shell);
     process.arg("-c").arg(command).env_clear();
-    process.env("PATH", PATH).env("HOME", "/tmp").env("TMPDIR", "/tmp").env("SHELL", shell);
+    // The worker's own temp directory: where it has no private /tmp, that is another one.
+    let temp = std::env::temp_dir();
+    process.env("PATH", PATH).env("HOME", &temp).env("TMPDIR", &temp).env("SHELL", shell);
     process.env("LANG", "C.UTF-8").env("TERM", "dumb").envs(extra.iter().copied());
     process.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     process::in_own_session(&mut process, directory.try_clone()?);
+    crate::sandbox::shut_command_in(&mut process);
     let mut child = process.spawn()?;
     match process::process_descriptor(child.id()) {
         Ok(ended) => Ok(Started { child, ended }),

@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::sse_support::{Client, HEARTBEAT, calm, pair};
-use crate::state_root_scratch::{KEY, Scratch, key, record};
+use crate::state_root_scratch::{KEY, Scratch, key, record, start_broker_with};
 
 /// Only a hang takes as long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -126,7 +126,7 @@ impl World {
         std::fs::write(&file, route).unwrap();
         let routes = Routes::load(&file, None, &|_| None).unwrap();
         let foreign = routes.inline_secrets().collect();
-        let broker = Broker::start(Store::open(&root, key(KEY)).unwrap(), foreign).unwrap();
+        let broker = start_broker_with(&root, Store::open(&root, key(KEY)).unwrap(), foreign);
         let secrets = broker.handle();
         secrets.put(record("openai.test", Provider::OpenAi, SECRET)).unwrap();
 
@@ -161,6 +161,7 @@ impl World {
                     ring.ring();
                 }),
                 stopped: Box::new(move |run| stop.stop(run)),
+                acted: Box::new(|_| {}),
             },
             snapshots,
             snapshot_interval_records: u64::MAX,

@@ -4,9 +4,13 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kheish_daemon::broker::{MasterKey, Provider, SlotId, SlotRecord, Store, StoreError};
+use kheish_daemon::broker::{
+    Broker, BrokerLog, BrokerParts, MasterKey, NoExchange, Provider, SlotId, SlotRecord, Store, StoreError,
+};
+use kheish_daemon::clock::SystemClock;
 use kheish_daemon::secret::Secret;
 use kheish_daemon::state_root::{Directory, StateRoot};
 
@@ -68,4 +72,15 @@ pub fn refusal(result: Result<Store, StoreError>) -> StoreError {
         Ok(_) => panic!("the store was opened"),
         Err(error) => error,
     }
+}
+
+/// A broker on the store, with the log of `root` and nobody to exchange tokens with.
+pub fn start_broker(root: &StateRoot, store: Store) -> Broker {
+    start_broker_with(root, store, Vec::new())
+}
+
+/// As above, with secrets that live elsewhere.
+pub fn start_broker_with(root: &StateRoot, store: Store, foreign: Vec<Arc<Secret>>) -> Broker {
+    let (log, exchange, clock) = (BrokerLog::open(root).unwrap(), Arc::new(NoExchange), Arc::new(SystemClock));
+    Broker::start(BrokerParts { store, log, foreign, exchange, clock }).unwrap()
 }

@@ -271,7 +271,15 @@ impl Home {
 
     /// A daemon to be described further.
     pub fn serve(&self) -> Serve<'_> {
-        Serve { home: self, root: self.root(), segment_bytes: SEGMENT_BYTES, options: Vec::new(), wrapper: Vec::new() }
+        Serve {
+            home: self,
+            root: self.root(),
+            workspace: self.join("workspace"),
+            has_token: true,
+            segment_bytes: SEGMENT_BYTES,
+            options: Vec::new(),
+            wrapper: Vec::new(),
+        }
     }
 
     /// Another command of the binary; exit code and everything it printed.
@@ -301,6 +309,8 @@ impl Home {
 pub struct Serve<'h> {
     home: &'h Home,
     root: PathBuf,
+    workspace: PathBuf,
+    has_token: bool,
     segment_bytes: u64,
     options: Vec<String>,
     wrapper: Vec<String>,
@@ -309,6 +319,17 @@ pub struct Serve<'h> {
 impl Serve<'_> {
     pub fn root(mut self, root: &Path) -> Self {
         self.root = root.to_path_buf();
+        self
+    }
+
+    pub fn workspace(mut self, workspace: &Path) -> Self {
+        self.workspace = workspace.to_path_buf();
+        self
+    }
+
+    /// Nobody is asked for a token.
+    pub fn without_token(mut self) -> Self {
+        self.has_token = false;
         self
     }
 
@@ -334,10 +355,17 @@ impl Serve<'_> {
         let mut words = self.wrapper.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(words.next().expect("the binary at least"));
         command.args(words).args(["serve", "--bind", "127.0.0.1:0", "--log-format", "json", "--log-level", "info"]);
-        command.arg("--state-root").arg(&self.root).arg("--workspace-root").arg(self.home.join("workspace"));
+        command.arg("--state-root").arg(&self.root).arg("--workspace-root").arg(&self.workspace);
         command.arg("--routes-file").arg(&self.home.routes_file);
         command.arg("--segment-bytes").arg(self.segment_bytes.to_string());
-        command.arg("--http-admin-token-file").arg(&self.home.token_file).args(&self.options);
+        if self.has_token {
+            command.arg("--http-admin-token-file").arg(&self.home.token_file);
+        }
+        command.args(&self.options);
+        if !self.wrapper.is_empty() {
+            // A tracer without rights could not read the paths of its calls.
+            command.arg("--dumpable");
+        }
         command.env_clear().env("RUST_BACKTRACE", "1").envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command
     }

@@ -171,7 +171,8 @@ fn header(source: &Source) -> Vec<Violation> {
 
 fn length(source: &Source) -> Vec<Violation> {
     let lines = source.text.lines().count();
-    if lines <= LINES_MAX {
+    // The list of bounds is looked up by its headings, not read in one sitting.
+    if lines <= LINES_MAX || source.path == "src/limits.rs" {
         return Vec::new();
     }
     vec![format!("{}:{lines}: more than {LINES_MAX} lines; next: split it by who owns which state", source.path)]
@@ -226,6 +227,7 @@ fn bounds_live_in_limits(source: &Source) -> Vec<Violation> {
     // sys.rs mirrors kernel structures; the size of an array handed to one call is no bound of the daemon.
     if !source.path.starts_with("src/")
         || ["src/limits.rs", "src/sys.rs"].contains(&source.path.as_str())
+        || source.path.starts_with("src/limits/")
         || source.path.starts_with("src/sys/")
     {
         return Vec::new();
@@ -332,8 +334,11 @@ mod tests {
             assert_eq!(broken.len(), 1, "{}: {broken:?}", ban.text);
             assert!(broken[0].starts_with(&format!("src/sample.rs:4: {}; next: ", ban.text)), "{broken:?}");
             for prefix in ban.allowed_in {
-                let allowed =
-                    if prefix.ends_with(".rs") { (*prefix).to_string() } else { format!("{prefix}/sample.rs") };
+                let allowed = if prefix.ends_with(".rs") {
+                    (*prefix).to_string()
+                } else {
+                    format!("{}/sample.rs", prefix.trim_end_matches('/'))
+                };
                 assert_eq!(broken_by(&allowed, &sample), Vec::<Violation>::new(), "{} in {prefix}", ban.text);
             }
             let in_tests = broken_by("tests/sample.rs", &sample);

@@ -4,6 +4,9 @@
 
 use serde::{Serialize, Serializer};
 
+use super::book::{Book, Position};
+use crate::actor::{Actor, ActorRole};
+use crate::core::record_hash;
 use crate::http::{Method, Peer, RequestId};
 
 /// What happened. The name stands in both `event` and `code`: readers of either field find it.
@@ -23,6 +26,8 @@ pub enum AuditEvent {
     RefusalsSuppressed,
     /// A caller changed something, or tried to.
     AdminAction,
+    /// Every act up to this place of the journal has its line.
+    ActsComplete,
 }
 
 impl AuditEvent {
@@ -36,6 +41,7 @@ impl AuditEvent {
             Self::HostRejected => "host_rejected",
             Self::RefusalsSuppressed => "refusals_suppressed",
             Self::AdminAction => "admin_action",
+            Self::ActsComplete => "acts_complete",
         }
     }
 }
@@ -69,6 +75,18 @@ pub struct AuditLine {
     pub request_id: Option<RequestId>,
     /// Lines that were left out.
     pub suppressed: Option<u64>,
+    /// What was done, where a journal record tells: its kind, or the act outside the journal.
+    pub act: Option<String>,
+    /// What it was done to, for an act outside the journal.
+    pub target: Option<String>,
+    /// What became of such an act.
+    pub outcome: Option<String>,
+    /// The session that it concerns.
+    pub session_id: Option<String>,
+    /// The run that it concerns.
+    pub run_id: Option<String>,
+    /// The journal record that the line was made from.
+    pub journal_seq: Option<u64>,
 }
 
 impl AuditLine {
@@ -88,13 +106,39 @@ impl AuditLine {
             token_fingerprint: None,
             request_id: None,
             suppressed: None,
+            act: None,
+            target: None,
+            outcome: None,
+            session_id: None,
+            run_id: None,
+            journal_seq: None,
         }
     }
 
-    /// Appends the line as JSON with a line feed.
-    pub(super) fn write(&self, seq: u64, target: &mut Vec<u8>) {
+    /// A line about an act of `by`.
+    pub fn of_caller(timestamp_ms: u64, by: &Actor) -> Self {
+        Self {
+            peer: Some(by.peer().map_or(Peer::Unix, Peer::Tcp)),
+            role: Some(match by.role() {
+                ActorRole::Admin => "admin",
+                ActorRole::ReadOnly => "read_only",
+            }),
+            token_fingerprint: by.token(),
+            request_id: RequestId::parse(by.request_id()),
+            ..Self::new(timestamp_ms, AuditEvent::AdminAction)
+        }
+    }
+
+    /// The book that it belongs to.
+    pub fn book(&self) -> Book {
+        Book::of(self.event)
+    }
+
+    /// Appends the line as JSON with a line feed; its chain value.
+    pub(super) fn write(&self, position: &Position, target: &mut Vec<u8>) -> String {
         let record = Record {
-            seq,
+            seq: position.next_seq,
+            book: self.book().as_str(),
             timestamp_ms: self.timestamp_ms,
             event: self.event.as_str(),
             code: self.event.as_str(),
@@ -109,15 +153,29 @@ impl AuditLine {
             token_fingerprint: self.token_fingerprint.as_deref(),
             request_id: self.request_id.map(Text),
             suppressed: self.suppressed,
+            act: self.act.as_deref(),
+            target: self.target.as_deref(),
+            outcome: self.outcome.as_deref(),
+            session_id: self.session_id.as_deref(),
+            run_id: self.run_id.as_deref(),
+            journal_seq: self.journal_seq,
+            prev: &position.chain,
         };
+        let start = target.len();
         serde_json::to_writer(&mut *target, &record).expect("strings and numbers go into memory without failing");
-        target.push(b'\n');
+        target.pop();
+        let chain = record_hash(&target[start..]);
+        target.extend_from_slice(b",\"chain\":\"");
+        target.extend_from_slice(chain.as_bytes());
+        target.extend_from_slice(b"\"}\n");
+        chain
     }
 }
 
 #[derive(Serialize)]
 struct Record<'a> {
     seq: u64,
+    book: &'static str,
     timestamp_ms: u64,
     event: &'static str,
     code: &'static str,
@@ -143,6 +201,19 @@ struct Record<'a> {
     request_id: Option<Text<RequestId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     suppressed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal_seq: Option<u64>,
+    prev: &'a str,
 }
 
 /// Serialises by `Display`.

@@ -1,36 +1,44 @@
 //! Who was let in, refused or limited: `control-plane-auth/audit.jsonl`.
-//! Owns: the writer thread, its queue, and what an operator sees of both.
-//! May touch: the directory it was given.
+//! Owns: the writer thread, its queues, and what an operator sees of both.
+//! May touch: the directory it was given; the journal, for reading, to make up for lines that were not written.
 //! Never: holds a token or a query string; makes a request wait.
 
+mod book;
+mod check;
+mod derive;
 mod file;
 mod line;
+mod writer;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 
+pub use book::Book;
+pub use check::{AuditFileReport, BadLine, check};
 pub use line::{AuditEvent, AuditLine};
 
-use crate::limits::{
-    AUDIT_BATCH_LINES_MAX, AUDIT_FILE_BYTES_MAX, AUDIT_QUEUE_MAX, AUDIT_RETRY_MS, AUDIT_ROTATED_FILES_MAX,
-    AUDIT_STOP_WAIT_MS, AUDIT_SYNC_INTERVAL_MS,
-};
+use crate::core::Event;
+use crate::ids::Seq;
+use crate::journal::Reader;
+use crate::limits::{AUDIT_FILE_BYTES_MAX, AUDIT_QUEUE_MAX, AUDIT_ROTATED_FILES_MAX, AUDIT_STOP_WAIT_MS};
 use crate::worker::{Worker, WorkerPanicked};
+use derive::Picker;
 use file::AuditFile;
+use writer::{Entry, Writer};
 
 /// Sizes of the audit file; smaller in tests.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditLimits {
-    /// Size at which the file is rotated.
+    /// Size at which the file is rotated, and of each rotated file.
     pub file_bytes_max: u64,
-    /// Rotated files kept.
+    /// Rotated files kept of each book.
     pub rotated_files_max: u32,
 }
 
@@ -48,7 +56,9 @@ pub struct ControlPlaneAudit {
 
 struct Inner {
     path: PathBuf,
-    lines: Sender<Box<AuditLine>>,
+    refusals: Sender<Box<AuditLine>>,
+    acts: Sender<Entry>,
+    picker: Picker,
     counters: Arc<Counters>,
     running: Mutex<Option<Running>>,
 }
@@ -68,6 +78,10 @@ struct Counters {
     dropped: AtomicU64,
     failed_attempts: AtomicU64,
     accepted: AtomicU64,
+    /// Acts that found their queue full: the writer makes up for them from the journal.
+    acts_missed: AtomicBool,
+    /// The newest journal record whose act has its line.
+    derived_through: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -90,6 +104,8 @@ pub struct AuditStats {
     pub failed_attempt_count: u64,
     /// Lines accepted and not yet written.
     pub queue_depth: u64,
+    /// Every act up to this journal record has its line.
+    pub acts_complete_through: Seq,
     /// Why lines cannot be written now; absent while they can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -142,40 +158,61 @@ impl std::error::Error for AuditError {}
 
 impl ControlPlaneAudit {
     /// Opens `<dir>/audit.jsonl`, creating the directory (0700) and the file (0600), and starts the writer.
-    /// An incomplete last line, left by a crash, is cut off.
+    /// An incomplete last line, left by a crash, is cut off. With a `journal`, acts that it records and that have no line
+    /// here get one, in the background.
     ///
     /// # Errors
     /// The file cannot be opened, or the thread cannot be started.
-    pub fn start(dir: &Path, limits: AuditLimits) -> Result<Self, AuditError> {
+    pub fn start(dir: &Path, limits: AuditLimits, journal: Option<Reader>) -> Result<Self, AuditError> {
         let path = dir.join(file::NAME);
         let file = AuditFile::open(dir, limits).map_err(|error| AuditError::Open { path: path.clone(), error })?;
         let counters = Arc::new(Counters::default());
-        let (lines, inbox) = bounded(AUDIT_QUEUE_MAX);
+        let (refusals, refusal_inbox) = bounded(AUDIT_QUEUE_MAX);
+        let (acts, act_inbox) = bounded(AUDIT_QUEUE_MAX);
         let (stop, stopped) = bounded(1);
         let (alive, ended) = bounded::<()>(1);
-        let writer = Writer {
-            file,
-            inbox,
-            stopped,
-            counters: Arc::clone(&counters),
-            pending: Vec::new(),
-            dropped_before: 0,
-            synced_at: None,
-        };
+        let writer = Writer::new(file, refusal_inbox, act_inbox, stopped, Arc::clone(&counters), journal);
         let worker = Worker::spawn("audit", move || {
             let _alive = alive;
             writer.run();
         });
         let running = Running { worker: worker.map_err(AuditError::Thread)?, stop, ended };
-        Ok(Self { inner: Arc::new(Inner { path, lines, counters, running: Mutex::new(Some(running)) }) })
+        let running = Mutex::new(Some(running));
+        let inner = Inner { path, refusals, acts, picker: Picker::default(), counters, running };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Hands a line to the writer. Never blocks: when the queue is full the line is lost and counted.
+    /// Hands a line to the writer. Never blocks: when its book's queue is full the line is lost and counted.
     pub fn record(&self, line: AuditLine) {
         let counters = &self.inner.counters;
-        let taken = self.inner.lines.try_send(Box::new(line)).is_ok();
+        let taken = match line.book() {
+            Book::Refusals => self.inner.refusals.try_send(Box::new(line)).is_ok(),
+            Book::Acts => self.inner.acts.try_send(Entry::of(line)).is_ok(),
+        };
         let counter = if taken { &counters.accepted } else { &counters.dropped };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// Writes a line of an act and waits until it is on disk.
+    ///
+    /// # Errors
+    /// It is not known to be there within `limit`.
+    pub fn record_durably(&self, line: AuditLine, limit: Duration) -> Result<(), NotRecorded> {
+        let (written, outcome) = bounded(1);
+        let entry = Entry { line: Box::new(line), written: Some(written) };
+        self.inner.acts.try_send(entry).map_err(|_| NotRecorded)?;
+        self.inner.counters.accepted.fetch_add(1, Relaxed);
+        outcome.recv_timeout(limit).map_err(|_| NotRecorded)
+    }
+
+    /// Hears of a committed record of a caller. Never blocks: what the queue does not take is read from the journal later.
+    pub fn acted(&self, event: &Event) {
+        let Some(line) = self.inner.picker.of_event(event) else { return };
+        if self.inner.acts.try_send(Entry::of(line)).is_err() {
+            self.inner.counters.acts_missed.store(true, Relaxed);
+        } else {
+            self.inner.counters.accepted.fetch_add(1, Relaxed);
+        }
     }
 
     /// Figures for `/v1/status`.
@@ -188,6 +225,7 @@ impl ControlPlaneAudit {
             dropped_count: counters.dropped.load(Relaxed),
             failed_attempt_count: counters.failed_attempts.load(Relaxed),
             queue_depth: counters.accepted.load(Relaxed).saturating_sub(written),
+            acts_complete_through: counters.derived_through.load(Relaxed),
             error: counters.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -213,102 +251,9 @@ impl ControlPlaneAudit {
     }
 }
 
-struct Writer {
-    file: AuditFile,
-    inbox: Receiver<Box<AuditLine>>,
-    stopped: Receiver<()>,
-    counters: Arc<Counters>,
-    /// Lines taken from the queue and not written yet; while there are any, none are taken, so that a full
-    /// disk costs nothing but waiting until the queue overflows.
-    pending: Vec<AuditLine>,
-    /// Lost lines that the numbers in the file already account for.
-    dropped_before: u64,
-    /// When the file was last known to be on disk; `None` while it is.
-    synced_at: Option<Instant>,
-}
-
-impl Writer {
-    fn run(mut self) {
-        loop {
-            if self.pending.is_empty() {
-                select! {
-                    recv(self.inbox) -> line => match line {
-                        Ok(line) => self.pending.push(*line),
-                        Err(_) => break,
-                    },
-                    recv(self.stopped) -> _ => break,
-                    default(Duration::from_millis(AUDIT_SYNC_INTERVAL_MS)) => {}
-                }
-                let room = AUDIT_BATCH_LINES_MAX - self.pending.len();
-                self.pending.extend(self.inbox.try_iter().take(room).map(|line| *line));
-            } else {
-                select! {
-                    recv(self.stopped) -> _ => break,
-                    default(Duration::from_millis(AUDIT_RETRY_MS)) => {}
-                }
-            }
-            self.write_pending();
-            self.sync(Duration::from_millis(AUDIT_SYNC_INTERVAL_MS));
-        }
-        self.finish();
-    }
-
-    /// One last attempt for everything that was accepted.
-    fn finish(&mut self) {
-        loop {
-            let room = AUDIT_BATCH_LINES_MAX - self.pending.len();
-            self.pending.extend(self.inbox.try_iter().take(room).map(|line| *line));
-            if self.pending.is_empty() || !self.write_pending() {
-                break;
-            }
-        }
-        self.sync(Duration::ZERO);
-    }
-
-    /// Whether nothing is left to write.
-    fn write_pending(&mut self) -> bool {
-        if self.pending.is_empty() {
-            return true;
-        }
-        let dropped = self.counters.dropped.load(Relaxed);
-        match self.file.append(&self.pending, dropped - self.dropped_before) {
-            Ok(()) => {
-                self.dropped_before = dropped;
-                self.counters.written.fetch_add(self.pending.len() as u64, Relaxed);
-                self.pending.clear();
-                self.synced_at.get_or_insert_with(Instant::now);
-                if self.counters.set_error(None).is_some() {
-                    log::info!("the control-plane audit file can be written again");
-                }
-                true
-            }
-            Err(error) => {
-                self.failed("write", &error);
-                false
-            }
-        }
-    }
-
-    fn sync(&mut self, age_max: Duration) {
-        if self.synced_at.is_some_and(|since| since.elapsed() >= age_max) {
-            match self.file.sync() {
-                Ok(()) => self.synced_at = None,
-                Err(error) => {
-                    self.synced_at = Some(Instant::now());
-                    self.failed("sync", &error);
-                }
-            }
-        }
-    }
-
-    fn failed(&self, what: &str, error: &io::Error) {
-        self.counters.failed_attempts.fetch_add(1, Relaxed);
-        let text = format!("cannot {what}: {error}");
-        if self.counters.set_error(Some(text.clone())).is_none() {
-            log::error!("control-plane audit file: {text}; next: check the space and the rights of the state root");
-        }
-    }
-}
+/// A line that is not known to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotRecorded;
 
 #[cfg(test)]
 mod tests;

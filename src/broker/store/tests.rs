@@ -30,7 +30,7 @@ pub(in crate::broker) fn record(id: &str, secret: &str) -> SlotRecord {
 
 /// Ids, versions and secrets: everything that a store holds.
 fn contents(store: &Store) -> Vec<(String, u64, String)> {
-    let plain = |entry: &Entry| String::from_utf8(entry.record.secret().expose().to_vec()).unwrap();
+    let plain = |entry: &Entry| String::from_utf8(entry.record.usable().expose().to_vec()).unwrap();
     store.slots.iter().map(|(id, entry)| (id.to_string(), entry.version, plain(entry))).collect()
 }
 

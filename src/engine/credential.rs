@@ -1,0 +1,99 @@
+//! The credential of one model call: leased before it, watched during it, given back after it.
+//! Owns: the lease in hand, and the handle that ends the call when the lease is revoked.
+//! May touch: the broker.
+//! Never: holds a secret longer than the exchange of the lease for it; takes a silent broker for a refusing one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::run::Tools;
+use crate::broker::{BrokerError, Lease, LeaseRequest, Watch};
+use crate::limits::{BROKER_REDEEM_ATTEMPTS_MAX, BROKER_REDEEM_PAUSE_MS};
+use crate::net::{Auth, Cancel, CredentialRefused};
+use crate::providers::{ErrorClass, ProviderError, Retry};
+
+/// A lease in hand. It is given back with this.
+pub(super) struct InUse {
+    tools: Tools,
+    lease: Lease,
+    /// Ends the call: with the run, or with the lease.
+    cancel: Cancel,
+    /// The broker did not decide.
+    was_silent: Arc<AtomicBool>,
+    _watch: Watch,
+}
+
+impl InUse {
+    /// Leases a credential for a call of a run that `run` ends.
+    ///
+    /// # Errors
+    /// The broker refused, or did not decide ([`BrokerError::is_silence`]).
+    pub(super) fn take(tools: &Tools, request: LeaseRequest, run: &Cancel) -> Result<Self, BrokerError> {
+        let lease = tools.broker.lease(request, tools.clock.now_ms())?;
+        let cancel = run.child();
+        let watch = tools.broker.watch(&lease, cancel.clone());
+        Ok(Self { tools: tools.clone(), lease, cancel, was_silent: Arc::default(), _watch: watch })
+    }
+
+    /// Names the lease in records.
+    pub(super) fn lease_id(&self) -> &str {
+        &self.lease.id
+    }
+
+    /// Ends the call with the run or with the lease.
+    pub(super) fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// Exchanges the lease when the connection stands. A broker that is busy is asked again.
+    pub(super) fn auth(&self) -> Auth {
+        let (broker, clock, lease) = (self.tools.broker.clone(), self.tools.clock.clone(), self.lease.clone());
+        let (cancel, was_silent) = (self.cancel.clone(), self.was_silent.clone());
+        Auth::bearer_from(move || {
+            let mut tries = 1;
+            loop {
+                match broker.redeem(&lease, clock.now_ms()) {
+                    Ok(credential) => return Ok(credential.secret),
+                    Err(error) if error.is_silence() => {
+                        let is_ended = cancel.wait(Duration::from_millis(BROKER_REDEEM_PAUSE_MS));
+                        if is_ended || tries >= BROKER_REDEEM_ATTEMPTS_MAX {
+                            was_silent.store(true, Ordering::SeqCst);
+                            return Err(CredentialRefused { reason: error.to_string() });
+                        }
+                        tries += 1;
+                    }
+                    Err(error) => return Err(CredentialRefused { reason: error.to_string() }),
+                }
+            }
+        })
+    }
+
+    /// What a failed call with this credential means, which may be that the credential was taken away meanwhile: then
+    /// the next attempt asks for another lease, and is told by the broker if there is none.
+    pub(super) fn judge(&self, error: ProviderError) -> ProviderError {
+        // However the call ended then: the run itself goes on, or nobody would ask.
+        if self.cancel.is_cancelled() {
+            let message = format!(
+                "the credential was revoked while the call was under way ({}); next: see kheish-daemon runtime auth lease \
+                 {}",
+                self.lease.slot, self.lease.id
+            );
+            return retried(ErrorClass::Auth, "credential_revoked", message);
+        }
+        if self.was_silent.load(Ordering::SeqCst) {
+            return retried(ErrorClass::Network, "broker_unanswered", error.message);
+        }
+        error
+    }
+}
+
+fn retried(class: ErrorClass, code: &str, message: String) -> ProviderError {
+    ProviderError { class, retry: Retry::Backoff, http_status: None, code: Some(code.to_string()), message }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.tools.broker.release(self.lease.clone());
+    }
+}
