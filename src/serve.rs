@@ -26,7 +26,7 @@ use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
-use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, NoExchange, Store};
+use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
@@ -37,6 +37,7 @@ use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
+use crate::oauth::HttpExchange;
 use crate::providers::Routes;
 use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
@@ -184,7 +185,7 @@ impl Daemon {
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
-        let (exchange, foreign) = (Arc::new(NoExchange), inline);
+        let (exchange, foreign) = (Arc::new(HttpExchange::new(net.clone())), inline);
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
             .map_err(step("threads"))?;
         let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
