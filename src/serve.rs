@@ -28,7 +28,7 @@ use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
 use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
@@ -108,6 +108,7 @@ struct Daemon {
     journal_closed: Arc<AtomicBool>,
     /// Threads that must not end before they are told to.
     core: Worker,
+    answerer: Worker,
     engines: Vec<Worker>,
     upkeep: Worker,
     capture: Worker,
@@ -157,6 +158,7 @@ impl Daemon {
             .map_err(step("control-plane audit"))?;
         let stops = Stops::default();
         let (snapshotter, snapshots) = Snapshotter::new();
+        let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
         let (core_loop, core) = CommitLoop::new(Parts {
             state,
@@ -167,11 +169,13 @@ impl Daemon {
                 stopped: Box::new(move |run| effects_stops.stop(run)),
                 acted: Box::new(move |event| effects_audit.acted(event)),
             },
+            answers: Some(answers),
             snapshots,
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
             records_since_snapshot: records_replayed,
         });
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
+        let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
         let closed = journal_closed.clone();
         let core_thread = Worker::spawn("core", move || match core_loop.run() {
@@ -261,6 +265,7 @@ impl Daemon {
             access_log,
             journal_closed,
             core: core_thread,
+            answerer,
             engines,
             upkeep: upkeep_thread,
             capture: capture_thread,
@@ -282,7 +287,7 @@ impl Daemon {
                     std::process::exit(EXIT_COMPONENT_DIED);
                 }
             }
-            let others = self.engines.iter().chain([&self.upkeep, &self.capture, &self.snapshots]);
+            let others = self.engines.iter().chain([&self.answerer, &self.upkeep, &self.capture, &self.snapshots]);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -318,7 +323,7 @@ impl Daemon {
         let mut clean = true;
         drop(self.stop_upkeep);
         self.api.capture.stop();
-        let others = [self.snapshots, self.upkeep, self.capture];
+        let others = [self.answerer, self.snapshots, self.upkeep, self.capture];
         for worker in std::iter::once(self.core).chain(self.engines).chain(others) {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");

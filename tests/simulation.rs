@@ -128,6 +128,7 @@ fn live(world: &mut World, groups: VecDeque<Vec<Command>>, faulty: bool) -> Opti
             stopped: Box::new(|_| {}),
             acted: Box::new(|_| {}),
         },
+        answers: None,
         snapshots,
         snapshot_interval_records: 60,
         records_since_snapshot: restored.records,
