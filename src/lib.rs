@@ -14,6 +14,7 @@ pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod core;
+pub mod debug_capture;
 pub mod engine;
 pub mod hex;
 pub mod http;

@@ -9,6 +9,7 @@ use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
 use crate::config::Config;
+use crate::debug_capture::DebugCapture;
 use crate::engine::Stops;
 use crate::http::problem::Problem;
 use crate::ids::Seq;
@@ -34,6 +35,8 @@ pub struct Api {
     pub broker: BrokerHandle,
     /// Event streams.
     pub hub: Hub,
+    /// What is kept for debugging.
+    pub capture: DebugCapture,
     /// Runs in hand.
     pub stops: Stops,
     /// Background commands and to-do items.

@@ -15,6 +15,7 @@ pub mod builtin;
 pub mod call;
 pub mod context;
 pub mod cors;
+pub mod debug;
 pub mod errors;
 pub mod events;
 pub mod front;

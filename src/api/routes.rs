@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, permissions, runs, runtime, runtime_auth, runtime_changes, secrets,
-    session_settings, sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, debug, permissions, runs, runtime, runtime_auth, runtime_changes,
+    secrets, session_settings, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -542,6 +542,46 @@ pub static ROUTES: &[Route<Api>] = &[
             optional("Reason"),
             json(200, "Run"),
             Handler::Plain(runs::cancel),
+        )
+    },
+    Route {
+        problems: &[&codes::RUN_NOT_FOUND, &codes::RUN_DEBUG_NOT_FOUND],
+        ..get(
+            "/v1/runs/{run_id}/debug",
+            Access::Admin,
+            "What debug capture kept of a run.",
+            json(200, "RunDebug"),
+            Handler::Plain(debug::list),
+        )
+    },
+    Route {
+        problems: &[&codes::RUN_NOT_FOUND, &codes::RUN_DEBUG_ARTIFACT_NOT_FOUND, &codes::RUN_DEBUG_ARTIFACT_UNREADABLE],
+        ..get(
+            "/v1/runs/{run_id}/debug/artifacts/{artifact_id}",
+            Access::Admin,
+            "The body of one debug artifact.",
+            Success::Text,
+            Handler::Plain(debug::artifact),
+        )
+    },
+    Route {
+        problems: &[&codes::RUN_RETENTION_INVALID_REQUEST, &codes::AUDIT_UNAVAILABLE],
+        ..post(
+            "/v1/runs/prune",
+            "Remove debug artifacts of ended runs; runs and their records stay.",
+            required("PruneRuns"),
+            json(200, "PrunedRuns"),
+            Handler::Plain(debug::prune),
+        )
+    },
+    Route {
+        problems: &[&codes::RUN_NOT_FOUND, &codes::RUN_RETENTION_INVALID_REQUEST],
+        ..post(
+            "/v1/runs/{run_id}/retention-hold",
+            "Keep a run's evidence from being removed, or let it go.",
+            required("SetRetentionHold"),
+            json(200, "RetentionHold"),
+            Handler::Plain(debug::retention_hold),
         )
     },
     get("/v1/runtime/secrets", Access::Admin, "All slots, metadata only.", list("Slot"), Handler::Plain(secrets::list)),

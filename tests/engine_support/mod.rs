@@ -181,6 +181,7 @@ impl World {
             toolbox,
             settings,
             blobs: None,
+            capture: None,
             workspace: "/workspace".to_string(),
         });
         let workers = vec![
