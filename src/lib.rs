@@ -22,6 +22,7 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod net;
+pub mod oauth;
 pub mod permissions;
 pub mod providers;
 pub mod sandbox;

@@ -39,6 +39,9 @@ pub const CORE_MAILBOX_MAX: usize = 4_096;
 pub const CORE_BATCH_COMMANDS_MAX: usize = 512;
 /// Bytes of one batch; a batch also ends here, so that its write stays short.
 pub const CORE_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Replies of a committed batch that the core always gives out by itself: waking the answerer for fewer costs more than
+/// it saves.
+pub const CORE_ANSWERS_INLINE_MAX: usize = 8;
 /// Queued runs started, or active runs resumed, in one batch after a hold or a restart: other commands wait
 /// for at most one such batch.
 pub const CORE_PUMP_RUNS_MAX: usize = 256;
@@ -628,6 +631,9 @@ const _: () = assert!(
 );
 /// Preallocated beyond a batch that outgrows its segment, and asked for at start: the next seal needs less.
 pub const JOURNAL_ROOM_BYTES: u64 = 16 * 1024;
+/// NUL bytes written with a batch that reaches blocks never written before: the next batches find blocks that need no
+/// change of metadata, so that their syncs take about half the time. Larger ones make the batch that writes them slow.
+pub const JOURNAL_FILL_AHEAD_BYTES: u64 = 128 * 1024;
 /// Encoding buffer kept between batches; a larger one is given back.
 pub const JOURNAL_BUFFER_BYTES_KEPT: usize = 256 * 1024;
 /// Read at once while replaying, verifying and scanning: larger reads gain nothing from the page cache.

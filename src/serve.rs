@@ -26,9 +26,9 @@ use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
-use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, NoExchange, Store};
+use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{CommitLoop, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommitLoop, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
 use crate::engine::{CoreSettings, Engine, Stops, Toolbox, Tools};
@@ -36,6 +36,7 @@ use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
+use crate::oauth::HttpExchange;
 use crate::providers::Routes;
 use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
@@ -107,6 +108,7 @@ struct Daemon {
     journal_closed: Arc<AtomicBool>,
     /// Threads that must not end before they are told to.
     core: Worker,
+    answerer: Worker,
     engines: Vec<Worker>,
     upkeep: Worker,
     snapshots: Worker,
@@ -155,6 +157,7 @@ impl Daemon {
             .map_err(step("control-plane audit"))?;
         let stops = Stops::default();
         let (snapshotter, snapshots) = Snapshotter::new();
+        let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
         let task_stops = TaskStops::new().map_err(step("tasks"))?;
         let effects_task_stops = task_stops.clone();
@@ -169,11 +172,13 @@ impl Daemon {
                 stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
                 acted: Box::new(move |event| effects_audit.acted(event)),
             },
+            answers: Some(answers),
             snapshots,
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
             records_since_snapshot: records_replayed,
         });
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
+        let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
         let closed = journal_closed.clone();
         let core_thread = Worker::spawn("core", move || match core_loop.run() {
@@ -194,7 +199,7 @@ impl Daemon {
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
-        let (exchange, foreign) = (Arc::new(NoExchange), inline);
+        let (exchange, foreign) = (Arc::new(HttpExchange::new(net.clone())), inline);
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
             .map_err(step("threads"))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
@@ -269,6 +274,7 @@ impl Daemon {
             access_log,
             journal_closed,
             core: core_thread,
+            answerer,
             engines,
             upkeep: upkeep_thread,
             snapshots,
@@ -290,7 +296,7 @@ impl Daemon {
                     std::process::exit(EXIT_COMPONENT_DIED);
                 }
             }
-            let others = self.engines.iter().chain([&self.upkeep, &self.snapshots, &self.task_reaper]);
+            let others = self.engines.iter().chain([&self.answerer, &self.upkeep, &self.snapshots, &self.task_reaper]);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -331,7 +337,8 @@ impl Daemon {
         self.api.core.stop();
         self.api.stops.stop_all();
         drop(self.stop_upkeep);
-        for worker in std::iter::once(self.core).chain(self.engines).chain([self.snapshots, self.upkeep]) {
+        for worker in std::iter::once(self.core).chain(self.engines).chain([self.answerer, self.snapshots, self.upkeep])
+        {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
                 clean = false;

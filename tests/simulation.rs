@@ -129,6 +129,7 @@ fn live(world: &mut World, groups: VecDeque<Vec<Command>>, faulty: bool) -> Opti
             stop_task: Box::new(|_, _| {}),
             acted: Box::new(|_| {}),
         },
+        answers: None,
         snapshots,
         snapshot_interval_records: 60,
         records_since_snapshot: restored.records,

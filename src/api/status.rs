@@ -13,6 +13,7 @@ use super::call::Call;
 use super::context::Api;
 use super::readiness::{ProviderReadiness, not_ready, provider_readiness};
 use crate::audit::control_plane::{AuditStats, ControlPlaneAudit};
+use crate::broker::LogStats;
 use crate::commit::{CommandError, CoreView};
 use crate::core::RunStatus;
 use crate::http::problem::Problem;
@@ -222,6 +223,9 @@ struct BrokerView {
     alive: bool,
     mailbox_depth: usize,
     lease_count: u64,
+    blocked_slot_count: usize,
+    revoked_subject_count: usize,
+    log: LogStats,
 }
 
 #[derive(Debug, Serialize)]
@@ -273,6 +277,9 @@ fn status(api: &Api) -> Status {
             alive: broker.is_alive,
             mailbox_depth: broker.mailbox_depth,
             lease_count: broker.lease_count,
+            blocked_slot_count: broker.blocked_slot_count,
+            revoked_subject_count: broker.revoked_subject_count,
+            log: broker.log,
         },
         sandbox: api.facts.sandbox.report().clone(),
         health: Health { generated_at_ms: now_ms, ok, warnings },
@@ -463,6 +470,11 @@ fn findings(
     if runs.held {
         let message = "execution is held: runs are accepted and stay queued".to_string();
         add(Severity::Info, "execution_held", message, None, "kheish-daemon runtime release");
+    }
+    let log = api.broker.stats().log;
+    if let Some(reason) = log.poisoned {
+        let action = "check the disk and restart the daemon";
+        add(Severity::Error, "broker_log_poisoned", format!("revocations cannot be recorded: {reason}"), None, action);
     }
     if let Some((severity, code, message, action)) = sandbox_finding(api.facts.sandbox.report()) {
         add(severity, code, message, None, action);

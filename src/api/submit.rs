@@ -224,16 +224,7 @@ fn content(content: Option<String>, items: Option<Vec<InputItem>>) -> Result<Str
     if !content.is_empty() && !items.is_empty() {
         return Err(bad("content and input_items exclude each other; next: send one of them"));
     }
-    let mut parts = vec![content];
-    for item in items {
-        match (item.item_type.as_str(), item.text) {
-            ("text", Some(text)) => parts.push(text),
-            ("text", None) => return Err(bad("a text item has no text")),
-            _ => return Err(unsupported("an input item other than text")),
-        }
-    }
-    parts.retain(|part| !part.is_empty());
-    let content = parts.join("\n\n");
+    let content = if items.is_empty() { content } else { joined(items)? };
     if content.trim().is_empty() {
         return Err(bad("the submission carries no input; next: send content"));
     }
@@ -242,6 +233,20 @@ fn content(content: Option<String>, items: Option<Vec<InputItem>>) -> Result<Str
         return Err(Problem::new(&codes::PAYLOAD_TOO_LARGE, detail));
     }
     Ok(content)
+}
+
+/// The texts of `items` that are not empty, with an empty line between them.
+fn joined(items: Vec<InputItem>) -> Result<String, Problem> {
+    let mut parts = Vec::with_capacity(items.len());
+    for item in items {
+        match (item.item_type.as_str(), item.text) {
+            ("text", Some(text)) => parts.push(text),
+            ("text", None) => return Err(bad("a text item has no text")),
+            _ => return Err(unsupported("an input item other than text")),
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    Ok(parts.join("\n\n"))
 }
 
 pub(super) fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Result<Option<String>, Problem> {

@@ -151,6 +151,11 @@ fn associated_data(version: u64, fingerprint: &[u8; FINGERPRINT_BYTES]) -> Vec<u
     [PURPOSE, &[0], &version.to_be_bytes(), fingerprint].concat()
 }
 
+/// [`fingerprint`] as it stands in the file.
+pub(super) fn key_fingerprint(key: &MasterKey) -> String {
+    to_hex(&fingerprint(key))
+}
+
 /// Names a key without telling anything of it.
 fn fingerprint(key: &MasterKey) -> [u8; FINGERPRINT_BYTES] {
     struct Length;

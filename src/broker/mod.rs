@@ -53,7 +53,7 @@ pub use oauth::{NoExchange, RefreshFailure, RefreshRequest, RefreshedTokens, Tok
 pub use readiness::{RouteAuth, RouteAuthState};
 pub use redact::REDACTED;
 pub use slot::{Mode, Provider, SlotError, SlotId, SlotRecord, SlotStatus};
-pub use store::{FILE_NAME, Store, StoreError};
+pub use store::{BackupError, FILE_NAME, RekeyError, Rekeyed, Store, StoreError, rekey};
 pub use subject::{Audience, Subject, SubjectError, SubjectId};
 pub use views::{
     LeaseFilter, LeaseStatus, LeaseView, LeasedSlot, SlotRevocation, SlotState, SubjectRevocation, SubjectStatus,

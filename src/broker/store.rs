@@ -22,10 +22,13 @@ use crate::secret::Secret;
 use crate::state_root::replace::{ReplaceError, Step, clear_leftover, replace_with};
 use crate::state_root::{Directory, StateRoot};
 
+mod rekey;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(super) use tests::{key, record};
+
+pub use rekey::{BackupError, RekeyError, Rekeyed, rekey};
 
 /// The store's file name in `auth/`.
 pub const FILE_NAME: &str = "global-slots.json";

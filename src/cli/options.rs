@@ -65,6 +65,7 @@ const STORE: Scope = Scope::Verbs(&[
     "secrets list",
     "secrets delete",
     "secrets import",
+    "secrets rekey",
     "journal verify",
     "journal show",
     "audit verify",
@@ -130,12 +131,28 @@ pub const ROWS: &[Row] = &[
 /// Variables that have no option, with the commands that read them.
 pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
+        Scope::Verbs(&[
+            "serve",
+            "secrets set",
+            "secrets get",
+            "secrets list",
+            "secrets delete",
+            "secrets import",
+            "secrets rekey",
+        ]),
         "KHEISH_AUTH_STORE_MASTER_KEY",
         "master key of the auth store (from `secrets generate`)",
     ),
     (
-        Scope::Verbs(&["serve", "secrets set", "secrets get", "secrets list", "secrets delete", "secrets import"]),
+        Scope::Verbs(&[
+            "serve",
+            "secrets set",
+            "secrets get",
+            "secrets list",
+            "secrets delete",
+            "secrets import",
+            "secrets rekey",
+        ]),
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",
     ),

@@ -3,7 +3,7 @@
 //! May touch: with --offline, the auth store under the state root's lock.
 //! Never: prints a value; sends one where it could be read on the way.
 
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::secret_value::{Sources, read_records};
 use super::table::{Column, text, time};
 use super::verbs::Command;
 use crate::broker::master_key::{self, MasterKey};
-use crate::broker::{Provider, SlotId, SlotRecord, Store};
+use crate::broker::{Provider, SlotId, SlotRecord, Store, rekey};
 use crate::clock::{Clock, SystemClock};
 use crate::state_root::StateRoot;
 
@@ -220,6 +220,52 @@ impl Command for Import {
     }
 }
 
+/// encrypt the auth store under another master key; the daemon must be stopped
+#[derive(FromArgs, ArgsInfo)]
+pub struct Rekey {
+    /// the state root
+    #[argh(option, arg_name = "dir")]
+    state_root: Option<String>,
+    /// file with the new key, as `secrets generate` prints it; the present key comes from the environment
+    #[argh(option, arg_name = "path")]
+    new_key_file: String,
+    /// a backup whose store is checked to have the same slots and to be readable with the present key: a copy of the state
+    /// root or of the store's file, or a tar archive of either
+    #[argh(option, arg_name = "path")]
+    backup: Option<String>,
+    /// go on without a backup
+    #[argh(switch)]
+    without_backup: bool,
+}
+
+impl Command for Rekey {
+    fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
+        let backup = match (&self.backup, self.without_backup) {
+            (Some(path), false) => Some(FilePath::new(path)),
+            (None, true) => None,
+            _ => {
+                let cause = "it is not said which backup there is";
+                let next = "name it with --backup PATH, or take the risk with --without-backup";
+                return Err(CliError::invalid("secrets rekey", cause, next));
+            }
+        };
+        let (path, old) = offline_root(context, self.state_root.as_deref())?;
+        let old = old.ok_or_else(|| {
+            let next = "set KHEISH_AUTH_STORE_MASTER_KEY_FILE to the key that the store is encrypted with";
+            CliError::invalid("the master key", "none is given", next)
+        })?;
+        let new = MasterKey::from_file(FilePath::new(&self.new_key_file)).map_err(refused("--new-key-file"))?;
+        let root = StateRoot::open(&path, false).map_err(refused("the state root"))?;
+        let done = rekey(&root, &old, &new, backup).map_err(refused("the auth store"))?;
+        let note = if done.rekeyed { "was encrypted anew" } else { "had been encrypted under the new key before" };
+        context.out.note(&format!(
+            "The auth store {note}: it is readable with the new key alone. Next: start the daemon with it. Keep the old \
+             key for as long as you keep backups from before."
+        ));
+        context.out.document(&Document::of(&done))
+    }
+}
+
 fn slot(raw: &str) -> Result<SlotId, CliError> {
     SlotId::parse(raw).map_err(refused("the slot"))
 }
@@ -230,6 +276,14 @@ fn refused<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> CliEr
 
 /// Opens the store under the state root's lock, which the store keeps as long as it lives.
 fn open_store(context: &Context<'_>, state_root: Option<&str>, create: bool) -> Result<OfflineStore, CliError> {
+    let (path, key) = offline_root(context, state_root)?;
+    let root = StateRoot::open(&path, create).map_err(refused("the state root"))?;
+    let store = Store::open(&root, key).map_err(refused("the auth store"))?;
+    Ok(OfflineStore { store, _lock: root })
+}
+
+/// The state root that is named, and the master key of the environment.
+fn offline_root(context: &Context<'_>, state_root: Option<&str>) -> Result<(PathBuf, Option<MasterKey>), CliError> {
     let path = state_root.ok_or_else(|| {
         CliError::invalid("--offline", "no state root was given", "add --state-root DIR, or set KHEISH_STATE_ROOT")
     })?;
@@ -238,9 +292,7 @@ fn open_store(context: &Context<'_>, state_root: Option<&str>, create: bool) -> 
         context.env.os(master_key::KEY_FILE_VARIABLE),
     )
     .map_err(refused("the master key"))?;
-    let root = StateRoot::open(FilePath::new(path), create).map_err(refused("the state root"))?;
-    let store = Store::open(&root, key).map_err(refused("the auth store"))?;
-    Ok(OfflineStore { store, _lock: root })
+    Ok((PathBuf::from(path), key))
 }
 
 struct OfflineStore {

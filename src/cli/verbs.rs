@@ -161,6 +161,7 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::List>("secrets list", &[]),
     verb::<secrets::Delete>("secrets delete", &[]),
     verb::<secrets::Import>("secrets import", &[]),
+    verb::<secrets::Rekey>("secrets rekey", &[]),
     verb::<audit::Verify>("audit verify", &[]),
     verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
     verb::<audit::ShowPublicKey>("audit public-key", &[]),

@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use super::handle::{Asked, CommandError, CoreHandle, Job, Message, Never, Query, Reply};
+use super::answers::{Answer, AnswerSender, Answers};
+use super::handle::{Asked, CommandError, CoreHandle, Job, Message, Never, Query};
 use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Delta, Event, Refusal, State, Target, TaskCommand, TaskRecord, Txn};
+use crate::core::{Body, Command, Decision, Delta, Event, State, Target, TaskCommand, TaskRecord, Txn};
 use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
-    CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX, CORE_TICK_MS,
-    RUNTIME_SETTINGS_BYTES_MAX,
+    CORE_ANSWERS_INLINE_MAX, CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX,
+    CORE_TICK_MS, RUNTIME_SETTINGS_BYTES_MAX,
 };
 
 /// Told of a session and of its task that shall end.
@@ -46,6 +47,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Who is told.
     pub effects: Effects,
+    /// Where the replies of large batches are handed to; without it the core gives out all of them.
+    pub answers: Option<AnswerSender>,
     /// Where snapshots are handed to.
     pub snapshots: Sender<SnapshotJob>,
     /// Records after which a snapshot is due.
@@ -70,14 +73,6 @@ pub struct CommitLoop {
     refused_at_ms: u64,
     records_since_snapshot: u64,
     stopping: bool,
-}
-
-/// One command of a batch.
-struct Decided {
-    reply: Reply,
-    outcome: Result<Decision, Refusal>,
-    /// The command once more, if it may be served from the reserve.
-    containment: Option<(Command, Option<Actor>)>,
 }
 
 impl CommitLoop {
@@ -191,12 +186,16 @@ impl CommitLoop {
         }
         let now_ms = self.parts.clock.now_ms();
         let mut txn = self.begin();
-        let decided: Vec<Decided> = commands
-            .map(|Asked { command, by, reply }| {
-                let containment = command.is_containment().then(|| (command.clone(), by.clone()));
-                Decided { reply, outcome: txn.decide_for(by, command), containment }
-            })
-            .collect();
+        // Commands that may be served from the reserve, once more, by their place in the batch.
+        let mut containment = Vec::new();
+        let mut answers = Vec::with_capacity(commands.size_hint().0);
+        for Asked { command, by, reply } in commands {
+            if command.is_containment() {
+                containment.push((answers.len(), command.clone(), by.clone()));
+            }
+            answers.push(Answer { reply, outcome: txn.decide_for(by, command) });
+        }
+        let answers = Answers(answers);
         if self.parts.state.wants_pump() {
             let pumped = txn.decide(Command::Pump { limit: CORE_PUMP_RUNS_MAX });
             debug_assert!(pumped.is_ok(), "a pump is never refused");
@@ -207,17 +206,17 @@ impl CommitLoop {
         }
         let (delta, events) = txn.finish();
         if events.is_empty() {
-            return release(decided);
+            return self.release(answers);
         }
         match self.write(delta, &events, Journal::append) {
             Ok(()) => {
                 self.view.refusing = None;
                 self.publish();
                 self.tell_acts(&events);
-                release(decided);
+                self.release(answers);
                 self.announce(&events);
             }
-            Err(error) => self.refuse(decided, error),
+            Err(error) => self.refuse(answers, containment, error),
         }
     }
 
@@ -263,13 +262,15 @@ impl CommitLoop {
 
     /// Answers a batch that was not written. On a full disk its containment commands are served from the reserve, each
     /// by itself, so that a large one does not take the room of the others.
-    fn refuse(&mut self, decided: Vec<Decided>, error: JournalError) {
+    fn refuse(&mut self, answers: Answers, containment: Vec<(usize, Command, Option<Actor>)>, error: JournalError) {
         let error = CommandError::from(error);
-        log::error!("a batch of {} commands was refused: {error}", decided.len());
+        log::error!("a batch of {} commands was refused: {error}", answers.0.len());
         self.note_refusal(&error);
-        for Decided { reply, containment, .. } in decided {
-            reply(match (&error, containment) {
-                (CommandError::StorageFull { .. }, Some((command, by))) => self.contain(command, by),
+        let mut containment = containment.into_iter().peekable();
+        for (place, Answer { reply, .. }) in answers.0.into_iter().enumerate() {
+            let again = containment.next_if(|(of, ..)| *of == place);
+            reply(match (&error, again) {
+                (CommandError::StorageFull { .. }, Some((_, command, by))) => self.contain(command, by),
                 _ => Err(error.clone()),
             });
         }
@@ -288,12 +289,26 @@ impl CommitLoop {
         let decision = txn.decide_for(by, command)?;
         let (delta, events) = txn.finish();
         if !events.is_empty() {
-            self.write(delta, &events, Journal::append_from_reserve)?;
+            let written = self.write(delta, &events, Journal::append_from_reserve);
+            // Also a failure: it may have poisoned the journal, which everybody must see from now on.
             self.publish();
+            written?;
             self.tell_acts(&events);
             self.announce(&events);
         }
         Ok(decision)
+    }
+
+    /// Lets the replies of a durable batch go: a large batch's on the answerer, so that the next batch is decided and
+    /// synced meanwhile, if it has time; all others here, which saves waking it.
+    fn release(&self, mut answers: Answers) {
+        if let Some(answerer) = self.parts.answers.as_ref().filter(|_| answers.0.len() > CORE_ANSWERS_INLINE_MAX) {
+            match answerer.offer(answers) {
+                Ok(()) => return,
+                Err(returned) => answers = returned,
+            }
+        }
+        answers.give();
     }
 
     /// Before the callers are answered: whoever records that a request was answered knows then what it committed.
@@ -423,12 +438,6 @@ fn close(parts: Parts) -> Result<(), JournalError> {
 /// What everybody hears once a sync has failed.
 fn poisoned(journal: &Journal) -> Option<CommandError> {
     journal.poisoned().map(|reason| JournalError::Poisoned { reason: reason.to_string() }.into())
-}
-
-fn release(decided: Vec<Decided>) {
-    for Decided { reply, outcome, .. } in decided {
-        reply(outcome.map_err(CommandError::Refused));
-    }
 }
 
 fn draft(event: &Event) -> Draft {

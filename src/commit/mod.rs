@@ -3,12 +3,14 @@
 //! May touch: core, journal, the clock handed to it, and the effects handed to it.
 //! Never: waits on another thread; replies and effects go to places that cannot block.
 
+mod answers;
 mod batch;
 mod handle;
 mod published;
 mod restore;
 mod snapshotter;
 
+pub use answers::{AnswerSender, Answerer};
 pub use batch::{CommitLoop, Effects, Parts};
 pub use handle::{CommandError, CoreHandle, Job, Reply, WaitingQuery};
 pub use published::{CoreView, Published};

@@ -83,6 +83,7 @@ impl World {
                 stopped: Box::new(move |run| for_stops.lock().unwrap().push(run)),
                 acted: Box::new(|_| {}),
             },
+            answers: None,
             snapshots: sender,
             snapshot_interval_records,
             records_since_snapshot: 0,

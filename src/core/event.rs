@@ -143,6 +143,9 @@ pub struct Reason {
     pub reason: Option<String>,
 }
 
+/// What `run.accepted` ordinarily holds besides its request.
+const RUN_ACCEPTED_BYTES_ORDINARY: usize = 512;
+
 /// Body of `run.accepted`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunAccepted {
@@ -288,7 +291,12 @@ impl Body {
             Self::SessionInterrupted => b"{}".to_vec(),
             Self::SessionCreated(body) => json(body),
             Self::SessionEnded(body) => json(body),
-            Self::RunAccepted(body) => json(body),
+            Self::RunAccepted(body) => {
+                // Room for all of it: the request is the large part, and this is the record written most.
+                let mut bytes = Vec::with_capacity(body.request.get().len() + RUN_ACCEPTED_BYTES_ORDINARY);
+                serde_json::to_writer(&mut bytes, body).expect("as above");
+                bytes
+            }
             Self::RunWaiting(body) => json(body),
             Self::ApprovalResolved(body) => json(body),
             Self::QuestionResolved(body) => json(body),

@@ -13,6 +13,7 @@ mod approvals;
 mod command;
 mod control;
 mod decide;
+mod digest_map;
 mod event;
 mod ledger;
 mod questions;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::action::ActionChain;
+use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::receipts::Receipts;
 use super::run::{Run, RunStatus, RunTable};
@@ -31,7 +32,7 @@ pub struct State {
     pub(super) session_numbers: HashMap<SessionId, u32>,
     pub(super) sessions: Vec<Session>,
     pub(super) runs: RunTable,
-    pub(super) idempotency: HashMap<[u8; 16], u32>,
+    pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: bool,
     /// Chains of signed actions: those of active runs by number, the daemon's own under 0.
     pub(super) chains: BTreeMap<u32, ActionChain>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::action::{ActionChain, Signer};
 use super::command::NoteKind;
+use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeConfig;
@@ -26,7 +27,7 @@ use crate::ids::{RunId, Seq, SessionId};
 pub struct Delta {
     pub(super) sessions: Vec<(u32, Session)>,
     pub(super) runs: Vec<(u32, Run)>,
-    pub(super) idempotency: HashMap<[u8; 16], u32>,
+    pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: Option<bool>,
     pub(super) ready: Vec<u32>,
     /// Chains of signed actions by run number, the daemon's under 0; none for a run that has ended.
@@ -45,8 +46,8 @@ pub struct Delta {
 pub struct Txn<'s> {
     base: &'s State,
     delta: Delta,
-    session_slots: HashMap<u32, usize>,
-    run_slots: HashMap<u32, usize>,
+    session_slots: DigestMap<u32, usize>,
+    run_slots: DigestMap<u32, usize>,
     new_sessions: HashMap<SessionId, u32>,
     next_run: u32,
     queued_change: i64,
@@ -63,8 +64,8 @@ impl<'s> Txn<'s> {
         Self {
             base,
             delta: Delta::default(),
-            session_slots: HashMap::new(),
-            run_slots: HashMap::new(),
+            session_slots: DigestMap::default(),
+            run_slots: DigestMap::default(),
             new_sessions: HashMap::new(),
             next_run: base.runs.len() + 1,
             queued_change: 0,

@@ -36,8 +36,10 @@ impl Response {
 
     /// `value` as JSON. A value that cannot be serialised (a map with keys that are no strings) becomes 500.
     pub fn json<T: Serialize + ?Sized>(status: u16, value: &T) -> Self {
-        match serde_json::to_vec(value) {
-            Ok(body) => Self::new(status, "application/json", body),
+        // Room for an ordinary answer, so that it is not moved as it grows.
+        let mut body = Vec::with_capacity(JSON_BYTES_ORDINARY);
+        match serde_json::to_writer(&mut body, value) {
+            Ok(()) => Self::new(status, "application/json", body),
             Err(error) => {
                 let detail = format!("the answer cannot be written as JSON: {error}");
                 super::problem::Problem::new(&super::codes::INTERNAL_ERROR, detail).into()
@@ -132,6 +134,9 @@ impl Response {
         if head_only || self.is_bodiless() { Vec::new() } else { std::mem::take(&mut self.body) }
     }
 }
+
+/// Most answers are shorter.
+const JSON_BYTES_ORDINARY: usize = 768;
 
 /// How the client learns where the body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

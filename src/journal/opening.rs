@@ -281,7 +281,7 @@ impl Opening<'_> {
         // the medium, so going on in place would write to a file that a crash takes away.
         self.disk.sync_dir().map_err(|cause| self.io("sync", "")(io::Error::other(cause.to_string())))?;
         let end = keep + batch.as_ref().map_or(0, |batch| batch.bytes.len() as u64);
-        Ok((Tail { file, first, offset: end, allocated: size.max(end) }, batch))
+        Ok((Tail { file, first, offset: end, allocated: size.max(end), filled: end }, batch))
     }
 
     /// The way without space for a fresh file: the bytes that nothing proves to be synced are written again where
@@ -311,7 +311,7 @@ impl Opening<'_> {
             file.write_at(&bytes, unproven_from)?;
             file.sync_data()?;
             self.disk.sync_dir()?;
-            Ok((Tail { file, first, offset: end, allocated }, batch))
+            Ok((Tail { file, first, offset: end, allocated, filled: end }, batch))
         };
         let (tail, batch) = write().map_err(self.io("write", &name)).map_err(|error| self.full(error))?;
         Ok((tail, Some(batch)))

@@ -164,6 +164,7 @@ impl World {
                 stopped: Box::new(move |run| stop.stop(run)),
                 acted: Box::new(|_| {}),
             },
+            answers: None,
             snapshots,
             snapshot_interval_records: u64::MAX,
             records_since_snapshot: 0,

@@ -238,7 +238,14 @@ pub struct Home {
     place: Place,
     token_file: PathBuf,
     routes_file: PathBuf,
+    /// With which the auth store is encrypted, where a test keeps secrets.
+    master_key_file: Option<PathBuf>,
 }
+
+/// The slot of the route of [`Home::with_slot`].
+pub const SLOT: &str = "openai.prod";
+/// The master key of [`Home::with_slot`].
+pub const MASTER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlBQkNERUY=";
 
 impl Home {
     /// `provider` may be missing where no run is executed.
@@ -252,7 +259,42 @@ impl Home {
         );
         let token_file = place.file("admin.token", TOKEN);
         let routes_file = place.file("routes.toml", &routes);
-        Self { place, token_file, routes_file }
+        Self { place, token_file, routes_file, master_key_file: None }
+    }
+
+    /// As [`Home::new`], with a route whose credential comes from [`SLOT`], which is empty.
+    pub fn with_slot(test: &str, provider: Option<&Provider>) -> Self {
+        let mut home = Self::new(test, provider);
+        let routes = fs::read_to_string(&home.routes_file).expect("our own routes");
+        home.place.file("routes.toml", &format!("{routes}auth_ref = \"{SLOT}\"\n"));
+        home.master_key_file = Some(home.place.file("master.key", MASTER_KEY));
+        home
+    }
+
+    /// The admin token's file.
+    pub fn token_file(&self) -> &Path {
+        &self.token_file
+    }
+
+    /// The master key's file.
+    pub fn master_key_file(&self) -> &Path {
+        self.master_key_file.as_deref().expect("a home with a slot")
+    }
+
+    /// A command of the binary against `daemon`; exit code, standard output and standard error.
+    pub fn cli(&self, daemon: &Daemon, args: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(BINARY);
+        command.env_clear().arg("--base-url").arg(daemon.base_url()).arg("--token-file").arg(&self.token_file);
+        let output = command.args(args).stdin(Stdio::null()).output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The document that a successful command prints.
+    pub fn cli_json(&self, daemon: &Daemon, args: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.cli(daemon, args);
+        assert_eq!(code, 0, "{args:?}: {stdout}{stderr}");
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {stdout}"))
     }
 
     /// The state root of daemons that name no other one.
@@ -367,6 +409,7 @@ impl Serve<'_> {
             command.arg("--dumpable");
         }
         command.env_clear().env("RUST_BACKTRACE", "1").envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(self.home.master_key_file.as_ref().map(|path| ("KHEISH_AUTH_STORE_MASTER_KEY_FILE", path)));
         command
     }
 
@@ -435,6 +478,19 @@ pub struct Daemon {
 impl Daemon {
     pub fn pid(&self) -> u32 {
         self.process.child.id()
+    }
+
+    /// Where its API is.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stores an OpenAI key in [`SLOT`]; the answer.
+    pub fn set_key(&self, key: &str) -> Value {
+        let record = json!({"slot_id": SLOT, "provider": "openai", "mode": "api_key", "state": {"api_key": key}});
+        let reply = self.post("/v1/runtime/secrets", &record);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
     }
 
     /// What it has logged so far.

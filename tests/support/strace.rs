@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 #[path = "skip.rs"]
-mod skip;
+pub mod skip;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,198 @@
+//! Exchanges with authorization servers: a refresh token for an access token.
+//! Owns: the form that is sent and the reading of the answer.
+//! May touch: the network, through `net`.
+//! Never: stores a token, retries, or repeats anything that a server says.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::broker::{RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
+use crate::limits::{NET_CREDENTIAL_BYTES_MAX, OAUTH_ANSWER_BYTES_MAX, OAUTH_EXCHANGE_MS_MAX};
+use crate::net::{BaseUrl, Cancel, Method, Net, NetError, Request, Target, Timeouts};
+use crate::secret::Secret;
+
+/// Everything but the unreserved characters.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Speaks to token endpoints over HTTP.
+pub struct HttpExchange {
+    net: Net,
+}
+
+impl HttpExchange {
+    /// With the daemon's outbound client.
+    pub fn new(net: Net) -> Self {
+        Self { net }
+    }
+}
+
+/// A token endpoint's answer; what else it says is skipped.
+#[derive(Deserialize)]
+struct Answer {
+    access_token: Option<String>,
+    refresh_token: Option<String>,
+    token_type: Option<String>,
+    expires_in: Option<u64>,
+    scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: Option<String>,
+}
+
+impl TokenExchange for HttpExchange {
+    fn refresh(&self, request: &RefreshRequest, cancel: &Cancel) -> Result<RefreshedTokens, RefreshFailure> {
+        let target = target(&request.token_endpoint)?;
+        let body = form(request);
+        let sent = Request {
+            method: Method::Post,
+            target: &target,
+            headers: &[("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json")],
+            auth: None,
+            body: Some(&body),
+            timeouts: Timeouts {
+                connect_ms: OAUTH_EXCHANGE_MS_MAX,
+                first_byte_ms: OAUTH_EXCHANGE_MS_MAX,
+                idle_ms: OAUTH_EXCHANGE_MS_MAX,
+                total_ms: Some(OAUTH_EXCHANGE_MS_MAX),
+            },
+            body_bytes_max: OAUTH_ANSWER_BYTES_MAX,
+        };
+        let mut response = self.net.send(sent, cancel).map_err(|error| unreachable(&error))?;
+        let status = response.status;
+        let answer = Zeroizing::new(response.body.read_to_end().map_err(|error| unreachable(&error))?);
+        match status {
+            200..=299 => tokens(&answer),
+            _ => Err(refused(status, &answer)),
+        }
+    }
+}
+
+fn failure(class: &'static str, reason: impl Into<String>, is_final: bool) -> RefreshFailure {
+    RefreshFailure { class, reason: reason.into(), is_final }
+}
+
+/// A network error names hosts and the operating system's words, never a body.
+fn unreachable(error: &NetError) -> RefreshFailure {
+    failure("unreachable", error.to_string(), false)
+}
+
+fn target(endpoint: &str) -> Result<Target, RefreshFailure> {
+    let (base, query) = endpoint.split_at(endpoint.find('?').unwrap_or(endpoint.len()));
+    let base = BaseUrl::parse(base).map_err(|error| failure("malformed", error.to_string(), true))?;
+    Ok(base.target(query))
+}
+
+fn form(request: &RefreshRequest) -> Zeroizing<Vec<u8>> {
+    let scopes = request.scopes.join(" ");
+    let mut fields: Vec<(&str, &[u8])> = vec![
+        ("grant_type", b"refresh_token"),
+        ("refresh_token", request.refresh_token.expose()),
+        ("client_id", request.client_id.as_bytes()),
+        ("resource", request.resource.as_bytes()),
+    ];
+    fields.extend(request.client_secret.as_ref().map(|secret| ("client_secret", secret.expose())));
+    if !scopes.is_empty() {
+        fields.push(("scope", scopes.as_bytes()));
+    }
+    // The exact bound, so that growing leaves no unwiped copy behind.
+    let bytes_max: usize = fields.iter().map(|(name, value)| name.len() + 2 + 3 * value.len()).sum();
+    let mut form = Zeroizing::new(Vec::with_capacity(bytes_max));
+    for (name, value) in fields {
+        if !form.is_empty() {
+            form.push(b'&');
+        }
+        form.extend_from_slice(name.as_bytes());
+        form.push(b'=');
+        percent_encode(value, ESCAPED).for_each(|part| form.extend_from_slice(part.as_bytes()));
+    }
+    form
+}
+
+fn tokens(answer: &[u8]) -> Result<RefreshedTokens, RefreshFailure> {
+    let malformed = |reason: &str| failure("malformed", reason, false);
+    // The parser's words may repeat what it met.
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|_| malformed("the answer is not of the expected form"))?;
+    let secret = |text: String| Secret::new(text.into_bytes());
+    let access_token = answer.access_token.map(secret);
+    let refresh_token = answer.refresh_token.filter(|token| !token.is_empty()).map(secret);
+    if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err(malformed("the token is no bearer token"));
+    }
+    let Some(access_token) = access_token.filter(|token| token.len() <= NET_CREDENTIAL_BYTES_MAX) else {
+        return Err(malformed("the answer holds no access token, or one that fits into no header"));
+    };
+    let scopes = answer.scope.map(|scope| scope.split_whitespace().map(str::to_string).collect());
+    Ok(RefreshedTokens { access_token, refresh_token, expires_in_s: answer.expires_in, scopes })
+}
+
+/// The server's code is compared with known ones and never passed on.
+fn refused(status: u16, answer: &[u8]) -> RefreshFailure {
+    let code = serde_json::from_slice::<Refusal>(answer).ok().and_then(|refusal| refusal.error);
+    let known = ["invalid_grant", "invalid_client", "unauthorized_client"];
+    match code.as_deref().and_then(|code| known.into_iter().find(|known| *known == code)) {
+        Some(known) if status < 500 => failure("rejected", format!("the server answers {known} (HTTP {status})"), true),
+        _ if status == 429 || status >= 500 => {
+            failure("overloaded", format!("the server answers HTTP {status}"), false)
+        }
+        _ => failure("rejected", format!("the server answers HTTP {status}"), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::SlotId;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_form_holds_every_field_escaped_and_the_buffer_never_moves() {
+        let request = RefreshRequest {
+            slot: SlotId::parse("mcp.oauth.docs").unwrap(),
+            token_endpoint: String::new(),
+            client_id: "client 1".to_string(),
+            client_secret: Some(secret("s&c=ret")),
+            resource: "https://mcp.example/mcp".to_string(),
+            refresh_token: secret("r+efresh/~"),
+            scopes: vec!["read".to_string(), "write:all".to_string()],
+        };
+        let form = form(&request);
+        let expected = "grant_type=refresh_token&refresh_token=r%2Befresh%2F~&client_id=client%201&\
+                        resource=https%3A%2F%2Fmcp.example%2Fmcp&client_secret=s%26c%3Dret&scope=read%20write%3Aall";
+        assert_eq!(std::str::from_utf8(&form), Ok(expected));
+    }
+
+    #[test]
+    fn only_a_bearer_token_is_taken_and_only_known_refusals_are_final() {
+        let taken =
+            tokens(br#"{"access_token":"a","token_type":"BEARER","expires_in":60,"scope":"x  y","more":[1]}"#).unwrap();
+        assert_eq!((taken.access_token.expose(), taken.expires_in_s), (&b"a"[..], Some(60)));
+        assert_eq!((taken.refresh_token.is_none(), taken.scopes), (true, Some(vec!["x".to_string(), "y".to_string()])));
+        for bad in
+            [&b"{}"[..], b"[]", b"canary", br#"{"access_token":1}"#, br#"{"access_token":"a","token_type":"mac"}"#]
+        {
+            let failure = tokens(bad).unwrap_err();
+            assert_eq!(
+                (failure.class, failure.is_final, failure.reason.contains("canary")),
+                ("malformed", false, false)
+            );
+        }
+        let judged = |status, body: &str| {
+            let failure = refused(status, body.as_bytes());
+            assert!(!failure.reason.contains("canary"), "{failure:?}");
+            (failure.class, failure.is_final)
+        };
+        assert_eq!(judged(400, r#"{"error":"invalid_grant","error_description":"canary"}"#), ("rejected", true));
+        assert_eq!(judged(401, r#"{"error":"invalid_client"}"#), ("rejected", true));
+        assert_eq!(judged(400, r#"{"error":"canary"}"#), ("rejected", false));
+        assert_eq!(judged(404, "canary"), ("rejected", false));
+        assert_eq!(judged(429, r#"{"error":"slow_down"}"#), ("overloaded", false));
+        assert_eq!(judged(503, r#"{"error":"invalid_grant"}"#), ("overloaded", false));
+    }
+}
