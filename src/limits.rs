@@ -246,6 +246,8 @@ pub const BROKER_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const BROKER_LOG_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Disk space held ready for revocations when the disk is full: about 1,000 of them. Leases are not recorded there.
 pub const BROKER_LOG_RESERVE_BYTES: u64 = 256 * 1024;
+/// Blocks of a file that may hold no data of it but the file system's notes on where that is.
+pub const BROKER_LOG_SLACK_BYTES: u64 = 16 * 1024;
 /// Step in which disk space is taken for `auth/broker.jsonl`.
 pub const BROKER_LOG_STEP_BYTES: u64 = 256 * 1024;
 /// Lease entries held back before they are written: one write for many, at the latest when the broker is idle.
