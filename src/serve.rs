@@ -472,7 +472,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let tools = Tools {
         toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone())
             .with_room(Arc::new(api.tasks.clone())),
-        settings: Arc::new(CoreSettings::new(api.core.clone())),
+        settings: Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms)),
         blobs: Some(blobs),
         workspace: workspace.display().to_string(),
         core: api.core.clone(),

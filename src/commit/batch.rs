@@ -467,6 +467,9 @@ fn weight(command: &Command) -> usize {
             TaskCommand::Start(_, started) => started.command.len(),
             _ => 0,
         },
+        Command::ResolveApprovals { resolutions, .. } => {
+            resolutions.iter().filter_map(|said| said.updated_input.as_ref()).map(|input| input.get().len()).sum()
+        }
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
         // Prompts and rules, or the settlement of waiting approvals.
