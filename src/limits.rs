@@ -488,6 +488,10 @@ pub const PROVIDER_ERROR_TOKEN_BYTES_MAX: usize = 64;
 pub const ANTHROPIC_OUTPUT_TOKENS_DEFAULT: u32 = 32_000;
 /// Smallest thinking budget that Anthropic takes.
 pub const ANTHROPIC_THINKING_TOKENS_MIN: u32 = 1_024;
+/// Name of a tool or schema in a request: what every vendor takes.
+pub const PROVIDER_NAME_BYTES_MAX: usize = 64;
+/// JSON Schema that a submission asks the answer to follow.
+pub const OUTPUT_SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// Attempts of one model turn, the first included.
 pub const PROVIDER_ATTEMPTS_MAX: u32 = 4;
 /// Attempts after an answer that cannot be understood: a second one tells a glitch from a wrong server.

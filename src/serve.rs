@@ -484,7 +484,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
         toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone()),
-        settings: Arc::new(CoreSettings::new(api.core.clone())),
+        settings: Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms)),
         blobs: Some(blobs),
         capture: Some(api.capture.clone()),
         workspace: workspace.display().to_string(),

@@ -88,7 +88,17 @@ pub static RESOURCES: &[Component] = &[
                 "generation": {"type": ["object", "null"], "properties": {
                     "model": {"type": ["string", "null"]},
                     "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
-                    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2}}},
+                    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
+                    "tool_choice": {"type": ["object", "null"], "required": ["type"], "properties": {
+                        "type": {"enum": ["auto", "none", "required", "specific"]}, "name": {"type": "string"}}},
+                    "allow_parallel_tool_calls": {"type": ["boolean", "null"]},
+                    "response_format": {"type": ["object", "null"], "required": ["type"], "properties": {
+                        "type": {"enum": ["text", "structured_json"]}, "schema": {"type": "object"},
+                        "name": {"type": "string", "minLength": 1, "maxLength": 64}}},
+                    "reasoning": {"type": ["object", "null"], "properties": {
+                        "effort": {"enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", null]},
+                        "summary": {"enum": ["auto", "concise", "detailed", "none", null]},
+                        "budget_tokens": {"type": ["integer", "null"], "minimum": 1}}}}},
                 "source_plugin": {"type": ["string", "null"]},
                 "source_kind": {"type": ["string", "null"]},
                 "actor_id": {"type": ["string", "null"]},

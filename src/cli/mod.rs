@@ -24,6 +24,7 @@ mod environment;
 mod events;
 mod exit;
 mod frame;
+mod generation;
 mod globals;
 mod help;
 mod input;

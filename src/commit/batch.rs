@@ -463,6 +463,9 @@ fn weight(command: &Command) -> usize {
         Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }
+        Command::ResolveApprovals { resolutions, .. } => {
+            resolutions.iter().filter_map(|said| said.updated_input.as_ref()).map(|input| input.get().len()).sum()
+        }
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
         // Prompts and rules, or the settlement of waiting approvals.

@@ -358,7 +358,8 @@ pub fn previews(client: &mut Client) -> (Vec<String>, String) {
         match field("event: ").as_str() {
             "preview" => {
                 let data: Value = serde_json::from_str(&field("data: ")).unwrap();
-                texts.push(data["text"].as_str().unwrap().to_string());
+                let is_withdrawn = data["withdrawn"] == true;
+                texts.push(if is_withdrawn { "<withdrawn>" } else { data["text"].as_str().unwrap() }.to_string());
             }
             "output" | "run.failed" | "run.cancelled" => return (texts, frame),
             _ => {}
