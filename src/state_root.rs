@@ -48,12 +48,22 @@ pub enum Directory {
     ControlPlaneAuth,
     /// Where the write probe writes.
     Probe,
+    /// Output of background commands.
+    ShellTasks,
 }
 
 impl Directory {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Journal, Self::Snapshots, Self::Blobs, Self::Debug, Self::Auth, Self::ControlPlaneAuth, Self::Probe];
+    pub const ALL: [Self; 8] = [
+        Self::Journal,
+        Self::Snapshots,
+        Self::Blobs,
+        Self::Debug,
+        Self::Auth,
+        Self::ControlPlaneAuth,
+        Self::Probe,
+        Self::ShellTasks,
+    ];
 
     /// Its name below the root.
     pub fn name(self) -> &'static str {
@@ -65,6 +75,7 @@ impl Directory {
             Self::Auth => "auth",
             Self::ControlPlaneAuth => "control-plane-auth",
             Self::Probe => "probe",
+            Self::ShellTasks => "shell-tasks",
         }
     }
 }
