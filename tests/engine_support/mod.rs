@@ -156,6 +156,7 @@ impl World {
             journal,
             clock: Arc::new(kheish_daemon::clock::SystemClock),
             effects: Effects {
+                stop_task: Box::new(|_, _| {}),
                 committed: Box::new(move || {
                     wake.committed();
                     ring.ring();
