@@ -44,6 +44,7 @@ pub mod sessions;
 pub mod status;
 pub mod streams;
 pub mod submit;
+pub mod tasks;
 pub mod text;
 pub mod waiting;
 mod witness;
