@@ -288,7 +288,7 @@ fn no_spelling_of_a_forbidden_place_gets_a_connection() {
         }
         // The same through the client itself, for every purpose that reaches only the Internet.
         let Ok(target) = Target::parse(&url) else { continue };
-        for purpose in [Purpose::Web, Purpose::Hook, Purpose::Connector, Purpose::OAuth] {
+        for purpose in [Purpose::Web, Purpose::Hook, Purpose::Connector] {
             let refused = send(&guarded, purpose, false, &target.whole());
             assert!(matches!(refused, Err(NetError::EgressRefused { .. })), "{purpose} {url}: {refused:?}");
             assert_eq!(watch.seen(), 0, "{purpose} {url}");

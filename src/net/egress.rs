@@ -360,7 +360,10 @@ impl EgressPolicy {
             Reach::Internet => true,
             Reach::PrivateNetwork => opened,
             Reach::ThisHost => match purpose {
-                Purpose::Mcp => true,
+                // Written as this host, not by a name that leads here.
+                Purpose::Mcp | Purpose::OAuth => {
+                    opened || destination.host.is_localhost() || destination.host == Host::Address(address)
+                }
                 // A model's own request to this host needs its exact address on the list too: the control plane and
                 // everything else without a lock listens here.
                 Purpose::Web => opened && destination.host == Host::Address(address) && self.lists(destination),

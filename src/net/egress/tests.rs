@@ -68,18 +68,21 @@ fn each_purpose_reaches_by_default_what_the_documents_say() {
         assert_eq!(judge(&open, &to(purpose, "example.com", 443), &["8.8.8.8", "2001:4860::1"]), Ok(()), "{purpose}");
         for (host, class) in SPECIAL {
             let expected = match (class.reach(), purpose) {
-                (Reach::ThisHost, Purpose::Provider | Purpose::Mcp) => Ok(()),
-                (Reach::PrivateNetwork, Purpose::Provider) => Ok(()),
+                (Reach::ThisHost | Reach::PrivateNetwork, Purpose::Provider) => Ok(()),
                 _ => refused(class),
             };
             let address = host.trim_matches(['[', ']']);
-            assert_eq!(judge(&open, &to(purpose, host, 80), &[]), expected, "{purpose} {host}");
+            let written = match (class.reach(), purpose) {
+                (Reach::ThisHost, Purpose::Mcp | Purpose::OAuth) => Ok(()),
+                _ => expected,
+            };
+            assert_eq!(judge(&open, &to(purpose, host, 80), &[]), written, "{purpose} {host}");
             // The same address behind a name, also beside a good one.
             let named = to(purpose, "example.com", 80);
             assert_eq!(judge(&open, &named, &["8.8.8.8", address]), expected, "{purpose}, a name for {host}");
         }
         let expected = match purpose {
-            Purpose::Provider | Purpose::Mcp => Ok(()),
+            Purpose::Provider | Purpose::Mcp | Purpose::OAuth => Ok(()),
             _ => refused(AddressClass::Loopback),
         };
         for name in ["localhost", "LOCALHOST.", "x.localhost"] {
