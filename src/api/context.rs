@@ -19,6 +19,7 @@ use crate::sse::Hub;
 
 use super::builtin::Builtin;
 use super::readiness::not_ready;
+use super::request_mac::RequestMac;
 use super::status::Facts;
 
 /// Handles of the running daemon.
@@ -29,6 +30,8 @@ pub struct Api {
     pub reader: Reader,
     /// The audit key: signs checkpoints; its public half is shown.
     pub signer: Arc<SigningKey>,
+    /// Makes fingerprints of requests.
+    pub request_mac: RequestMac,
     /// Secrets.
     pub broker: BrokerHandle,
     /// Event streams.
