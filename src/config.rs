@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use crate::http::{Bind, BindError};
 use crate::limits::{
-    JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN, SANDBOX_READ_ONLY_PATHS_MAX,
-    TRUSTED_PROXIES_MAX,
+    APPROVAL_EXPIRY_S_MAX, JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN,
+    SANDBOX_READ_ONLY_PATHS_MAX, TRUSTED_PROXIES_MAX,
 };
 use crate::sandbox::Level;
 
@@ -47,6 +47,8 @@ pub struct RawServe {
     pub hold: bool,
     /// `--audit-signing-key-file`.
     pub audit_signing_key_file: Option<String>,
+    /// `--approval-expires-after-s`.
+    pub approval_expires_after_s: Option<String>,
     /// `--segment-bytes`.
     pub segment_bytes: Option<String>,
     /// `--ca-file`.
@@ -80,6 +82,8 @@ pub struct Config {
     pub hold: bool,
     /// Where the audit signing key lives, if not in the state root.
     pub audit_signing_key_file: Option<PathBuf>,
+    /// Milliseconds after which an open approval counts as denied; without it, never.
+    pub approval_expires_after_ms: Option<u64>,
     /// Size of a journal segment; smaller where the disk is small.
     pub segment_bytes: u64,
     /// Private CA for outbound TLS.
@@ -144,6 +148,7 @@ impl Config {
             trusted_proxies: parse_proxies(&raw.trusted_proxy)?,
             hold: raw.hold,
             audit_signing_key_file: path(&raw.audit_signing_key_file),
+            approval_expires_after_ms: parse_approval_expiry(raw.approval_expires_after_s.as_deref())?,
             segment_bytes: parse_segment_bytes(raw.segment_bytes.as_deref())?,
             ca_file: path(&raw.ca_file),
             sandbox: parse_sandbox(raw.sandbox.as_deref())?,
@@ -214,6 +219,18 @@ fn parse_proxies(raw: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
     raw.iter().map(|text| text.trim().parse().map_err(|_| error(format!("{text:?} is no IP address")))).collect()
 }
 
+fn parse_approval_expiry(raw: Option<&str>) -> Result<Option<u64>, ConfigError> {
+    let Some(raw) = raw else { return Ok(None) };
+    match raw.parse::<u64>() {
+        Ok(seconds @ 1..=APPROVAL_EXPIRY_S_MAX) => Ok(Some(seconds * 1_000)),
+        _ => Err(ConfigError::Flag {
+            flag: "--approval-expires-after-s",
+            cause: format!("{raw:?} is no number of seconds from 1 to {APPROVAL_EXPIRY_S_MAX}"),
+            next: "correct it, or leave it out so that approvals stay open",
+        }),
+    }
+}
+
 fn parse_segment_bytes(raw: Option<&str>) -> Result<u64, ConfigError> {
     let Some(raw) = raw else { return Ok(JOURNAL_SEGMENT_BYTES_DEFAULT) };
     raw.parse().ok().filter(|bytes| (JOURNAL_SEGMENT_BYTES_MIN..=JOURNAL_SEGMENT_BYTES_MAX).contains(bytes)).ok_or(
@@ -265,6 +282,8 @@ mod tests {
             ("--bind", with(|raw| raw.bind = Some("4000".into()))),
             ("--bind", with(|raw| raw.bind = Some("unix:relative.sock".into()))),
             ("--trusted-proxy", with(|raw| raw.trusted_proxy = vec!["proxy.example".into()])),
+            ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("0".into()))),
+            ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("soon".into()))),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("1".into()))),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("-1".into()))),
             ("--sandbox", with(|raw| raw.sandbox = Some("on".into()))),

@@ -33,6 +33,7 @@ pub mod serve;
 pub mod sse;
 pub mod state_root;
 pub mod sys;
+pub mod tasks;
 pub mod tools;
 pub mod upkeep;
 pub mod worker;

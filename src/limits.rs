@@ -246,6 +246,8 @@ pub const BROKER_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const BROKER_LOG_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Disk space held ready for revocations when the disk is full: about 1,000 of them. Leases are not recorded there.
 pub const BROKER_LOG_RESERVE_BYTES: u64 = 256 * 1024;
+/// Blocks of a file that may hold no data of it but the file system's notes on where that is.
+pub const BROKER_LOG_SLACK_BYTES: u64 = 16 * 1024;
 /// Step in which disk space is taken for `auth/broker.jsonl`.
 pub const BROKER_LOG_STEP_BYTES: u64 = 256 * 1024;
 /// Lease entries held back before they are written: one write for many, at the latest when the broker is idle.
@@ -398,6 +400,8 @@ pub const SESSION_AGENT_STEPS_MAX: usize = 8;
 
 // --- cli ----------------------------------------------------------------------------------------
 
+/// How much longer than the daemon the command line waits where the daemon waits for something.
+pub const CLI_WAIT_MARGIN_MS: u64 = 15_000;
 /// Pages of a list that a command reads to find one thing in it.
 pub const CLI_LIST_PAGES_MAX: usize = 1_000;
 /// One request of the command line, answer included; streams are bounded by their silence instead.
@@ -486,6 +490,10 @@ pub const PROVIDER_ERROR_TOKEN_BYTES_MAX: usize = 64;
 pub const ANTHROPIC_OUTPUT_TOKENS_DEFAULT: u32 = 32_000;
 /// Smallest thinking budget that Anthropic takes.
 pub const ANTHROPIC_THINKING_TOKENS_MIN: u32 = 1_024;
+/// Name of a tool or schema in a request: what every vendor takes.
+pub const PROVIDER_NAME_BYTES_MAX: usize = 64;
+/// JSON Schema that a submission asks the answer to follow.
+pub const OUTPUT_SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// Attempts of one model turn, the first included.
 pub const PROVIDER_ATTEMPTS_MAX: u32 = 4;
 /// Attempts after an answer that cannot be understood: a second one tells a glitch from a wrong server.
@@ -785,3 +793,60 @@ pub const TOOL_TERM_GRACE_MS: u64 = 500;
 pub const TOOL_KILL_MS_MAX: u64 = 2_000;
 /// Longest pause between two looks during that wait.
 pub const TOOL_KILL_STEP_MS: u64 = 20;
+
+// --- tasks -----------------------------------------------------------------------------------
+
+/// Background commands at once, all sessions together; each is a few processes and two descriptors. The next one is refused
+/// with `task_limit`.
+pub const TASKS_LIVE_MAX: usize = 64;
+/// Open tasks of one session, to-do items and background commands; the next one is refused with `task_limit`.
+pub const SESSION_TASKS_OPEN_MAX: usize = 128;
+/// Open tasks of all sessions together.
+pub const TASKS_OPEN_MAX: usize = 20_000;
+/// Ended tasks of one session that are listed; the journal has all.
+pub const SESSION_TASKS_KEPT_MAX: usize = 100;
+/// Ended tasks of all sessions that are listed; about 1 KiB each, at most 12 KiB.
+pub const TASKS_KEPT_MAX: usize = 10_000;
+/// Sessions whose short list is kept; the one written longest ago is forgotten.
+pub const TODO_LISTS_MAX: usize = 10_000;
+/// Beginning of a command that lists show; the journal has all of it.
+pub const TASK_COMMAND_SHOWN_BYTES_MAX: usize = 2 * 1024;
+/// One message between the daemon and a task's worker: a command, or a piece of output.
+pub const TASK_FRAME_BYTES_MAX: usize = 512 * 1024;
+const _: () = assert!(TASK_FRAME_BYTES_MAX > 6 * 65_536 + 4_096, "the longest command fits when escaped");
+/// Output file of a task, from which on its older part is dropped.
+pub const TASK_OUTPUT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// What is kept of it then.
+pub const TASK_OUTPUT_BYTES_KEPT: u64 = 6 * 1024 * 1024;
+const _: () = assert!(TASK_OUTPUT_BYTES_KEPT + TASK_FRAME_BYTES_MAX as u64 + 256 < TASK_OUTPUT_BYTES_MAX);
+/// Output files of ended tasks; the oldest is removed.
+pub const TASK_OUTPUT_FILES_MAX: usize = 1_000;
+/// Their bytes together; the oldest is removed.
+pub const TASK_OUTPUTS_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Environment of a process that is looked through for the token of a task.
+pub const TASK_ENVIRONMENT_BYTES_MAX: u64 = 64 * 1024;
+/// End of an output that is shown when nothing is asked for.
+pub const TASK_TAIL_BYTES_DEFAULT: u64 = 8 * 1024;
+/// Longest end of an output in one answer; `full` gives the whole file instead.
+pub const TASK_TAIL_BYTES_MAX: u64 = 256 * 1024;
+/// Wait for a task's end by one request when it names no time.
+pub const TASK_WAIT_MS_DEFAULT: u64 = 30_000;
+/// Longest wait for a task's end by one request.
+pub const TASK_WAIT_MS_MAX: u64 = 600_000;
+/// Requests that wait for the end of tasks; the next one is answered at once as if its time were up.
+pub const TASK_WAITERS_MAX: usize = 256;
+/// Messages waiting for the reaper: one an engine, one a waiting request, one a finished task.
+pub const TASK_MAILBOX_MAX: usize = 1_024;
+/// Wait for the reaper to start a task's worker.
+pub const TASK_START_MS_MAX: u64 = 10_000;
+/// Longest sleep of the reaper; also the step in which it repeats what the core did not take.
+pub const TASK_TICK_MS: i32 = 1_000;
+/// Wait for the end of all tasks when the daemon stops.
+pub const TASK_STOP_MS_MAX: u64 = 5_000;
+/// Time after which a stop that names a task without a process settles it.
+pub const TASK_STRAY_STOP_MS: u64 = 10_000;
+/// Step in which processes that could not be ended are tried again.
+pub const TASK_QUARANTINE_LOOK_MS: u64 = 5_000;
+/// After the end of the daemon, by SIGKILL too, nothing of its background commands is left after this time.
+pub const TASK_KILL_PROOF_MS: u64 = 5_000;
+const _: () = assert!(TOOL_KILL_MS_MAX < TASK_KILL_PROOF_MS);

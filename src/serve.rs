@@ -44,6 +44,7 @@ use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
 use crate::sys::{self, StopSignals};
+use crate::tasks::{self, TaskStops, Tasks};
 use crate::upkeep::{Roots, Upkeep};
 use crate::worker::Worker;
 
@@ -112,6 +113,7 @@ struct Daemon {
     engines: Vec<Worker>,
     upkeep: Worker,
     snapshots: Worker,
+    task_reaper: Worker,
     stop_upkeep: crossbeam_channel::Sender<()>,
     report_failure: crossbeam_channel::Sender<String>,
     /// Held until everything else has ended.
@@ -158,6 +160,9 @@ impl Daemon {
         let (snapshotter, snapshots) = Snapshotter::new();
         let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
+        let task_stops = TaskStops::new().map_err(step("tasks"))?;
+        let effects_task_stops = task_stops.clone();
+        let live_tasks = state.live_tasks();
         let (core_loop, core) = CommitLoop::new(Parts {
             state,
             journal,
@@ -165,6 +170,7 @@ impl Daemon {
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
                 stopped: Box::new(move |run| effects_stops.stop(run)),
+                stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
                 acted: Box::new(move |event| effects_audit.acted(event)),
             },
             answers: Some(answers),
@@ -186,6 +192,13 @@ impl Daemon {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
+        let task_config = tasks::Config {
+            directory: root.directory(Directory::ShellTasks),
+            workspace: config.workspace_root.clone(),
+            sandbox: sandbox.clone(),
+        };
+        let (tasks, task_reaper) =
+            Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
         let (exchange, foreign) = (Arc::new(HttpExchange::new(net.clone())), inline);
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
@@ -216,6 +229,7 @@ impl Daemon {
             broker: broker.handle(),
             hub: hub.clone(),
             stops: stops.clone(),
+            tasks,
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
@@ -270,6 +284,7 @@ impl Daemon {
             engines,
             upkeep: upkeep_thread,
             snapshots,
+            task_reaper,
             stop_upkeep,
             report_failure,
             _root: root,
@@ -287,7 +302,7 @@ impl Daemon {
                     std::process::exit(EXIT_COMPONENT_DIED);
                 }
             }
-            let others = self.engines.iter().chain([&self.answerer, &self.upkeep, &self.snapshots]);
+            let others = self.engines.iter().chain([&self.answerer, &self.upkeep, &self.snapshots, &self.task_reaper]);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -316,11 +331,17 @@ impl Daemon {
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
         }
+        // While the core can still record their ends.
+        self.api.tasks.stop();
+        let mut clean = true;
+        if let Err(panicked) = self.task_reaper.join() {
+            log::error!("{panicked}");
+            clean = false;
+        }
         // In this order: an engine that lets go of its run must find no core that hands it the next one, which nobody
         // would stop any more.
         self.api.core.stop();
         self.api.stops.stop_all();
-        let mut clean = true;
         drop(self.stop_upkeep);
         for worker in std::iter::once(self.core).chain(self.engines).chain([self.answerer, self.snapshots, self.upkeep])
         {
@@ -455,8 +476,9 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let tools = Tools {
-        toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone()),
-        settings: Arc::new(CoreSettings::new(api.core.clone())),
+        toolbox: Toolbox::sandboxed(api.facts.sandbox.clone(), workspace.clone())
+            .with_room(Arc::new(api.tasks.clone())),
+        settings: Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms)),
         blobs: Some(blobs),
         workspace: workspace.display().to_string(),
         core: api.core.clone(),

@@ -46,12 +46,21 @@ pub enum Directory {
     ControlPlaneAuth,
     /// Where the write probe writes.
     Probe,
+    /// Output of background commands.
+    ShellTasks,
 }
 
 impl Directory {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Journal, Self::Snapshots, Self::Blobs, Self::Auth, Self::ControlPlaneAuth, Self::Probe];
+    pub const ALL: [Self; 7] = [
+        Self::Journal,
+        Self::Snapshots,
+        Self::Blobs,
+        Self::Auth,
+        Self::ControlPlaneAuth,
+        Self::Probe,
+        Self::ShellTasks,
+    ];
 
     /// Its name below the root.
     pub fn name(self) -> &'static str {
@@ -62,6 +71,7 @@ impl Directory {
             Self::Auth => "auth",
             Self::ControlPlaneAuth => "control-plane-auth",
             Self::Probe => "probe",
+            Self::ShellTasks => "shell-tasks",
         }
     }
 }

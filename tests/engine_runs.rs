@@ -95,11 +95,28 @@ fn a_stream_that_breaks_after_text_is_asked_again_and_the_output_has_the_text_on
     let run = world.submit("break");
     let (texts, _) = previews(&mut client);
     world.wait_for(run, RunStatus::Completed);
-    assert_eq!(texts, ["som", "e t", "som", "e t", "ext"], "what was shown and broke off is shown anew");
+    assert_eq!(texts, ["som", "e t", "ext"], "what is said again is not shown again");
     assert_eq!(world.output(run), [json!("some text")]);
     let answered = world.bodies(run, "external_action.response");
     let ends: Vec<_> = answered.iter().map(|it| (&it["outcome"], &it["error"])).collect();
     assert_eq!(ends, [(&json!("failed"), &json!("provider_malformed_stream")), (&json!("succeeded"), &Value::Null)]);
+}
+
+#[test]
+fn an_attempt_that_says_something_else_takes_back_what_was_shown() {
+    let server = server(
+        "[[turn]]\nmatch = 'break'\ntimes = 1\ntext = 'some text'\nchunk_chars = 3\nfault = {kind = 'disconnect', after_frames = 6}\n\
+         [[turn]]\nmatch = 'break'\ntimes = 1\ntext = 'somewhere else'\nchunk_chars = 5\nfault = {kind = 'truncate'}\n\
+         [[turn]]\nmatch = 'break'\ntext = 'some'",
+    );
+    let world = World::scripted(&server, FROM_SLOT);
+    let mut client = world.stream();
+    let run = world.submit("break");
+    let (texts, _) = previews(&mut client);
+    world.wait_for(run, RunStatus::Completed);
+    let expected = ["som", "e t", "<withdrawn>", "somew", "here ", "else", "<withdrawn>"];
+    assert_eq!(texts, expected, "the last attempt says less than was shown");
+    assert_eq!(world.output(run), [json!("some")]);
 }
 
 #[test]

@@ -25,19 +25,9 @@ fn tools() -> Vec<ToolSpec> {
     vec![ToolSpec { name: "f".to_string(), description: "a tool".to_string(), input_schema: input_schema.into() }]
 }
 
-/// Text, items, calls, stop with usage, and the response's id.
-type Parts = (String, Vec<String>, Vec<(String, String, String)>, String, Option<String>);
-
-/// Everything of an outcome that must not depend on how its bytes arrived.
-fn parts(outcome: &TurnOutcome) -> Parts {
-    let calls = outcome.tool_calls.iter().map(|it| (it.call_id.clone(), it.name.clone(), it.arguments.clone()));
-    (
-        outcome.text.clone(),
-        outcome.items.iter().map(|item| item.get().to_string()).collect(),
-        calls.collect(),
-        format!("{:?} {:?}", outcome.stop, outcome.usage),
-        outcome.response_id.clone(),
-    )
+/// Everything of an outcome; none of it depends on how its bytes arrived.
+fn parts(outcome: &TurnOutcome) -> String {
+    format!("{outcome:#?}")
 }
 
 fn rich_stream(driver: Driver) -> Vec<u8> {

@@ -167,6 +167,9 @@ fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::i
 fn a_full_disk_loses_nothing_and_heals(file_system: &SmallFileSystem) {
     let mut daemon = Daemon::start(file_system);
     assert_eq!(daemon.post("/v1/sessions", &format!(r#"{{"session_id":"{SESSION}"}}"#)).status, 201);
+    let record =
+        r#"{"slot_id":"openai.prod","provider":"openai","mode":"api_key","state":{"api_key":"sk-small-0123456789"}}"#;
+    assert_eq!(daemon.post("/v1/runtime/secrets", record).status, 200);
     let first = daemon.submit("before");
     assert_eq!(first.status, 202, "{first:?}");
 
@@ -189,9 +192,22 @@ fn a_full_disk_loses_nothing_and_heals(file_system: &SmallFileSystem) {
     let contained = daemon.post(&format!("/v1/runs/{}/cancel", acknowledged[1].as_str().expect("a run id")), "");
     assert_eq!(contained.status, 200, "containment works from the reserve: {contained:?}");
 
+    let revoke = |daemon: &Daemon, number: u32| {
+        let reply =
+            daemon.post(&format!("/v1/runtime/auth/subjects/session%3A{number}/revoke"), r#"{"reason":"full disk"}"#);
+        assert_eq!(reply.status, 200, "revocation {number} on a full disk: {reply:?}");
+    };
+    (0..100).for_each(|number| revoke(&daemon, number));
+
     daemon.kill();
     drop(daemon);
     let daemon = Daemon::start(file_system);
+    for number in 0..100 {
+        let shown = daemon.get(&format!("/v1/runtime/auth/subjects/session%3A{number}"));
+        assert_eq!((shown.status, &shown.body["revoked"]), (200, &serde_json::Value::Bool(true)), "{shown:?}");
+    }
+    // The disk is full still, and what was reserved before the restart serves after it.
+    (100..150).for_each(|number| revoke(&daemon, number));
     for run_id in &acknowledged {
         let run = daemon.get(&format!("/v1/runs/{}", run_id.as_str().expect("a run id")));
         assert_eq!((run.status, &run.body["run_id"]), (200, run_id), "{run:?}");

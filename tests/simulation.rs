@@ -126,6 +126,7 @@ fn live(world: &mut World, groups: VecDeque<Vec<Command>>, faulty: bool) -> Opti
         effects: Effects {
             committed: Box::new(move || writer.write_pending()),
             stopped: Box::new(|_| {}),
+            stop_task: Box::new(|_, _| {}),
             acted: Box::new(|_| {}),
         },
         answers: None,

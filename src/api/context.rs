@@ -16,6 +16,7 @@ use crate::journal::{Reader, Record};
 use crate::limits::RUN_RECORDS_MAX;
 use crate::providers::Routes;
 use crate::sse::Hub;
+use crate::tasks::Tasks;
 
 use super::builtin::Builtin;
 use super::readiness::not_ready;
@@ -38,6 +39,8 @@ pub struct Api {
     pub hub: Hub,
     /// Runs in hand.
     pub stops: Stops,
+    /// Background commands and to-do items.
+    pub tasks: Tasks,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

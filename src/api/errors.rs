@@ -48,6 +48,9 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
         Refusal::QuestionMismatch { .. } => &codes::QUESTION_REQUEST_MISMATCH,
         Refusal::QuestionExpired(_) => &codes::QUESTION_EXPIRED,
         Refusal::RecordConflict { .. } => &codes::INTERNAL_ERROR,
+        Refusal::TaskNotFound(_) => &codes::TASK_NOT_FOUND,
+        Refusal::TaskStateConflict { .. } => &codes::TASK_STATE_CONFLICT,
+        Refusal::TaskLimit { .. } => &codes::TASK_LIMIT,
         Refusal::RunStateConflict { .. } => &codes::RUN_STATE_CONFLICT,
     }
 }

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::run_view::{Origin, cut_text};
-use crate::core::{Body, RunStatus, SessionStatus, WaitsFor};
+use crate::core::{Body, RunStatus, SessionStatus, TaskRecord, TaskStatus, WaitsFor};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
-use crate::limits::{SESSION_AGENT_STEPS_MAX, SSE_FRAME_DATA_BYTES_MAX, SSE_ORIGINS_CACHED_MAX, SSE_OUTPUT_CUT_BYTES};
+use crate::limits::{
+    SESSION_AGENT_STEPS_MAX, SSE_FRAME_DATA_BYTES_MAX, SSE_ORIGINS_CACHED_MAX, SSE_OUTPUT_CUT_BYTES,
+    TASK_COMMAND_SHOWN_BYTES_MAX,
+};
 use crate::sse::{Audience, Frame, Log, Render, json};
 
 /// The wire form of a record kind.
@@ -26,6 +29,8 @@ pub enum Wire {
     Trace,
     /// The session is in this state now.
     SessionStateChanged(SessionStatus),
+    /// Something happened to a task of the session.
+    TaskUpdated,
     /// The session's active run was stopped.
     Interrupted,
     /// A runtime setting changed.
@@ -42,6 +47,7 @@ impl Wire {
             Self::Output => Some("output"),
             Self::Trace => Some("trace"),
             Self::SessionStateChanged(_) => Some("session_state_changed"),
+            Self::TaskUpdated => Some("task_updated"),
             Self::Interrupted => Some("interrupted"),
             Self::RuntimeUpdated => Some("runtime_updated"),
             Self::Hidden => None,
@@ -52,7 +58,7 @@ impl Wire {
     pub fn audience(self) -> Option<Audience> {
         match self {
             Self::RunUpdated | Self::Output | Self::Trace => Some(Audience::Run),
-            Self::SessionStateChanged(_) | Self::Interrupted => Some(Audience::Session),
+            Self::SessionStateChanged(_) | Self::Interrupted | Self::TaskUpdated => Some(Audience::Session),
             Self::RuntimeUpdated => Some(Audience::Global),
             Self::Hidden => None,
         }
@@ -85,6 +91,12 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("context.compacted", Wire::Trace),
     ("external_action.request", Wire::Hidden),
     ("external_action.response", Wire::Hidden),
+    ("task.started", Wire::TaskUpdated),
+    ("task.stop_requested", Wire::TaskUpdated),
+    ("task.finished", Wire::TaskUpdated),
+    ("task.created", Wire::TaskUpdated),
+    ("task.updated", Wire::TaskUpdated),
+    ("todos.written", Wire::Hidden),
     ("hold.changed", Wire::RuntimeUpdated),
     ("runtime.changed", Wire::RuntimeUpdated),
     ("session.updated", Wire::Hidden),
@@ -353,6 +365,7 @@ impl Render for Events {
             },
             Wire::Trace => trace(record),
             Wire::SessionStateChanged(status) => self.session_state_changed(record, status)?,
+            Wire::TaskUpdated => task_updated(record)?,
             Wire::Interrupted => self.interrupted(record)?,
             Wire::RuntimeUpdated => json(&RuntimeUpdated { r#type: "runtime_updated", runtime: Runtime::of(record) }),
             Wire::Hidden => return None,
@@ -372,6 +385,55 @@ fn trace(record: &Record) -> Vec<u8> {
         body_bytes: record.body.get().len(),
     };
     json(&TraceEvent { r#type: "trace", trace })
+}
+
+/// What one record tells of a task. Never its token.
+#[derive(Serialize)]
+struct TaskUpdated<'a> {
+    r#type: &'static str,
+    session_id: &'a SessionId,
+    task: TaskChange,
+}
+
+#[derive(Serialize, Default)]
+struct TaskChange {
+    id: String,
+    change: &'static str,
+    timestamp_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<TaskStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terminal_reason: Option<String>,
+}
+
+fn task_updated(record: &Record) -> Option<Vec<u8>> {
+    let Ok(Body::Task(body)) = Body::decode(&record.kind, &record.body) else { return None };
+    let mut task = TaskChange { timestamp_ms: record.at_ms, ..TaskChange::default() };
+    match body {
+        TaskRecord::Started(body) => {
+            (task.change, task.id, task.status) = ("started", body.id, Some(TaskStatus::InProgress));
+            task.title = Some(cut_text(&body.command, TASK_COMMAND_SHOWN_BYTES_MAX));
+        }
+        TaskRecord::StopRequested(body) => (task.change, task.id) = ("stop_requested", body.id),
+        TaskRecord::Finished(body) => {
+            (task.change, task.id, task.status) = ("finished", body.id, Some(body.end.status));
+            (task.exit_code, task.terminal_reason) = (body.end.exit_code, body.end.terminal_reason);
+        }
+        TaskRecord::Created(body) => {
+            (task.change, task.id) = ("created", body.id);
+            (task.status, task.title) = (Some(body.status), Some(body.title));
+        }
+        TaskRecord::Updated(body) => {
+            (task.change, task.id) = ("updated", body.id);
+            (task.status, task.title) = (body.status, body.title);
+        }
+        TaskRecord::Todos(_) => return None,
+    }
+    Some(json(&TaskUpdated { r#type: "task_updated", session_id: record.session.as_ref()?, task }))
 }
 
 fn bare_run(record: &Record) -> BareRun<'_> {
@@ -466,7 +528,7 @@ mod tests {
             record(7, "session.interrupted", None, (6, 0), "{}"),
             record(8, "session.ended", None, (7, 0), "{}"),
             record(9, "hold.changed", None, (0, 0), r#"{"held":true}"#),
-            record(10, "task.created", None, (8, 0), "{}"),
+            record(10, "future.kind", None, (8, 0), "{}"),
         ]
     }
 

@@ -45,6 +45,7 @@ pub mod sessions;
 pub mod status;
 pub mod streams;
 pub mod submit;
+pub mod tasks;
 pub mod text;
 pub mod waiting;
 mod witness;

@@ -88,7 +88,17 @@ pub static RESOURCES: &[Component] = &[
                 "generation": {"type": ["object", "null"], "properties": {
                     "model": {"type": ["string", "null"]},
                     "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
-                    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2}}},
+                    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
+                    "tool_choice": {"type": ["object", "null"], "required": ["type"], "properties": {
+                        "type": {"enum": ["auto", "none", "required", "specific"]}, "name": {"type": "string"}}},
+                    "allow_parallel_tool_calls": {"type": ["boolean", "null"]},
+                    "response_format": {"type": ["object", "null"], "required": ["type"], "properties": {
+                        "type": {"enum": ["text", "structured_json"]}, "schema": {"type": "object"},
+                        "name": {"type": "string", "minLength": 1, "maxLength": 64}}},
+                    "reasoning": {"type": ["object", "null"], "properties": {
+                        "effort": {"enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", null]},
+                        "summary": {"enum": ["auto", "concise", "detailed", "none", null]},
+                        "budget_tokens": {"type": ["integer", "null"], "minimum": 1}}}}},
                 "source_plugin": {"type": ["string", "null"]},
                 "source_kind": {"type": ["string", "null"]},
                 "actor_id": {"type": ["string", "null"]},
@@ -285,11 +295,76 @@ pub static RESOURCES: &[Component] = &[
         }"#,
     },
     Component {
+        name: "Task",
+        schema: r#"{
+            "type": "object",
+            "required": ["id", "title", "description", "status", "owner_agent_id", "blocked_by", "blocks",
+                "created_at_ms", "updated_at_ms"],
+            "properties": {
+                "id": {"type": "string", "description": "shell-task-<n> for a background command, task-<n> for a to-do item"},
+                "title": {"type": "string"},
+                "description": {"type": "string"},
+                "status": {"enum": ["pending", "in_progress", "blocked", "completed", "failed", "cancelled"]},
+                "owner_agent_id": {"type": "string"},
+                "blocked_by": {"type": "array", "items": {"type": "string"}},
+                "blocks": {"type": "array", "items": {"type": "string"}},
+                "output": {"type": "string"},
+                "metadata": {"type": "object", "description": "Of a background command",
+                    "required": ["kind", "command", "workdir", "output_file_path", "started_in_background",
+                        "recovered_on_boot", "cancelled", "stop_requested", "process_tree_remaining_pids",
+                        "output_size_bytes", "output_total_bytes", "output_rotated", "output_rotation_count"],
+                    "properties": {
+                        "kind": {"const": "background_shell"},
+                        "command": {"type": "string", "description": "Its first 2 KiB"},
+                        "workdir": {"type": "string"},
+                        "output_file_path": {"type": "string", "description": "Below the state root"},
+                        "started_in_background": {"type": "boolean"},
+                        "tool_call_id": {"type": "string"},
+                        "created_by_run_id": {"type": "string"},
+                        "pid": {"type": "integer", "description": "While it runs, as its worker numbers it"},
+                        "exit_code": {"type": "integer"},
+                        "signal": {"type": "integer"},
+                        "terminal_reason": {"enum": ["stopped", "daemon_restarted", "daemon_stopped", "worker_died",
+                            "could_not_start", "output_capture_failed"]},
+                        "detail": {"type": "string"},
+                        "recovered_on_boot": {"type": "boolean"},
+                        "cancelled": {"type": "boolean"},
+                        "stop_requested": {"type": "boolean"},
+                        "stop_requested_at_ms": {"type": "integer"},
+                        "stop_reason": {"type": "string"},
+                        "process_tree_shutdown_confirmed": {"type": "boolean"},
+                        "process_tree_remaining_pids": {"type": "array", "items": {"type": "integer"}},
+                        "output_size_bytes": {"type": "integer"},
+                        "output_total_bytes": {"type": "integer"},
+                        "output_rotated": {"type": "boolean"},
+                        "output_rotation_count": {"type": "integer"}
+                    }
+                },
+                "created_at_ms": {"type": "integer"},
+                "updated_at_ms": {"type": "integer"}
+            }
+        }"#,
+    },
+    Component {
+        name: "TaskOutput",
+        schema: r##"{
+            "type": "object",
+            "required": ["retrieval_status", "task", "output_truncated"],
+            "properties": {
+                "retrieval_status": {"enum": ["success", "not_ready", "timeout"]},
+                "task": {"$ref": "#/components/schemas/Task"},
+                "output_excerpt": {"type": "string"},
+                "output_text": {"type": "string", "description": "With full=true"},
+                "output_truncated": {"type": "boolean"}
+            }
+        }"##,
+    },
+    Component {
         name: "Status",
         schema: r#"{
             "type": "object",
             "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
-                "provider_readiness", "runs", "sessions", "journal", "events", "http", "sandbox", "health"],
+                "provider_readiness", "runs", "sessions", "tasks", "journal", "events", "http", "sandbox", "health"],
             "properties": {
                 "snapshot_at_ms": {"type": "integer"},
                 "process_id": {"type": "integer"},
@@ -303,6 +378,8 @@ pub static RESOURCES: &[Component] = &[
                 "runs": {"type": "object", "required": ["queued", "running", "waiting_for_approval",
                     "waiting_for_user_question"]},
                 "sessions": {"type": "object", "required": ["total"]},
+                "tasks": {"type": "object", "required": ["live_background_shell_task_count", "total", "pending",
+                    "in_progress", "blocked", "completed", "failed", "cancelled"]},
                 "journal": {"type": "object"},
                 "events": {"type": "object"},
                 "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},

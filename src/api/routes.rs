@@ -8,7 +8,7 @@ use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
     accounts, approval_routes, audit, builtin, permissions, runs, runtime, runtime_auth, runtime_changes, secrets,
-    session_settings, sessions, status, streams,
+    session_settings, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -328,6 +328,55 @@ pub static ROUTES: &[Route<Api>] = &[
             required("SubmitInput"),
             json(202, "Run"),
             Handler::Deferred(runs::submit),
+        )
+    },
+    Route {
+        query: &[tasks::STATUS, PAGE, LIMIT, CURSOR],
+        problems: &[&codes::SESSION_NOT_FOUND],
+        ..get(
+            "/v1/sessions/{session_id}/tasks",
+            Access::ReadOnly,
+            "A session's background commands and to-do items, oldest first.",
+            list("Task"),
+            Handler::Plain(tasks::list),
+        )
+    },
+    Route {
+        problems: &[&codes::SESSION_NOT_FOUND, &codes::TASK_NOT_FOUND],
+        ..get(
+            "/v1/sessions/{session_id}/tasks/{task_id}",
+            Access::ReadOnly,
+            "One task.",
+            json(200, "Task"),
+            Handler::Plain(tasks::get),
+        )
+    },
+    Route {
+        query: &[tasks::WAIT, tasks::TIMEOUT_MS, tasks::TAIL_BYTES, tasks::FULL],
+        problems: &[
+            &codes::SESSION_NOT_FOUND,
+            &codes::TASK_NOT_FOUND,
+            &codes::TASK_STATE_CONFLICT,
+            &codes::TASK_OUTPUT_UNREADABLE,
+        ],
+        ..get(
+            "/v1/sessions/{session_id}/tasks/{task_id}/output",
+            Access::ReadOnly,
+            "The output of a background command, at once or when it has ended.",
+            json(200, "TaskOutput"),
+            Handler::Deferred(tasks::output),
+        )
+    },
+    Route {
+        // `task.stop_requested` names the token and the request.
+        witness: Witness::Journal,
+        problems: &[&codes::SESSION_NOT_FOUND, &codes::TASK_NOT_FOUND, &codes::TASK_STATE_CONFLICT],
+        ..post(
+            "/v1/sessions/{session_id}/tasks/{task_id}/stop",
+            "End a background command with everything that it started; one that has ended is shown as it is.",
+            optional("Reason"),
+            json(200, "Task"),
+            Handler::Plain(tasks::stop),
         )
     },
     Route {

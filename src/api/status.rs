@@ -121,6 +121,7 @@ struct Status {
     provider_readiness: ProviderReadiness,
     runs: Runs,
     sessions: Sessions,
+    tasks: super::tasks::TasksStatus,
     journal: JournalView,
     events: EventsView,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,6 +265,7 @@ fn status(api: &Api) -> Status {
         provider_readiness: readiness,
         runs,
         sessions: Sessions { total: view.counts.sessions },
+        tasks: super::tasks::TasksStatus::from(&view.counts.tasks),
         journal: journal(api, &view),
         events: EventsView {
             tail_event_id_cursor: view.committed.to_string(),
@@ -390,6 +392,14 @@ fn findings(
     let mut add = |severity, code, message: String, related_id, action: &str| {
         found.push(HealthWarning::new(severity, code, message, related_id, action));
     };
+    if view.counts.tasks.live_shell > 0 {
+        let message = format!("{} background commands are running", view.counts.tasks.live_shell);
+        add(Severity::Info, "live_background_shell_tasks", message, None, "see the tasks of their sessions");
+    }
+    for (task, pids) in api.tasks.quarantined() {
+        let message = format!("processes of {task} could not be ended and are tried again: {pids:?}");
+        add(Severity::Warning, "quarantined_task_processes", message, Some(task), "see what they wait for");
+    }
     if let Some(problem) = not_ready(api) {
         add(Severity::Error, problem.code.code, problem.detail.clone(), None, problem.code.next);
     }

@@ -13,6 +13,7 @@ use crate::engine::Budget;
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
 use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, INPUT_TEXT_BYTES_MAX, LABEL_BYTES_MAX};
+use crate::providers::{GenerationOptions, ReasoningOption, ResponseFormat, ToolChoiceOption};
 
 /// Body of `POST /v1/sessions/{session_id}/runs`. Absent, null and empty mean the same.
 #[derive(Debug, Default, Deserialize)]
@@ -64,23 +65,14 @@ pub struct Generation {
     pub temperature: Option<f64>,
     /// Not in this version.
     pub fallback_model: Option<String>,
-    /// Without tools only the absent form and `{"type":"auto"}` or `{"type":"none"}` make sense.
-    pub tool_choice: Option<ToolChoice>,
-    /// Without effect while there are no tools.
+    /// Whether tools may, must or must not be called.
+    pub tool_choice: Option<ToolChoiceOption>,
+    /// Several calls in one answer; without effect where there are no tools.
     pub allow_parallel_tool_calls: Option<bool>,
-    /// Not in this version.
-    pub response_format: Option<serde_json::Value>,
-    /// Not in this version.
-    pub reasoning: Option<serde_json::Value>,
-}
-
-/// Whether the model may or must call tools.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToolChoice {
-    /// `auto` or `none`.
-    #[serde(rename = "type")]
-    pub choice: String,
+    /// Text, or JSON of a schema.
+    pub response_format: Option<ResponseFormat>,
+    /// How much the model is to think.
+    pub reasoning: Option<ReasoningOption>,
 }
 
 /// One input item.
@@ -110,6 +102,8 @@ struct Normalised {
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Budget::is_empty")]
     budget: Budget,
+    #[serde(flatten)]
+    options: GenerationOptions,
 }
 
 /// A submission that passed every check.
@@ -162,18 +156,18 @@ impl SubmitInput {
             ("reply_plugin", self.reply_plugin.is_some()),
             ("reply_address", self.reply_address.is_some()),
             ("generation.fallback_model", generation.fallback_model.is_some()),
-            ("generation.response_format", generation.response_format.is_some()),
-            ("generation.reasoning", generation.reasoning.is_some()),
         ] {
             if is_given {
                 return Err(unsupported(field));
             }
         }
-        if let Some(choice) = &generation.tool_choice
-            && !matches!(choice.choice.as_str(), "auto" | "none")
-        {
-            return Err(unsupported("generation.tool_choice other than auto and none"));
-        }
+        let options = GenerationOptions {
+            tool_choice: generation.tool_choice,
+            allow_parallel_tool_calls: generation.allow_parallel_tool_calls,
+            response_format: generation.response_format,
+            reasoning: generation.reasoning,
+        };
+        options.check().map_err(|rule| bad(&rule))?;
         if let Some(temperature) = generation.temperature
             && !(0.0..=2.0).contains(&temperature)
         {
@@ -198,6 +192,7 @@ impl SubmitInput {
             max_output_tokens: generation.max_output_tokens,
             temperature: generation.temperature,
             budget,
+            options,
         };
         let summary = RunSummary::new(
             &normalised.content,
@@ -310,7 +305,6 @@ mod tests {
             (r#"{"content":"x","attachments":[{}]}"#, "attachments"),
             (r#"{"content":"x","reply_plugin":"http"}"#, "reply_plugin"),
             (r#"{"content":"x","binding_keys":["k"]}"#, "binding_keys"),
-            (r#"{"content":"x","generation":{"tool_choice":{"type":"required"}}}"#, "generation.tool_choice"),
             (r#"{"input_items":[{"type":"asset_reference"}]}"#, "an input item other than text"),
         ] {
             let problem = check(body).expect_err(field);

@@ -18,7 +18,7 @@ use super::ledger::Ledger;
 use crate::hex::{parse_hex, to_hex};
 use crate::limits::{
     BROKER_LOG_BUFFER_BYTES_MAX, BROKER_LOG_BYTES_MAX, BROKER_LOG_LINE_BYTES_MAX, BROKER_LOG_READ_BYTES_MAX,
-    BROKER_LOG_RESERVE_BYTES, BROKER_LOG_STEP_BYTES,
+    BROKER_LOG_RESERVE_BYTES, BROKER_LOG_SLACK_BYTES, BROKER_LOG_STEP_BYTES,
 };
 use crate::state_root::replace::{Step, clear_leftover, replace_with, sync_directory};
 use crate::state_root::{Directory, StateRoot};
@@ -201,7 +201,12 @@ impl BrokerLog {
             sync_directory(&directory).map_err(io_error("make durable", &log.path))?;
         }
         if !log.reserve_for(0) {
-            log::warn!("broker log {}: no disk space is held ready for revocations", log.path.display());
+            log::warn!("broker log {}: less disk space than usual is held ready for revocations", log.path.display());
+            if log.can_reserve {
+                // The disk is full. What the predecessor reserved is there still, but for the file system's own blocks.
+                let allocated = log.file.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+                log.reserved = log.written.max(allocated.saturating_sub(BROKER_LOG_SLACK_BYTES));
+            }
         }
         Ok(log)
     }

@@ -70,6 +70,14 @@ impl Client {
         self.call(Method::Get, path, &[], None, limit_ms.clamp(1, CLI_REQUEST_TIMEOUT_MS))
     }
 
+    /// `GET` of something that the daemon itself waits for.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn get_slowly(&self, path: &Path, limit_ms: u64) -> Result<Document, CliError> {
+        self.call(Method::Get, path, &[], None, limit_ms.max(CLI_REQUEST_TIMEOUT_MS))
+    }
+
     /// `POST`, with an optional JSON body and further header lines.
     ///
     /// # Errors

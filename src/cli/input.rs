@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::client::{Client, Stop, decode};
 use super::context::Context;
 use super::exit::CliError;
+use super::generation::{Flags, Generation};
 use super::json_text::Document;
 use super::path::Path;
 use super::run_view::RunView;
@@ -52,6 +53,33 @@ pub struct Input {
     /// sampling temperature
     #[argh(option, arg_name = "number")]
     temperature: Option<f64>,
+    /// thinking: none, minimal, low, medium, high, xhigh or max
+    #[argh(option, arg_name = "effort")]
+    reasoning_effort: Option<String>,
+    /// readable thinking: auto, concise, detailed or none
+    #[argh(option, arg_name = "kind")]
+    reasoning_summary: Option<String>,
+    /// ceiling of thinking tokens, for models that take one
+    #[argh(option, arg_name = "n")]
+    reasoning_budget_tokens: Option<u32>,
+    /// auto, none, required or specific
+    #[argh(option, arg_name = "choice")]
+    tool_choice: Option<String>,
+    /// the tool that must be called first
+    #[argh(option, arg_name = "name")]
+    tool_name: Option<String>,
+    /// one tool call at a time
+    #[argh(switch)]
+    serial_tools: bool,
+    /// text or structured-json
+    #[argh(option, arg_name = "format")]
+    response_format: Option<String>,
+    /// JSON Schema that the answer is to follow
+    #[argh(option, arg_name = "json")]
+    response_schema_json: Option<String>,
+    /// file with a JSON Schema that the answer is to follow
+    #[argh(option, arg_name = "path")]
+    response_schema_file: Option<String>,
     /// the system that the input comes from
     #[argh(option, arg_name = "name")]
     source_plugin: Option<String>,
@@ -104,29 +132,24 @@ struct Body<'a> {
     metadata: Option<&'a RawValue>,
 }
 
-#[derive(Serialize)]
-struct Generation<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_output_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f64>,
-}
-
 impl Command for Input {
     fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
         if (self.timeout_ms.is_some() || self.stream) && !self.wait {
             return Err(CliError::invalid("--timeout-ms and --stream", "they need --wait", "add --wait"));
         }
         let content = self.content(context.stdin)?;
-        let metadata = self.metadata()?;
+        let metadata = json_document(["--metadata-json", "--metadata-file"], &self.metadata_json, &self.metadata_file)?;
+        let schema = json_document(
+            ["--response-schema-json", "--response-schema-file"],
+            &self.response_schema_json,
+            &self.response_schema_file,
+        )?;
         let client = context.client()?;
         let (provider, model) = split_route(&client, self.provider.as_deref(), self.model.as_deref())?;
         let body = Document::of(&Body {
             content: &content,
             provider: provider.as_deref(),
-            generation: self.generation(model.as_deref()),
+            generation: Generation::of(model.as_deref(), &self.flags(schema.as_deref()))?,
             source_plugin: self.source_plugin.as_deref(),
             source_kind: self.source_kind.as_deref(),
             actor_id: self.actor_id.as_deref(),
@@ -176,24 +199,19 @@ impl Input {
         }
     }
 
-    fn metadata(&self) -> Result<Option<Box<RawValue>>, CliError> {
-        let (source, text) = match (&self.metadata_json, &self.metadata_file) {
-            (None, None) => return Ok(None),
-            (Some(_), Some(_)) => {
-                let both = "--metadata-json and --metadata-file";
-                return Err(CliError::invalid(both, "both were given", "use one, not both"));
-            }
-            (Some(text), None) => ("--metadata-json", text.clone()),
-            (None, Some(path)) => (path.as_str(), read_file(path, CLI_METADATA_BYTES_MAX)?),
-        };
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| CliError::invalid(source, format!("not JSON: {error}"), "give one JSON document"))
-    }
-
-    fn generation<'a>(&self, model: Option<&'a str>) -> Option<Generation<'a>> {
-        let generation = Generation { model, max_output_tokens: self.max_output_tokens, temperature: self.temperature };
-        (model.is_some() || self.max_output_tokens.is_some() || self.temperature.is_some()).then_some(generation)
+    fn flags<'a>(&'a self, response_schema: Option<&'a RawValue>) -> Flags<'a> {
+        Flags {
+            max_output_tokens: self.max_output_tokens,
+            temperature: self.temperature,
+            reasoning_effort: self.reasoning_effort.as_deref(),
+            reasoning_summary: self.reasoning_summary.as_deref(),
+            reasoning_budget_tokens: self.reasoning_budget_tokens,
+            tool_choice: self.tool_choice.as_deref(),
+            tool_name: self.tool_name.as_deref(),
+            serial_tools: self.serial_tools,
+            response_format: self.response_format.as_deref(),
+            response_schema,
+        }
     }
 
     fn submit(&self, client: &Client, body: &Document) -> Result<Document, CliError> {
@@ -208,6 +226,25 @@ impl Input {
         require_idempotency(client)?;
         client.post(&path, body, &[("idempotency-key", key)])
     }
+}
+
+/// A JSON document given as a text or as a file; `flags` are the names of the two.
+fn json_document(
+    flags: [&'static str; 2],
+    text: &Option<String>,
+    file: &Option<String>,
+) -> Result<Option<Box<RawValue>>, CliError> {
+    let (source, text) = match (text, file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(CliError::invalid(flags.join(" and "), "both were given", "use one, not both"));
+        }
+        (Some(text), None) => (flags[0], text.clone()),
+        (None, Some(path)) => (path.as_str(), read_file(path, CLI_METADATA_BYTES_MAX)?),
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| CliError::invalid(source, format!("not JSON: {error}"), "give one JSON document"))
 }
 
 /// Splits `route/model` when the first part is one of the daemon's routes and no other route was named. Models have

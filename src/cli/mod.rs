@@ -23,6 +23,7 @@ mod environment;
 mod events;
 mod exit;
 mod frame;
+mod generation;
 mod globals;
 mod help;
 mod input;
@@ -51,6 +52,7 @@ mod stream;
 mod streaming;
 mod suggest;
 mod table;
+mod tasks;
 mod verbs;
 mod wait;
 
@@ -71,6 +73,10 @@ pub fn main() -> ExitCode {
     let mut first = std::env::args_os().skip(1);
     if first.next().is_some_and(|word| word == sandbox::WORKER_VERB) {
         return sandbox::inside::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
+    }
+    let mut first = std::env::args_os().skip(1);
+    if first.next().is_some_and(|word| word == crate::tasks::worker::WORKER_VERB) {
+        return crate::tasks::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
     }
     let words = std::env::args_os().skip(1).map(|word| word.into_string()).collect::<Result<Vec<_>, _>>();
     let words = words

@@ -117,6 +117,7 @@ pub const ROWS: &[Row] = &[
         "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE",
         Default::Described("audit-signing.key in the state root"),
     ),
+    row(SERVE, "--approval-expires-after-s", "KHEISH_APPROVAL_EXPIRES_AFTER_S", Default::None),
     row(SERVE, "--segment-bytes", "KHEISH_SEGMENT_BYTES", Default::Described("64 MiB, less on a small file system")),
     row(SERVE, "--sandbox", "KHEISH_SANDBOX", Default::Value("auto")),
     row(SERVE, "--sandbox-read-only-path", "KHEISH_SANDBOX_READ_ONLY_PATHS", Default::None),

@@ -58,6 +58,9 @@ pub struct Serve {
     /// signing key of the journal's seals and of external actions
     #[argh(option, arg_name = "path")]
     audit_signing_key_file: Option<String>,
+    /// deny an approval that nobody resolved within this many seconds; stays open otherwise
+    #[argh(option, arg_name = "seconds")]
+    approval_expires_after_s: Option<String>,
     /// size of a journal segment in bytes
     #[argh(option, arg_name = "bytes")]
     segment_bytes: Option<String>,
@@ -103,6 +106,7 @@ impl Command for Serve {
             trusted_proxy: self.trusted_proxy,
             hold: self.hold,
             audit_signing_key_file: self.audit_signing_key_file,
+            approval_expires_after_s: self.approval_expires_after_s,
             segment_bytes: self.segment_bytes,
             ca_file: context.shared.ca_file.clone(),
             sandbox: self.sandbox,

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exit::CliError;
 use super::{
     accounts, approvals, audit, events, input, journal, overview, permissions, questions, runs, runtime, runtime_auth,
-    runtime_config, scripted, secrets, serve, session_settings, sessions,
+    runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -69,6 +69,7 @@ fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Re
 pub const GROUPS: &[(&str, &str)] = &[
     ("sessions", "create sessions, submit input, follow them"),
     ("runs", "list, follow, wait for and cancel runs"),
+    ("tasks", "background commands and to-do items of sessions"),
     ("approvals", "allow or refuse tool calls that wait for a person"),
     ("questions", "answer or decline what a model asks people"),
     ("events", "the daemon's event stream"),
@@ -110,6 +111,10 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
     verb::<runs::ExternalActions>("runs external-actions", &[]),
+    verb::<tasks::List>("tasks list", &[]),
+    verb::<tasks::Get>("tasks get", &["show"]),
+    verb::<tasks::Output>("tasks output", &[]),
+    verb::<tasks::Stop>("tasks stop", &[]),
     verb::<approvals::List>("approvals list", &[]),
     verb::<approvals::Show>("approvals show", &["get"]),
     verb::<approvals::Allow>("approvals allow", &["approve"]),

@@ -14,13 +14,16 @@ use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Delta, Event, State, Target, Txn};
-use crate::ids::RunId;
+use crate::core::{Body, Command, Decision, Delta, Event, State, Target, TaskCommand, TaskRecord, Txn};
+use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
     CORE_ANSWERS_INLINE_MAX, CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX,
     CORE_TICK_MS, RUNTIME_SETTINGS_BYTES_MAX,
 };
+
+/// Told of a session and of its task that shall end.
+pub type StopTask = dyn Fn(&SessionId, &str) + Send;
 
 /// What the core tells others after a commit. None of these may block.
 pub struct Effects {
@@ -28,6 +31,8 @@ pub struct Effects {
     pub committed: Box<dyn Fn() + Send>,
     /// An active run was stopped by somebody else than its engine.
     pub stopped: Box<dyn Fn(RunId) + Send>,
+    /// A background command shall end.
+    pub stop_task: Box<StopTask>,
     /// A record was committed on behalf of an API caller.
     pub acted: Box<dyn Fn(&Event) + Send>,
 }
@@ -318,6 +323,9 @@ impl CommitLoop {
             if let (Body::RunCancelled(_) | Body::RunInterrupted(_), Some(run)) = (&event.body, event.run) {
                 (self.parts.effects.stopped)(run);
             }
+            if let (Body::Task(TaskRecord::StopRequested(stop)), Some(session)) = (&event.body, &event.session) {
+                (self.parts.effects.stop_task)(session, &stop.id);
+            }
         }
     }
 
@@ -338,6 +346,9 @@ impl CommitLoop {
             Query::Session(id, reply) => drop(reply.try_send(state.session_view(&id))),
             Query::Sessions { after, limit, reply } => drop(reply.try_send(state.session_page(after, limit))),
             Query::Run(id, reply) => drop(reply.try_send(state.run_position(id))),
+            Query::Tasks(id, reply) => drop(reply.try_send(state.session_tasks(&id))),
+            Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
+            Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
             Query::Waiting(query, reply) => {
                 let page = state.waiting_page(query.waits_for, query.session.as_ref(), query.after, query.limit);
@@ -451,6 +462,13 @@ fn weight(command: &Command) -> usize {
         Command::RecordAction { note, .. } => note.body.get().len(),
         Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
+        }
+        Command::Task(command) => match &**command {
+            TaskCommand::Start(_, started) => started.command.len(),
+            _ => 0,
+        },
+        Command::ResolveApprovals { resolutions, .. } => {
+            resolutions.iter().filter_map(|said| said.updated_input.as_ref()).map(|input| input.get().len()).sum()
         }
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,

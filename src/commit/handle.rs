@@ -12,7 +12,7 @@ use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
     Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, Target,
-    WaitingPage, WaitingRun, WaitsFor,
+    Task, Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
@@ -112,6 +112,9 @@ pub(super) enum Query {
     Sessions { after: u32, limit: usize, reply: Sender<SessionPage> },
     Run(RunId, Sender<Option<RunPosition>>),
     Runs(RunQuery, Sender<RunPage>),
+    Tasks(SessionId, Sender<Option<Vec<Arc<Task>>>>),
+    Task(SessionId, String, Sender<Option<Arc<Task>>>),
+    Todos(SessionId, Sender<Option<Vec<Todo>>>),
     Waiting(WaitingQuery, Sender<WaitingPage>),
     WaitingRun(Target, Sender<Option<WaitingRun>>),
 }
@@ -272,6 +275,30 @@ impl CoreHandle {
     /// The core could not be asked.
     pub fn runs(&self, query: RunQuery) -> Result<RunPage, CommandError> {
         self.ask(|reply| Query::Runs(query, reply))
+    }
+
+    /// The tasks of a session that are kept, oldest first; `None` for an unknown session.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn tasks(&self, session: &SessionId) -> Result<Option<Vec<Arc<Task>>>, CommandError> {
+        self.ask(|reply| Query::Tasks(session.clone(), reply))
+    }
+
+    /// A task of a session, if it is kept.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn task(&self, session: &SessionId, id: &str) -> Result<Option<Arc<Task>>, CommandError> {
+        self.ask(|reply| Query::Task(session.clone(), id.to_string(), reply))
+    }
+
+    /// The short list of a session; `None` for an unknown session.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn todos(&self, session: &SessionId) -> Result<Option<Vec<Todo>>, CommandError> {
+        self.ask(|reply| Query::Todos(session.clone(), reply))
     }
 
     /// One page of runs that wait for people.

@@ -75,6 +75,7 @@ impl World {
             journal,
             clock: clock.clone(),
             effects: Effects {
+                stop_task: Box::new(|_, _| {}),
                 committed: Box::new(move || {
                     let age = for_handle.get().and_then(CoreHandle::batch_age_ms);
                     for_ages.lock().unwrap().push(age);

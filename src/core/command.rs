@@ -3,6 +3,7 @@
 //! Never: carries a reply channel; that is the commit loop's business.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -12,6 +13,7 @@ use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeInvalid;
 use super::runtime_decide::RuntimeEdit;
 use super::session_settings::SessionChange;
+use super::task::{Task, TaskCommand};
 use super::turn::QuestionAnswer;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
@@ -292,6 +294,8 @@ pub enum Command {
         /// Runs to settle at most.
         limit: usize,
     },
+    /// Change something about tasks.
+    Task(Box<TaskCommand>),
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
     /// at most `limit` of them. Does nothing while held.
     Pump {
@@ -325,7 +329,7 @@ impl Command {
                 | Self::SetHold { held: true, .. }
                 | Self::ControlIntent { containment: true, .. }
                 | Self::ControlResult { containment: true, .. }
-        )
+        ) || matches!(self, Self::Task(command) if matches!(**command, TaskCommand::Stop(..)))
     }
 }
 
@@ -408,6 +412,8 @@ pub enum Decision {
         /// How many.
         count: u32,
     },
+    /// The task is like this now.
+    Task(Arc<Task>),
     /// Runs started or resumed.
     Pumped {
         /// How many.
@@ -446,6 +452,22 @@ pub enum Refusal {
     RuntimeInvalid(RuntimeInvalid),
     /// No such run.
     RunNotFound(RunId),
+    /// The session has no such task, or it is no longer kept.
+    TaskNotFound(String),
+    /// The task is not in a state for this.
+    TaskStateConflict {
+        /// The task.
+        id: String,
+        /// Which rule it is.
+        reason: &'static str,
+    },
+    /// A bound of tasks is reached.
+    TaskLimit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// The run does not wait for an approval.
     ApprovalStateConflict {
         /// The run, if there is one.
@@ -526,6 +548,11 @@ impl fmt::Display for Refusal {
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")
+            }
+            Self::TaskNotFound(id) => write!(f, "the session has no task {id}; next: list its tasks"),
+            Self::TaskStateConflict { id, reason } => write!(f, "task {id}: {reason}; next: read it again"),
+            Self::TaskLimit { what, most } => {
+                write!(f, "{most} {what} exist, which is the limit; next: end some, or wait for them")
             }
             Self::ApprovalBatchEmpty => f.write_str("the batch resolves nothing; next: name at least one approval"),
             Self::ApprovalDuplicate(id) => {

@@ -82,6 +82,7 @@ impl Txn<'_> {
                 Ok(Decision::Settled { count: self.settle_pending_as_denied(session, &reason, usize::MAX) })
             }
             Command::Expire { limit } => Ok(self.expire(limit)),
+            Command::Task(command) => self.decide_task(*command),
             Command::Finish { run, notes, outcome } => self.finish_run(run, notes, outcome),
             Command::Pump { limit } => Ok(self.pump(limit)),
         }
@@ -225,6 +226,7 @@ impl Txn<'_> {
         if session.ended {
             return Ok(Decision::Stopped { run: None, cancelled: 0, changed: false });
         }
+        self.stop_tasks_of(session_number, "session ended");
         self.emit(session_number, 0, Body::SessionEnded(Reason { reason }));
         let why = || Some("session ended".to_string());
         let mut next = session.queue_head;

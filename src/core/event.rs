@@ -11,6 +11,7 @@ use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
 use super::runtime_config::RuntimeChanged;
 use super::session_settings::SessionChange;
+use super::task::TaskRecord;
 use super::turn::{ApprovalResolved, CallFindings, QuestionResolved, RunWaiting};
 use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
@@ -120,6 +121,8 @@ pub enum Body {
     ControlIntent(ControlIntent),
     /// What became of it.
     ControlResult(ControlResult),
+    /// Something happened to a task of the session.
+    Task(TaskRecord),
 }
 
 /// Body of `session.created`.
@@ -271,6 +274,7 @@ impl Body {
             Self::SessionUpdated(_) => "session.updated",
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
+            Self::Task(record) => record.kind(),
         }
     }
 
@@ -309,6 +313,7 @@ impl Body {
             Self::SessionUpdated(body) => json(body),
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
+            Self::Task(record) => record.encode(),
         }
     }
 
@@ -343,9 +348,12 @@ impl Body {
             "session.updated" => Self::SessionUpdated(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
-            kind => match NoteKind::parse(kind) {
-                Some(note) => Self::RunNote(note, body.to_owned()),
-                None => return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() }),
+            kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {
+                (Some(note), _) => Self::RunNote(note, body.to_owned()),
+                (None, Some(record)) => Self::Task(
+                    record.map_err(|error| DecodeError { kind: kind.to_string(), cause: error.to_string() })?,
+                ),
+                (None, None) => return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() }),
             },
         })
     }

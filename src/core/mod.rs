@@ -26,6 +26,7 @@ mod session_settings;
 mod snapshot;
 mod state;
 mod step;
+mod task;
 mod turn;
 mod txn;
 mod view;
@@ -45,6 +46,10 @@ pub use session_settings::{RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
 pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};
+pub use task::{
+    ShellTask, Task, TaskCommand, TaskCounts, TaskCreated, TaskEnd, TaskFinished, TaskRecord, TaskStarted, TaskStatus,
+    TaskStopRequested, TaskUpdated, Todo, TodosWritten,
+};
 pub use turn::{
     ApprovalRequested, ApprovalResolved, BlobRef, CallFindings, CallOutcome, PermissionDecided, QuestionAnswer,
     QuestionAsked, QuestionOption, QuestionResolved, Ruling, RunWaiting, ToolCallFinished, ToolCallStarted,

@@ -14,6 +14,7 @@ use super::runtime_config::{Revision, RuntimeConfig};
 use super::session::Session;
 use super::state::State;
 use super::step::Step;
+use super::task::{Task, Tasks, TodoList};
 
 /// Version of the lines below; another one is refused.
 const VERSION: u32 = 1;
@@ -31,6 +32,7 @@ pub struct Frozen {
     chains: Vec<(u32, ActionChain)>,
     steps: Vec<(u32, Arc<Step>)>,
     receipts: Vec<(Idempotency, u32)>,
+    tasks: Tasks,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +60,12 @@ enum Line {
     Step(u32, Step),
     /// Answers of operators, oldest first.
     Receipts(Vec<(Idempotency, u32)>),
+    /// Tasks ever created, and how many by status.
+    Tasks(u32, [u64; 6]),
+    /// One that is kept.
+    Task(Box<Task>),
+    /// The short list of a session.
+    Todos(u32, TodoList),
 }
 
 /// A run as a row without field names: a million of them are read at start.
@@ -120,7 +128,7 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, sessions, runs, steps, receipts, chains } = self;
+        let Self { head, runtime, sessions, runs, steps, receipts, chains, tasks } = self;
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -136,6 +144,9 @@ impl Frozen {
             .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
             .chain(std::iter::once(json(&Line::Receipts(receipts))))
+            .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
+            .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Box::new(Task::clone(&task))))))
+            .chain(tasks.todos.into_iter().map(|(session, list)| json(&Line::Todos(session, TodoList::clone(&list)))))
     }
 }
 
@@ -158,6 +169,7 @@ impl State {
             runs: self.runs.clone(),
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
             receipts: self.receipts.iter().collect(),
+            tasks: self.tasks.clone(),
             chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
         }
     }
@@ -203,6 +215,17 @@ impl State {
                 self.put_step(number, Some(Arc::new(step)));
             }
             Line::Receipts(receipts) => receipts.into_iter().for_each(|(key, run)| self.receipts.put(key, run)),
+            Line::Tasks(created, by_status) => {
+                self.tasks.created = created;
+                self.tasks.by_status = by_status;
+            }
+            Line::Task(task) => {
+                if self.session(task.session).is_none() {
+                    return Err(RestoreError(format!("task {} belongs to an unknown session", task.id)));
+                }
+                self.tasks.keep(task.number, Arc::new(*task));
+            }
+            Line::Todos(session, list) => self.tasks.put_todos(session, Arc::new(list)),
             Line::Runs(rows) => {
                 for row in rows {
                     let run = Run::from(row);

@@ -14,6 +14,7 @@ use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
 use super::session_settings::SessionSettings;
 use super::step::Step;
+use super::task::{Task, TaskCounts, Tasks, Todo, task_number};
 use super::turn::WaitsFor;
 use super::txn::{Delta, Txn};
 use crate::ids::{RunId, SessionId};
@@ -38,6 +39,7 @@ pub struct State {
     /// The turn at hand of active runs that have one.
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
+    pub(super) tasks: Tasks,
     pub(super) runtime: Arc<RuntimeConfig>,
     derived: Derived,
 }
@@ -94,6 +96,8 @@ pub struct Counts {
     pub ready: u64,
     /// Whether starting of queued runs is suspended.
     pub held: bool,
+    /// Figures of tasks.
+    pub tasks: TaskCounts,
 }
 
 impl Counts {
@@ -143,7 +147,7 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains } = delta;
+        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains, tasks, todos } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -168,6 +172,12 @@ impl State {
         }
         for (idempotency, run) in receipts {
             self.receipts.put(idempotency, run);
+        }
+        for (number, task) in tasks {
+            self.tasks.put(number, task);
+        }
+        for (session, list) in todos {
+            self.tasks.put_todos(session, list);
         }
         for number in ready {
             self.derived.resumable.remove(&number);
@@ -391,6 +401,37 @@ impl State {
             pending_questions: self.derived.wait_question.len() as u64,
             ready: self.derived.ready.len() as u64,
             held: self.held,
+            tasks: self.tasks.counts(),
         }
+    }
+
+    /// The epoch that new ids carry; none in the first one.
+    pub(super) fn later_epoch(&self) -> Option<u32> {
+        (self.epoch != self.home_epoch).then_some(self.epoch)
+    }
+
+    /// The tasks of a session that are kept, oldest first; `None` for an unknown session.
+    pub fn session_tasks(&self, id: &SessionId) -> Option<Vec<Arc<Task>>> {
+        let session = self.session_number(id)?;
+        Some(self.tasks.of_session(session).cloned().collect())
+    }
+
+    /// A task of a session, if it is kept.
+    pub fn session_task(&self, session: &SessionId, id: &str) -> Option<Arc<Task>> {
+        let session = self.session_number(session)?;
+        let task = self.tasks.by_number.get(&task_number(id)?)?;
+        (task.session == session && task.id == id).then(|| task.clone())
+    }
+
+    /// Background commands that have not ended, with their sessions.
+    pub fn live_tasks(&self) -> Vec<(SessionId, Arc<Task>)> {
+        let session = |task: &Arc<Task>| self.session(task.session).map(|session| session.id.clone());
+        self.tasks.live().filter_map(|task| Some((session(task)?, task.clone()))).collect()
+    }
+
+    /// The short list of a session.
+    pub fn session_todos(&self, id: &SessionId) -> Option<Vec<Todo>> {
+        let list = self.tasks.todos.get(&self.session_number(id)?);
+        Some(list.map(|list| list.todos.clone()).unwrap_or_default())
     }
 }

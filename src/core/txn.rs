@@ -2,7 +2,7 @@
 //! Owns: staging, and `apply`, the only way from an event to state.
 //! Never: touches the committed state; dropping a transaction undoes it completely.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::action::{ActionChain, Signer};
@@ -14,6 +14,7 @@ use super::runtime_config::RuntimeConfig;
 use super::session::Session;
 use super::state::State;
 use super::step::{Mark, Step};
+use super::task::{Task, TodoList};
 use super::turn::WaitsFor;
 use crate::actor::Actor;
 use crate::ids::{RunId, Seq, SessionId};
@@ -34,6 +35,10 @@ pub struct Delta {
     /// The turn at hand of runs; none for one that has ended.
     pub(super) steps: HashMap<u32, Option<Arc<Step>>>,
     pub(super) receipts: Vec<(Idempotency, u32)>,
+    /// New and changed tasks by number.
+    pub(super) tasks: BTreeMap<u32, Arc<Task>>,
+    /// Short lists by session.
+    pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
 }
 
@@ -197,6 +202,18 @@ impl<'s> Txn<'s> {
         staged.map(|(idempotency, run)| (idempotency.fingerprint, *run)).or_else(|| self.base.receipts.get(key))
     }
 
+    pub(super) fn staged_tasks(&self) -> &BTreeMap<u32, Arc<Task>> {
+        &self.delta.tasks
+    }
+
+    pub(super) fn stage_task(&mut self, task: Task) {
+        self.delta.tasks.insert(task.number, Arc::new(task));
+    }
+
+    pub(super) fn stage_todos(&mut self, session: u32, list: TodoList) {
+        self.delta.todos.insert(session, Arc::new(list));
+    }
+
     fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
         let mut step = self.step(number).cloned().unwrap_or_default();
         change(&mut step);
@@ -322,6 +339,7 @@ impl<'s> Txn<'s> {
         let session = self.session_number(id).ok_or_else(|| format!("record of unknown session {id}"))?;
         match &event.body {
             Body::SessionInterrupted => {}
+            Body::Task(record) => self.apply_task(event, session, record)?,
             Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
             Body::SessionUpdated(change) => self.apply_session_updated(session, change)?,
             Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,

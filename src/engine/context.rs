@@ -99,6 +99,8 @@ pub(super) struct Submitted {
     pub temperature: Option<f64>,
     #[serde(default)]
     pub budget: super::budget::Budget,
+    #[serde(flatten)]
+    pub options: crate::providers::GenerationOptions,
 }
 
 impl Submitted {

@@ -9,6 +9,7 @@ mod context;
 mod credential;
 mod guard;
 mod hand;
+mod live_text;
 mod permits;
 mod question;
 mod records;

@@ -174,6 +174,8 @@ impl Carried<'_> {
     /// Asks the model with the conversation as it stands.
     fn ask(&mut self, notes: Vec<Note>) -> Result<Asked, Left> {
         let in_force = self.in_force();
+        let schema = self.submitted.options.prepared_schema();
+        let is_first = matches!(self.context.messages.last(), Some(Message::User { .. }));
         let request = TurnRequest {
             model: self.model,
             instructions: in_force.instructions.as_deref(),
@@ -181,7 +183,7 @@ impl Carried<'_> {
             tools: &self.specs,
             max_output_tokens: self.submitted.max_output_tokens,
             temperature: self.submitted.temperature,
-            options: TurnOptions::default(),
+            options: self.submitted.options.turn_options(&schema, is_first),
         };
         let prepared = match PreparedTurn::new(self.route, &request) {
             Ok(prepared) => prepared,

@@ -11,12 +11,13 @@ use crate::permissions::{Effective, Mode};
 /// Settings as the core has them.
 pub struct CoreSettings {
     core: CoreHandle,
+    approval_expires_after_ms: Option<u64>,
 }
 
 impl CoreSettings {
-    /// Settings of this core.
-    pub fn new(core: CoreHandle) -> Self {
-        Self { core }
+    /// Settings of this core, and the deadline of approvals.
+    pub fn new(core: CoreHandle, approval_expires_after_ms: Option<u64>) -> Self {
+        Self { core, approval_expires_after_ms }
     }
 }
 
@@ -41,7 +42,7 @@ impl Settings for CoreSettings {
             mode: Effective::of(settings.permission_mode, own.permission_mode),
             instructions: settings.system_prompt.render(None),
             limits: settings.tool_limits.clone(),
-            approval_expires_after_ms: None,
+            approval_expires_after_ms: self.approval_expires_after_ms,
         }
     }
 }

@@ -6,6 +6,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::credential::InUse;
 use super::hand::Hand;
+use super::live_text::{LiveText, Piece, pieces};
 use super::records::{ActionOutcome, ActionRequest, ActionResponse, note};
 use crate::broker::{BrokerError, LeaseRequest, SlotId, Subject, Use};
 use crate::commit::CommandError;
@@ -80,6 +81,7 @@ impl Call<'_> {
     pub(super) fn until_answered(&self, mut notes: Vec<Note>) -> Result<(Asked, u32), Left> {
         let broker = &self.hand.engine.tools.broker;
         let mut attempt = 1;
+        let mut live = LiveText::default();
         loop {
             let action = self.actions + attempt;
             let credential = match self.credential() {
@@ -95,11 +97,15 @@ impl Call<'_> {
             notes.push(self.request(action, credential.as_ref().map(InUse::lease_id)));
             self.hand.record(std::mem::take(&mut notes))?;
             let mut held = String::new();
+            live.begin();
             let attempt_now = self.attempt(credential.as_ref());
-            let turn = self.prepared.run(attempt_now, &mut |event| self.preview(event, &mut held));
+            let turn = self.prepared.run(attempt_now, &mut |event| self.preview(event, &mut held, &mut live));
             let error = match turn.result {
                 Ok(outcome) => {
-                    self.show(broker.redact(&held));
+                    self.show(&broker.redact(&held), &mut live);
+                    if live.is_too_long() {
+                        self.withdraw();
+                    }
                     let response = self.response(action, &turn.exchange, &outcome);
                     return Ok((Asked::Answered(response, outcome), attempt));
                 }
@@ -188,23 +194,39 @@ impl Call<'_> {
     }
 
     /// Shows what came, but for an end that may be the beginning of a secret: it waits in `held` for what follows.
-    fn preview(&self, event: TurnEvent<'_>, held: &mut String) {
+    fn preview(&self, event: TurnEvent<'_>, held: &mut String, live: &mut LiveText) {
         if let TurnEvent::TextDelta(text) = event {
             held.push_str(text);
             let (text, settled) = self.hand.engine.tools.broker.redact_settled(held);
             held.drain(..settled);
-            self.show(text);
+            self.show(&text, live);
         }
     }
 
-    fn show(&self, text: String) {
-        if self.is_shown && !text.is_empty() {
+    /// Shows text of this attempt as far as an earlier one has not shown it.
+    fn show(&self, text: &str, live: &mut LiveText) {
+        if !self.is_shown || text.is_empty() {
+            return;
+        }
+        let more = match live.push(text) {
+            Piece::Known => return,
+            Piece::More(more) => more,
+            Piece::Instead(whole) => {
+                self.withdraw();
+                whole
+            }
+        };
+        for text in pieces(&more) {
             self.hand.engine.tools.hub.preview(Preview {
                 session: self.hand.job.session.clone(),
                 run: self.hand.job.id,
-                text,
+                text: text.to_string(),
             });
         }
+    }
+
+    fn withdraw(&self) {
+        self.hand.engine.tools.hub.withdraw_previews(&self.hand.job.session, self.hand.job.id);
     }
 
     fn response(&self, action: u32, exchange: &Exchange, outcome: &TurnOutcome) -> Note {

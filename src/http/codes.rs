@@ -267,6 +267,19 @@ codes! {
         "The retention request makes no sense.",
         "read the detail and correct the request";
 
+    TASK_NOT_FOUND: 404 "tasks" "task_not_found",
+        "The session has no such task, or it ended long ago and is no longer listed.",
+        "list the session's tasks";
+    TASK_STATE_CONFLICT: 409 "tasks" "task_state_conflict",
+        "The task is of a kind or in a state that does not allow this.",
+        "read the task again";
+    TASK_LIMIT: 429 "tasks" "task_limit",
+        "As many tasks are open as may be.",
+        "end some, or wait for them";
+    TASK_OUTPUT_UNREADABLE: 503 "tasks" "task_output_unreadable",
+        "The task's output file cannot be read.",
+        "check shell-tasks in the state root and its disk";
+
     RUNTIME_REVISION_CONFLICT: 409 "runtime" "runtime_revision_conflict",
         "Another runtime revision is in force than the caller expects.",
         "read GET /v1/runtime again and decide anew";

@@ -7,6 +7,8 @@
 /// Answers to approvals and questions that a repeated idempotency key finds again; the oldest go first. An answer
 /// that is forgotten here is still refused when it is repeated, since nothing is pending any more.
 pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
+/// Seconds after which `--approval-expires-after-s` lets an open approval count as denied, at most: thirty days.
+pub const APPROVAL_EXPIRY_S_MAX: u64 = 30 * 24 * 60 * 60;
 /// Answers to approvals in one request.
 pub const APPROVAL_BATCH_MAX: usize = 1_024;
 /// A person's answer to one question.

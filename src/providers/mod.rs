@@ -16,6 +16,7 @@ mod google_stream;
 mod message;
 mod openai;
 mod openai_stream;
+mod options;
 mod retry;
 mod routes;
 mod routes_file;
@@ -31,6 +32,7 @@ pub use message::{
     Effort, InputPart, Message, Origin, OutputSchema, Reasoning, Stop, ToolCall, ToolChoice, ToolResult, ToolSpec,
     TurnEvent, TurnOptions, TurnOutcome, TurnRequest, Usage,
 };
+pub use options::{GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Summary, ToolChoiceOption};
 pub use retry::retry_delay_ms;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::features::Feature;
@@ -22,18 +23,51 @@ use crate::tools::{self, Control, Place, ToolError, ToolOutput, Workspace};
 
 /// The process that was started as a worker.
 pub fn main(policy: Option<&str>) -> ExitCode {
-    // Whatever the daemon has open, by mistake or not, ends here; descriptor 0 is the channel.
-    if own::close_descriptors_from(3).is_err() {
+    let Ok(entered) = enter(policy, refuse) else { return ExitCode::FAILURE };
+    let Some((mut channel, jail)) = entered else { return ExitCode::SUCCESS };
+    if greet(&mut channel, &Hello { refused: None, features: jail.features().to_vec() }).is_err() {
         return ExitCode::FAILURE;
     }
-    let Ok(channel) = sys::take_standard_input().map(UnixStream::from) else { return ExitCode::FAILURE };
-    match start(channel, policy) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(()) => ExitCode::FAILURE,
+    if jail.is_probe() {
+        return ExitCode::SUCCESS;
+    }
+    match serve(&mut channel, &jail) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
-fn start(mut channel: UnixStream, policy: Option<&str>) -> Result<(), ()> {
+/// Where a process stands that has shut itself in.
+#[derive(Debug)]
+pub struct Inside {
+    /// To the daemon.
+    pub channel: UnixStream,
+    /// The workspace.
+    pub workspace: PathBuf,
+    /// Nobody but the first process and what is started here is in this pid namespace.
+    pub alone: bool,
+}
+
+/// Has the process that was started as another kind of worker shut itself in as a tool worker does. `refuse` tells the
+/// daemon why it could not.
+///
+/// # Errors
+/// With this code the process is to end: it could not, or it is one of those around the worker and all is over.
+pub fn shut_in(policy: Option<&str>, refuse: fn(&mut UnixStream, String)) -> Result<Inside, ExitCode> {
+    match enter(policy, refuse) {
+        Ok(Some((channel, jail))) => {
+            let (workspace, alone) = (jail.workspace().to_path_buf(), jail.has(Feature::PidNamespace));
+            Ok(Inside { channel, workspace, alone })
+        }
+        Ok(None) => Err(ExitCode::SUCCESS),
+        Err(()) => Err(ExitCode::FAILURE),
+    }
+}
+
+fn enter(policy: Option<&str>, refuse: fn(&mut UnixStream, String)) -> Result<Option<(UnixStream, Jail)>, ()> {
+    // Whatever the daemon has open, by mistake or not, ends here; descriptor 0 is the channel.
+    own::close_descriptors_from(3).map_err(drop)?;
+    let mut channel = sys::take_standard_input().map(UnixStream::from).map_err(drop)?;
     let policy = policy.ok_or_else(|| "started without a policy".to_string());
     let policy = policy.and_then(|text| {
         serde_json::from_str::<Policy>(text).map_err(|cause| format!("the policy cannot be read: {cause}"))
@@ -44,7 +78,7 @@ fn start(mut channel: UnixStream, policy: Option<&str>) -> Result<(), ()> {
     let begun = begin(&mut jail).map_err(|cause| refuse(&mut channel, cause))?;
     if let Forked::Parent(first) = begun {
         supervise::outermost(channel, first, &jail);
-        return Ok(());
+        return Ok(None);
     }
     // Set anew: the setting does not pass to a child.
     let shut_in =
@@ -58,14 +92,7 @@ fn start(mut channel: UnixStream, policy: Option<&str>) -> Result<(), ()> {
             supervise::first(worker, jail.process_limit, processes);
         }
     }
-    greet(&mut channel, &Hello { refused: None, features: jail.features().to_vec() }).map_err(drop)?;
-    if jail.is_probe() {
-        return Ok(());
-    }
-    match serve(&mut channel, &jail) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-        _ => Err(()),
-    }
+    Ok(Some((channel, jail)))
 }
 
 /// The steps of the outermost process up to the fork.
@@ -91,7 +118,7 @@ fn refuse(channel: &mut UnixStream, cause: String) {
 }
 
 fn serve(channel: &mut UnixStream, jail: &Jail) -> io::Result<()> {
-    tools::process::claim_process()?;
+    tools::process::claim_process(jail.has(Feature::PidNamespace))?;
     let workspace = Workspace::open(jail.workspace())?;
     loop {
         let call = frame::read(channel, SANDBOX_CALL_BYTES_MAX)?;

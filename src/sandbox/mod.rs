@@ -24,7 +24,7 @@ mod tool_worker;
 
 pub use features::{Feature, FeatureReport, Strength};
 pub use offer::{Sandbox, SandboxReport, SandboxSettings};
-pub use tool_worker::{ToolWorker, WorkerError};
+pub use tool_worker::{ToolWorker, WorkerError, worker_command};
 
 use crate::limits::{
     SANDBOX_FILE_BYTES_MAX, SANDBOX_MEMORY_BYTES_MAX, SANDBOX_OPEN_FILES_MAX, SANDBOX_PROCESSES_MAX,

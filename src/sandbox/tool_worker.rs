@@ -25,6 +25,25 @@ use crate::net::Cancel;
 use crate::sys;
 use crate::tools::ToolOutput;
 
+/// The command that starts this binary as a worker under the hidden verb `verb`. Standard input is for the caller to set:
+/// its end of a socket pair.
+fn command(spec: &SandboxSpec, policy: &Policy, verb: &str) -> Command {
+    let policy = serde_json::to_string(policy).expect("a policy is plain data");
+    let mut command = Command::new(&spec.program);
+    command.arg(verb).arg(policy).env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// The command of another kind of worker than a [`ToolWorker`], which calls [`super::inside::shut_in`].
+///
+/// # Errors
+/// The policy asks for something that these walls cannot express.
+pub fn worker_command(spec: &SandboxSpec, verb: &str) -> Result<Command, SandboxError> {
+    spec.check()?;
+    Ok(command(spec, &Policy::of(spec), verb))
+}
+
 /// Why a call has no answer. But for `TooLarge`, the worker is gone afterwards.
 #[derive(Debug)]
 pub enum WorkerError {
@@ -113,10 +132,8 @@ impl ToolWorker {
     fn start_with(spec: &SandboxSpec, policy: &Policy) -> Result<(Self, Vec<FeatureReport>), SandboxError> {
         let start = |cause: io::Error| SandboxError::Start { cause: cause.to_string() };
         let (channel, theirs) = UnixStream::pair().map_err(start)?;
-        let policy = serde_json::to_string(policy).expect("a policy is plain data");
-        let mut command = Command::new(&spec.program);
-        command.arg(WORKER_VERB).arg(policy).env_clear().envs(ENVIRONMENT.iter().copied()).current_dir("/");
-        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = command(spec, policy, WORKER_VERB);
+        command.stdin(OwnedFd::from(theirs));
         let child = command.spawn().map_err(start)?;
         // The command holds its own copy of the other end, which would hide the worker's death.
         drop(command);

@@ -80,6 +80,15 @@ pub(super) fn text_of(content: &Value) -> Option<String> {
     }
 }
 
+/// The last text of a list of parts, or the text itself: where a client joins neighbours of one role, the last part is
+/// what was said last.
+pub(super) fn last_text_of(content: &Value) -> Option<String> {
+    match content {
+        Value::Array(parts) => parts.iter().rev().find_map(|part| part["text"].as_str()).map(str::to_string),
+        content => text_of(content),
+    }
+}
+
 impl Format {
     #[cfg(test)]
     pub(super) const ALL: [Self; 4] = [Self::Responses, Self::Chat, Self::Messages, Self::Gemini];

@@ -5,14 +5,14 @@
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Stop};
-use super::format::text_of;
+use super::format::last_text_of;
 use super::frames::Events;
 
 /// Text of the last user content that has one, and of the function responses in the last content.
 pub(super) fn last_said(body: &Value) -> (String, Option<String>) {
     let contents = body["contents"].as_array().map(Vec::as_slice).unwrap_or_default();
     let users = contents.iter().rev().filter(|content| content["role"] != "model");
-    let input = users.filter_map(|content| text_of(&content["parts"])).next().unwrap_or_default();
+    let input = users.filter_map(|content| last_text_of(&content["parts"])).next().unwrap_or_default();
     let last = contents.last().and_then(|content| content["parts"].as_array()).map(Vec::as_slice);
     let responses = last.unwrap_or_default().iter().filter_map(|part| part.get("functionResponse"));
     let responses: Vec<String> = responses.map(|it| it["response"].to_string()).collect();

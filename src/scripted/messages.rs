@@ -5,14 +5,14 @@
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Stop};
-use super::format::text_of;
+use super::format::{last_text_of, text_of};
 use super::frames::Events;
 
 /// Text of the last user turn that has one, and of the tool results in the last turn.
 pub(super) fn last_said(body: &Value) -> (String, Option<String>) {
     let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let users = messages.iter().rev().filter(|message| message["role"] == "user");
-    let input = users.filter_map(|message| text_of(&message["content"])).next().unwrap_or_default();
+    let input = users.filter_map(|message| last_text_of(&message["content"])).next().unwrap_or_default();
     let last = messages.last().and_then(|message| message["content"].as_array()).map(Vec::as_slice);
     let results = last.unwrap_or_default().iter().filter(|block| block["type"] == "tool_result");
     let results: Vec<String> = results.filter_map(|block| text_of(&block["content"])).collect();

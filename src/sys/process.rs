@@ -80,6 +80,16 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
 }
 
+/// Reads from `fd` what is there.
+///
+/// # Errors
+/// The kernel's own; [`io::ErrorKind::WouldBlock`] when nothing is there and the descriptor does not block.
+pub fn read(fd: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `buffer` is writable for as many bytes as are announced.
+    let count = unsafe { libc::read(fd.as_fd().as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count.unsigned_abs()) }
+}
+
 /// Waits until one of `fds` can be read, has ended, or `limit` has passed. Tells which.
 ///
 /// # Errors
@@ -109,10 +119,11 @@ pub fn kill_group(leader: u32, signal: i32) {
     }
 }
 
-/// Sends `signal` to everything in this process's pid namespace but itself. Only for pid 1 of a namespace of its own: for
-/// anybody else that would be the whole machine, so it does nothing then.
+/// Sends `signal` to everything in this process's pid namespace but itself and the first process. Only for a process that is
+/// the first one or its child in a namespace of its own: for anybody else that would be the whole machine. Elsewhere it
+/// does nothing.
 pub fn kill_all_others(signal: i32) {
-    if std::process::id() == 1 {
+    if std::process::id() == 1 || std::os::unix::process::parent_id() == 1 {
         // SAFETY: no pointers. Nobody there is what is wanted.
         let _gone = unsafe { libc::kill(-1, signal) };
     }

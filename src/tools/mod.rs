@@ -200,8 +200,16 @@ pub fn run(def: &ToolDef, input: &RawValue, workspace: &Workspace, control: &Con
     result.unwrap_or_else(ToolOutput::from)
 }
 
+/// The longest end of `text` that takes at most `bytes_max` bytes inside a JSON string.
+pub fn cut_tail(text: &str, bytes_max: usize) -> &str {
+    output::cut_escaped_tail(text, bytes_max)
+}
+
 /// Checked arguments as a type.
-fn parse<'de, T: serde::Deserialize<'de>>(input: &'de RawValue) -> Result<T, ToolError> {
+///
+/// # Errors
+/// They were not checked.
+pub fn parse<'de, T: serde::Deserialize<'de>>(input: &'de RawValue) -> Result<T, ToolError> {
     serde_json::from_str(input.get()).map_err(|error| ToolError::Arguments {
         field: String::new(),
         cause: error.to_string(),

@@ -4,8 +4,8 @@
 //! Never: leaves a process behind without naming it.
 //!
 //! How far the end of a tree reaches: always the command's process group. A process that was claimed (a worker: every child
-//! of it belongs to the command at hand) also takes in orphans as a subreaper, or is the first one of its pid namespace,
-//! and ends whatever is left, also what has left the group by setsid and double forks.
+//! of it belongs to the command at hand) also takes in orphans as a subreaper and ends whatever is left, also what has left
+//! the group by setsid and double forks.
 
 use std::fs::File;
 use std::io;
@@ -20,16 +20,17 @@ use crate::sys::process::{self, Children, SIGKILL};
 use crate::sys::{self, SIGTERM};
 
 static CLAIMED: AtomicBool = AtomicBool::new(false);
+static ALONE: AtomicBool = AtomicBool::new(false);
 
-/// Declares that every child of this process belongs to the command at hand. A worker calls it once, before its first call
-/// and after it has become the first process of its namespace, if it does.
+/// Declares that every child of this process belongs to the command at hand. A worker calls it once, before its first call.
+/// With `alone` everything in its pid namespace but the first process does too, so that all of it can be ended at once, also
+/// where there is no `/proc`.
 ///
 /// # Errors
 /// The kernel does not make it a subreaper.
-pub fn claim_process() -> io::Result<()> {
-    if std::process::id() != 1 {
-        process::become_subreaper()?;
-    }
+pub fn claim_process(alone: bool) -> io::Result<()> {
+    process::become_subreaper()?;
+    ALONE.store(alone, Ordering::SeqCst);
     CLAIMED.store(true, Ordering::SeqCst);
     Ok(())
 }
@@ -144,12 +145,13 @@ fn signal_strays(signal: i32) {
     if !is_claimed() {
         return;
     }
-    process::kill_all_others(signal);
-    if std::process::id() != 1 {
-        for pid in descendants(std::process::id()) {
-            // Gone meanwhile is what is wanted.
-            drop(sys::kill(pid, signal));
-        }
+    if ALONE.load(Ordering::SeqCst) {
+        process::kill_all_others(signal);
+        return;
+    }
+    for pid in descendants(std::process::id()) {
+        // Gone meanwhile is what is wanted.
+        drop(sys::kill(pid, signal));
     }
 }
 

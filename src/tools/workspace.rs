@@ -88,6 +88,14 @@ impl Workspace {
         Ok(clean)
     }
 
+    /// The directory that `raw` names, for a command to start in.
+    ///
+    /// # Errors
+    /// It is not there, or not inside the workspace.
+    pub fn open_directory(&self, raw: &str) -> Result<File, ToolError> {
+        self.directory(raw)
+    }
+
     /// The directory that `raw` names.
     pub(super) fn directory(&self, raw: &str) -> Result<File, ToolError> {
         self.open_clean(&self.clean(raw)?, Open::Directory).map_err(|error| explain(raw, &error))

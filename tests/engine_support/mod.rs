@@ -156,6 +156,7 @@ impl World {
             journal,
             clock: Arc::new(kheish_daemon::clock::SystemClock),
             effects: Effects {
+                stop_task: Box::new(|_, _| {}),
                 committed: Box::new(move || {
                     wake.committed();
                     ring.ring();
@@ -357,7 +358,8 @@ pub fn previews(client: &mut Client) -> (Vec<String>, String) {
         match field("event: ").as_str() {
             "preview" => {
                 let data: Value = serde_json::from_str(&field("data: ")).unwrap();
-                texts.push(data["text"].as_str().unwrap().to_string());
+                let is_withdrawn = data["withdrawn"] == true;
+                texts.push(if is_withdrawn { "<withdrawn>" } else { data["text"].as_str().unwrap() }.to_string());
             }
             "output" | "run.failed" | "run.cancelled" => return (texts, frame),
             _ => {}

@@ -181,7 +181,7 @@ impl Drop for Process {
 
 /// A scripted provider.
 pub struct Provider {
-    address: SocketAddr,
+    pub address: SocketAddr,
     base_url: String,
     _process: Process,
     _place: Place,
@@ -257,8 +257,13 @@ impl Home {
             "version = 1\n[routes.main]\ndriver = \"openai\"\nbase_url = \"{base_url}\"\n\
              default_model = \"scripted\"\nmodel_support = \"any\"\n"
         );
+        Self::with_routes(place, &routes)
+    }
+
+    /// Daemons with this routes file.
+    pub fn with_routes(place: Place, routes: &str) -> Self {
         let token_file = place.file("admin.token", TOKEN);
-        let routes_file = place.file("routes.toml", &routes);
+        let routes_file = place.file("routes.toml", routes);
         Self { place, token_file, routes_file, master_key_file: None }
     }
 

@@ -1,0 +1,85 @@
+//! Processes of tasks that nobody looks after any more.
+//! Owns: finding them by the token that they carry in their environment, and ending them.
+//! May touch: `/proc`, and only processes that carry the token.
+//! Never: signals a process by its number alone: numbers are used again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::worker::TOKEN_VARIABLE;
+use crate::limits::{TASK_ENVIRONMENT_BYTES_MAX, TOOL_KILL_MS_MAX, TOOL_KILL_STEP_MS};
+use crate::sys;
+use crate::sys::process::{SIGKILL, wait_readable};
+
+/// Ends every process that carries one of `tokens`; those that could not be ended, by token.
+pub(super) fn end(tokens: &[&str]) -> BTreeMap<String, Vec<u32>> {
+    let deadline = Instant::now() + Duration::from_millis(TOOL_KILL_MS_MAX);
+    loop {
+        let found = strike(tokens);
+        if found.is_empty() || Instant::now() >= deadline {
+            return found;
+        }
+        // They are not our children, so there is no event for their end.
+        drop(wait_readable(&[], Duration::from_millis(TOOL_KILL_STEP_MS)));
+    }
+}
+
+/// Kills every process that carries one of `tokens`, once; those that were found, by token.
+pub(super) fn strike(tokens: &[&str]) -> BTreeMap<String, Vec<u32>> {
+    let found = find(tokens);
+    for pid in found.values().flatten() {
+        // Gone meanwhile is what is wanted.
+        drop(sys::kill(*pid, SIGKILL));
+    }
+    found
+}
+
+/// Living processes that carry one of `tokens`.
+fn find(tokens: &[&str]) -> BTreeMap<String, Vec<u32>> {
+    let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    if tokens.is_empty() {
+        return found;
+    }
+    let wanted: BTreeMap<Vec<u8>, &str> =
+        tokens.iter().map(|token| (format!("{TOKEN_VARIABLE}={token}").into_bytes(), *token)).collect();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        let Some(environment) = environment_of(pid) else { continue };
+        if let Some(token) = environment.split(|byte| *byte == 0).find_map(|variable| wanted.get(variable)) {
+            found.entry((*token).to_string()).or_default().push(pid);
+        }
+    }
+    found
+}
+
+/// What a living process was started with; a zombie has nothing.
+fn environment_of(pid: u32) -> Option<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+    file.take(TASK_ENVIRONMENT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_processes_with_the_token_are_ended() {
+        let start = |token: &str| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("1000").env(TOKEN_VARIABLE, token);
+            command.spawn().unwrap()
+        };
+        let (mut ours, mut other) = (start("leftover-a"), start("leftover-ab"));
+        // `spawn` returns once the program runs, so its environment is there.
+        assert_eq!(find(&["leftover-a"]), BTreeMap::from([("leftover-a".to_string(), vec![ours.id()])]));
+        assert_eq!(end(&["leftover-a", "nobody"]), BTreeMap::new());
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(ours.wait().unwrap().signal(), Some(SIGKILL));
+        assert_eq!(other.try_wait().unwrap(), None, "a process with another token was ended");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}

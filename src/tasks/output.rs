@@ -1,0 +1,193 @@
+//! The output of a task as a file of bounded size.
+//! Owns: `shell-tasks/<id>.out`: its growth, its rotation, reading its end, and the space of all of them.
+//! May touch: that directory of the state root.
+//! Never: holds more of an output in memory than one buffer, or one answer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::limits::{TASK_OUTPUT_BYTES_KEPT, TASK_OUTPUT_BYTES_MAX, TASK_OUTPUT_FILES_MAX, TASK_OUTPUTS_BYTES_MAX};
+
+/// Figures of one output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputFigures {
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// Bytes that the command wrote.
+    pub total_bytes: u64,
+    /// How often older output was dropped.
+    pub rotation_count: u32,
+}
+
+/// An output that is being written.
+#[derive(Debug)]
+pub(super) struct OutputFile {
+    path: PathBuf,
+    file: File,
+    pub(super) figures: OutputFigures,
+}
+
+/// Where the output of a task lies.
+pub fn path_of(directory: &Path, id: &str) -> PathBuf {
+    directory.join(format!("{id}.out"))
+}
+
+impl OutputFile {
+    /// A new, empty one.
+    pub(super) fn create(directory: &Path, id: &str) -> io::Result<Self> {
+        let path = path_of(directory, id);
+        let file = OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        Ok(Self { path, file, figures: OutputFigures::default() })
+    }
+
+    /// Adds what came.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.figures.total_bytes += bytes.len() as u64;
+        self.file.write_all(bytes)?;
+        self.figures.size_bytes += bytes.len() as u64;
+        if self.figures.size_bytes > TASK_OUTPUT_BYTES_MAX {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the file by a note and its newest part.
+    fn rotate(&mut self) -> io::Result<()> {
+        let rotation_count = self.figures.rotation_count + 1;
+        let note = format!(
+            "[older output was dropped: the newest {TASK_OUTPUT_BYTES_KEPT} of {} bytes, rotation {rotation_count}]\n",
+            self.figures.total_bytes
+        );
+        let fresh = self.path.with_extension("new");
+        let mut file =
+            OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(note.as_bytes())?;
+        self.file.seek(SeekFrom::Start(self.figures.size_bytes - TASK_OUTPUT_BYTES_KEPT))?;
+        io::copy(&mut self.file, &mut file)?;
+        fs::rename(&fresh, &self.path)?;
+        self.file = file;
+        self.figures.size_bytes = note.len() as u64 + TASK_OUTPUT_BYTES_KEPT;
+        self.figures.rotation_count = rotation_count;
+        Ok(())
+    }
+}
+
+/// The newest at most `bytes_max` bytes of an output, as text, and whether that is all of the file; `None` when there is no
+/// file any more.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn tail(directory: &Path, id: &str, bytes_max: u64) -> io::Result<Option<(String, bool)>> {
+    let mut file = match File::open(path_of(directory, id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let size = file.metadata()?.len();
+    let skipped = size.saturating_sub(bytes_max);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    // A cut may have landed inside a character.
+    let head = if skipped > 0 { bytes.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
+    Ok(Some((String::from_utf8_lossy(&bytes[head..]).into_owned(), skipped == 0)))
+}
+
+/// Removes outputs, oldest first, until those that stay keep to the bounds. Those of `live` tasks stay.
+pub(super) fn prune(directory: &Path, is_live: impl Fn(&str) -> bool) -> io::Result<()> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let metadata = entry.metadata()?;
+        match name.strip_suffix(".out") {
+            Some(id) if !is_live(id) => found.push((metadata.modified()?, metadata.len(), entry.path())),
+            Some(_) => {}
+            // Left by a rotation that did not come to its end.
+            None if name.ends_with(".new") && !is_live(name.trim_end_matches(".new")) => fs::remove_file(entry.path())?,
+            None => {}
+        }
+    }
+    found.sort();
+    let mut bytes: u64 = found.iter().map(|(_, bytes, _)| bytes).sum();
+    let mut files = found.len();
+    for (_, size, path) in found {
+        if bytes <= TASK_OUTPUTS_BYTES_MAX && files <= TASK_OUTPUT_FILES_MAX {
+            break;
+        }
+        fs::remove_file(path)?;
+        bytes -= size;
+        files -= 1;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("kheish-task-output-{}-{name}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn an_endless_output_stays_bounded_and_keeps_its_newest_part() {
+        let directory = scratch("rotation");
+        let mut output = OutputFile::create(&directory, "shell-task-1").unwrap();
+        let line = |n: u64| format!("{n:063}\n");
+        let lines = 3 * TASK_OUTPUT_BYTES_MAX / 64;
+        for n in 0..lines {
+            output.append(line(n).as_bytes()).unwrap();
+            assert!(output.figures.size_bytes <= TASK_OUTPUT_BYTES_MAX);
+        }
+        let figures = output.figures;
+        let text = fs::read_to_string(path_of(&directory, "shell-task-1")).unwrap();
+        assert_eq!(figures.size_bytes, text.len() as u64);
+        assert_eq!(figures.total_bytes, lines * 64);
+        assert!(figures.rotation_count >= 8, "{figures:?}");
+        let mut kept = text.lines();
+        assert!(kept.next().unwrap().starts_with("[older output was dropped: the newest "));
+        let first: u64 = kept.clone().nth(1).unwrap().parse().unwrap();
+        assert!(kept.skip(1).enumerate().all(|(at, text)| text.parse() == Ok(first + at as u64)), "a line is missing");
+        assert!(text.ends_with(&line(lines - 1)));
+        assert_eq!(tail(&directory, "shell-task-1", 64).unwrap(), Some((line(lines - 1), false)));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_tail_never_begins_inside_a_character() {
+        let directory = scratch("tail");
+        fs::write(path_of(&directory, "a"), "aé€b").unwrap();
+        let tails: Vec<_> = (1..8).map(|bytes| tail(&directory, "a", bytes).unwrap().unwrap()).collect();
+        let text = |text: &str, whole| (text.to_string(), whole);
+        let expected = [
+            text("b", false),
+            text("b", false),
+            text("b", false),
+            text("€b", false),
+            text("€b", false),
+            text("é€b", false),
+            text("aé€b", true),
+        ];
+        assert_eq!(tails, expected);
+        assert_eq!(tail(&directory, "b", 1).unwrap(), None);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn old_outputs_make_room_and_live_ones_stay() {
+        let directory = scratch("prune");
+        for n in 0..TASK_OUTPUT_FILES_MAX + 5 {
+            fs::write(path_of(&directory, &format!("shell-task-{n}")), "x").unwrap();
+        }
+        fs::write(directory.join("shell-task-9.new"), "x").unwrap();
+        prune(&directory, |id| id == "shell-task-0").unwrap();
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), TASK_OUTPUT_FILES_MAX + 1);
+        assert!(path_of(&directory, "shell-task-0").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
