@@ -667,6 +667,17 @@ pub const SNAPSHOT_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Written at once while taking a snapshot or rewriting a tail.
 pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 
+// --- redaction -------------------------------------------------------------------------------
+
+/// A text that begins as a vendor's key does counts as one from this length on; real ones are longer, words shorter.
+pub const REDACTION_KEY_BYTES_MIN: usize = 20;
+/// What may be a key that still arrives is held back for at most so long; no vendor's key is longer.
+pub const REDACTION_OPEN_BYTES_MAX: usize = 16 * 1024;
+/// Read at a time when a state root is searched for secrets.
+pub const SCAN_CHUNK_BYTES: usize = 1024 * 1024;
+/// Files with secrets that a search names.
+pub const SCAN_FINDINGS_MAX: usize = 1_000;
+
 // --- audit key -------------------------------------------------------------------------------
 
 /// An audit key file: the JSON form has about 130 bytes, older ones a few fields more.

@@ -21,6 +21,7 @@ use crate::api::context::Api;
 use crate::api::cors::{CorsPolicy, HostPolicy};
 use crate::api::events::Events;
 use crate::api::front::{Front, FrontParts};
+use crate::api::request_mac::RequestMac;
 use crate::api::status::Facts;
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
@@ -209,6 +210,10 @@ impl Daemon {
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
             .map_err(step("threads"))?;
         let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
+        let known = broker.handle();
+        crate::redaction::install(move |text| known.redact(text));
+        let request_mac = RequestMac::load_or_create(&root.directory(Directory::Auth), &SystemRandom::new())
+            .map_err(|cause| step("request key")(file_error("use", &root.directory(Directory::Auth), cause)))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -227,6 +232,7 @@ impl Daemon {
             core: core.clone(),
             reader: reader.clone(),
             signer,
+            request_mac,
             broker: broker.handle(),
             hub: hub.clone(),
             capture,

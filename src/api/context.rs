@@ -21,6 +21,7 @@ use crate::tasks::Tasks;
 
 use super::builtin::Builtin;
 use super::readiness::not_ready;
+use super::request_mac::RequestMac;
 use super::status::Facts;
 
 /// Handles of the running daemon.
@@ -31,6 +32,8 @@ pub struct Api {
     pub reader: Reader,
     /// The audit key: signs checkpoints; its public half is shown.
     pub signer: Arc<SigningKey>,
+    /// Makes fingerprints of requests.
+    pub request_mac: RequestMac,
     /// Secrets.
     pub broker: BrokerHandle,
     /// Event streams.

@@ -27,6 +27,7 @@ pub mod permissions;
 pub mod query;
 pub mod questions;
 pub mod readiness;
+pub mod request_mac;
 pub mod resource_schemas;
 pub mod route;
 pub mod route_choice;
