@@ -38,6 +38,7 @@ pub mod runs;
 pub mod runtime;
 pub mod runtime_auth;
 pub mod runtime_changes;
+mod runtime_routes;
 pub mod runtime_schemas;
 pub mod schemas;
 pub mod secrets;
