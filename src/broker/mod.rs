@@ -71,10 +71,6 @@ use watch::Watches;
 pub struct Credential {
     /// The secret; wiped when dropped.
     pub secret: Secret,
-    /// OpenAI's `OpenAI-Organization` header.
-    pub organization: Option<String>,
-    /// OpenAI's `OpenAI-Project` header.
-    pub project: Option<String>,
 }
 
 /// What anybody may read without waiting for the broker. It is swapped after the store's commit and before
@@ -231,3 +227,5 @@ fn publish(store: &Store, ledger: &Ledger, retired: &Retired, tokens: &Retired, 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::Stalled;
