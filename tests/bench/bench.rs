@@ -103,6 +103,7 @@ fn run(settings: &Settings) -> io::Result<()> {
         ("memory", memory),
         ("providers", providers),
         ("strace", strace),
+        ("workers", workers),
     ];
     let mut failed = Vec::new();
     for (name, section) in sections {
@@ -324,6 +325,27 @@ fn memory(settings: &Settings) -> io::Result<Value> {
         "loaded_anonymous_bytes": memory.loaded.1,
         "loaded_queued_runs": memory.queued_runs,
         "binary_bytes": memory.binary_bytes,
+    }))
+}
+
+fn workers(settings: &Settings) -> io::Result<Value> {
+    let sample = scenarios::workers(&settings.folder, 200)?;
+    let ms = |duration: Duration| duration.as_secs_f64() * 1_000.0;
+    let ratio = sample.start_p50.as_secs_f64() / sample.plain_p50.as_secs_f64().max(f64::MIN_POSITIVE);
+    println!("\nTool workers, sandbox {}", sample.strength);
+    println!("  start until its walls stand: p50 {:.2} ms, p99 {:.2} ms", ms(sample.start_p50), ms(sample.start_p99));
+    println!("  end until all is gone: p50 {:.2} ms", ms(sample.end_p50));
+    println!(
+        "  a plain process started and awaited: p50 {:.2} ms; a worker takes {ratio:.1} times that",
+        ms(sample.plain_p50)
+    );
+    Ok(json!({
+        "strength": sample.strength,
+        "start_p50_ms": rounded(ms(sample.start_p50)),
+        "start_p99_ms": rounded(ms(sample.start_p99)),
+        "end_p50_ms": rounded(ms(sample.end_p50)),
+        "plain_process_p50_ms": rounded(ms(sample.plain_p50)),
+        "start_to_plain_process_ratio": rounded(ratio),
     }))
 }
 
