@@ -12,6 +12,7 @@ use crate::limits::{
     APPROVAL_EXPIRY_S_MAX, JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN,
     SANDBOX_READ_ONLY_PATHS_MAX, TRUSTED_PROXIES_MAX,
 };
+use crate::net::{EgressPolicy, EgressSettingError};
 use crate::sandbox::Level;
 
 /// What was written: flags with their environment defaults already applied, nothing judged.
@@ -61,6 +62,14 @@ pub struct RawServe {
     pub sandbox_network: bool,
     /// `--dumpable`.
     pub dumpable: bool,
+    /// `--egress-allow`, repeated.
+    pub egress_allow: Vec<String>,
+    /// `--egress-allow-private`, repeated.
+    pub egress_allow_private: Vec<String>,
+    /// `--air-gapped`.
+    pub air_gapped: bool,
+    /// `--web-fetch`.
+    pub web_fetch: Option<String>,
 }
 
 /// What holds. Auth has its own resolution in `api::auth`, which needs the bind address from here.
@@ -96,6 +105,10 @@ pub struct Config {
     pub sandbox_network: bool,
     /// A debugger may look into the daemon.
     pub dumpable: bool,
+    /// Which hosts the daemon may reach.
+    pub egress: EgressPolicy,
+    /// Models are offered `web_fetch`.
+    pub web_fetch: bool,
 }
 
 /// A setting that cannot hold.
@@ -139,7 +152,11 @@ impl Config {
     /// Names the flag, what is wrong with it and what to do.
     pub fn resolve(raw: &RawServe) -> Result<Self, ConfigError> {
         let path = |value: &Option<String>| value.as_ref().map(PathBuf::from);
+        let egress = EgressPolicy::new(&raw.egress_allow, &raw.egress_allow_private, raw.air_gapped)
+            .map_err(|EgressSettingError { flag, cause, next }| ConfigError::Flag { flag, cause, next })?;
         Ok(Self {
+            web_fetch: parse_web_fetch(raw.web_fetch.as_deref(), &egress)?,
+            egress,
             bind: Bind::parse(raw.bind.as_deref().unwrap_or(BIND_DEFAULT)).map_err(ConfigError::Bind)?,
             state_root: path(&raw.state_root).unwrap_or_else(|| PathBuf::from(STATE_ROOT_DEFAULT)),
             workspace_root: path(&raw.workspace_root).unwrap_or_else(|| PathBuf::from(WORKSPACE_ROOT_DEFAULT)),
@@ -175,6 +192,19 @@ impl Config {
             return refused("commands would pass by the restriction of outbound connections", next);
         }
         Ok(())
+    }
+}
+
+fn parse_web_fetch(raw: Option<&str>, egress: &EgressPolicy) -> Result<bool, ConfigError> {
+    let refused = |cause: String, next| Err(ConfigError::Flag { flag: "--web-fetch", cause, next });
+    match raw {
+        None | Some("off") => Ok(false),
+        Some("on") if egress.is_air_gapped() && !egress.has_list() => {
+            let next = "leave one of the two out, or list the hosts that may be fetched with --egress-allow";
+            refused("an air-gapped daemon has nothing to fetch".to_string(), next)
+        }
+        Some("on") => Ok(true),
+        Some(other) => refused(format!("{other:?} is neither on nor off"), "use on or off"),
     }
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::broker::{RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
 use crate::limits::{NET_CREDENTIAL_BYTES_MAX, OAUTH_ANSWER_BYTES_MAX, OAUTH_EXCHANGE_MS_MAX};
-use crate::net::{BaseUrl, Cancel, Method, Net, NetError, Request, Target, Timeouts};
+use crate::net::{BaseUrl, Cancel, Method, Net, NetError, Purpose, Request, Target, Timeouts};
 use crate::secret::Secret;
 
 /// Everything but the unreserved characters.
@@ -49,6 +49,8 @@ impl TokenExchange for HttpExchange {
         let sent = Request {
             method: Method::Post,
             target: &target,
+            purpose: Purpose::OAuth,
+            allow_private: false,
             headers: &[("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json")],
             auth: None,
             body: Some(&body),

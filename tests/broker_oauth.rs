@@ -167,7 +167,7 @@ fn fifty_users_over_two_hundred_expiries_make_exactly_two_hundred_exchanges() {
 
     let scratch = Scratch::new();
     let (root, clock) = (scratch.open_root(), Hands::new());
-    let net = Net::new(&NetConfig { ca_file: None, resolver_threads: 1 }).unwrap();
+    let net = Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).unwrap();
     let broker = start(&root, Arc::new(HttpExchange::new(net)), &clock);
     broker.handle().put(account(&format!("http://{address}/token"), Some(START_MS + HOUR_MS))).unwrap();
     let barrier = Arc::new(Barrier::new(USERS + 1));

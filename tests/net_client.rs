@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use kheish_daemon::net::{
-    ApiClient, ApiStream, Auth, BaseUrl, Cancel, CredentialRefused, Method, Net, NetConfig, NetError, Phase, Request,
-    Response, SseFrame, Target, Timeouts,
+    ApiClient, ApiStream, Auth, BaseUrl, Cancel, CredentialRefused, Method, Net, NetConfig, NetError, Phase, Purpose,
+    Request, Response, SseFrame, Target, Timeouts,
 };
 use kheish_daemon::secret::Secret;
 use net_raw_server::{RawServer, read_request, wait_for_close};
@@ -25,7 +25,7 @@ const RELAXED: Timeouts =
     Timeouts { connect_ms: 10_000, first_byte_ms: 10_000, idle_ms: 10_000, total_ms: Some(12_000) };
 
 fn net() -> Net {
-    Net::new(&NetConfig { ca_file: None, resolver_threads: 1 }).expect("client")
+    Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).expect("client")
 }
 
 fn target(url: &str) -> Target {
@@ -33,7 +33,17 @@ fn target(url: &str) -> Target {
 }
 
 fn get(target: &Target, timeouts: Timeouts) -> Request<'_> {
-    Request { method: Method::Get, target, headers: &[], auth: None, body: None, timeouts, body_bytes_max: 1_000 }
+    Request {
+        method: Method::Get,
+        target,
+        purpose: Purpose::Provider,
+        allow_private: false,
+        headers: &[],
+        auth: None,
+        body: None,
+        timeouts,
+        body_bytes_max: 1_000,
+    }
 }
 
 fn fetch(url: &str, timeouts: Timeouts) -> Result<(u16, Vec<u8>), NetError> {

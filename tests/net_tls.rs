@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kheish_daemon::net::{Auth, BaseUrl, Cancel, Method, Net, NetConfig, NetError, Request, Timeouts};
+use kheish_daemon::net::{Auth, BaseUrl, Cancel, Method, Net, NetConfig, NetError, Purpose, Request, Timeouts};
 use kheish_daemon::secret::Secret;
 
 /// A directory of its own, removed at the end.
@@ -86,7 +86,9 @@ impl Drop for TlsServer {
 
 /// Asks with a credential; tells the outcome and how often the credential was asked for.
 fn ask(ca_file: &Path, host: &str, port: u16) -> (Result<u16, NetError>, usize) {
-    let net = Net::new(&NetConfig { ca_file: Some(ca_file.to_path_buf()), resolver_threads: 1 }).expect("client");
+    let net =
+        Net::new(&NetConfig { ca_file: Some(ca_file.to_path_buf()), resolver_threads: 1, ..NetConfig::default() })
+            .expect("client");
     let target = BaseUrl::parse(&format!("https://{host}:{port}")).expect("URL").target("/");
     let asked = Arc::new(AtomicUsize::new(0));
     let auth = Auth::bearer_from({
@@ -100,6 +102,8 @@ fn ask(ca_file: &Path, host: &str, port: u16) -> (Result<u16, NetError>, usize) 
     let request = Request {
         method: Method::Get,
         target: &target,
+        purpose: Purpose::Provider,
+        allow_private: false,
         headers: &[],
         auth: Some(auth),
         body: None,

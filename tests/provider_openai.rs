@@ -48,8 +48,9 @@ fn scripted_route(server: &ScriptedServer, more: &str) -> std::sync::Arc<Route> 
 
 /// One client for all tests: it reads the host's CA bundle when it is made.
 fn net() -> Net {
-    static NET: LazyLock<Net> =
-        LazyLock::new(|| Net::new(&NetConfig { ca_file: None, resolver_threads: 1 }).expect("client"));
+    static NET: LazyLock<Net> = LazyLock::new(|| {
+        Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).expect("client")
+    });
     NET.clone()
 }
 

@@ -22,7 +22,7 @@ fn start(script: &str) -> ScriptedServer {
 }
 
 fn client(address: SocketAddr) -> ApiClient {
-    let net = Net::new(&NetConfig { ca_file: None, resolver_threads: 1 }).expect("client");
+    let net = Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).expect("client");
     ApiClient::new(net, BaseUrl::parse(&format!("http://{address}")).expect("URL"), None)
 }
 

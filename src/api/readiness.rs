@@ -9,6 +9,7 @@ use super::status::{HealthWarning, Severity};
 use crate::broker::{RouteAuth, RouteAuthState, SlotId};
 use crate::http::problem::{Problem, codes};
 use crate::limits::CORE_BATCH_STALL_MS;
+use crate::net::{Destination, NetError, Purpose};
 use crate::providers::{Capabilities, Route, RouteCredential};
 
 /// `provider_readiness` of the status.
@@ -33,6 +34,24 @@ struct RouteReadiness {
     auth_ref: Option<String>,
     #[serde(flatten)]
     auth: RouteAuth,
+    /// Why the egress guard lets nothing through to its base URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress_refused: Option<String>,
+}
+
+impl RouteReadiness {
+    fn is_ready(&self) -> bool {
+        self.auth.state != RouteAuthState::Error && self.egress_refused.is_none()
+    }
+}
+
+/// What the guard says to a route's base URL, without looking its name up.
+fn egress_refused(api: &Api, route: &Route) -> Option<String> {
+    let (purpose, target) = (Purpose::Provider, route.target());
+    let (host, port) = target.host_and_port()?;
+    let destination = Destination { purpose, host: host.clone(), port, allow_private: false };
+    let refusal = api.config.egress.check_host(&destination).err()?;
+    Some(NetError::EgressRefused { purpose, host: host.to_string(), refusal }.to_string())
 }
 
 fn judge(api: &Api, route: &Route) -> RouteAuth {
@@ -51,6 +70,9 @@ fn judge(api: &Api, route: &Route) -> RouteAuth {
 /// # Errors
 /// 400 `route_not_ready`; nothing was recorded.
 pub fn require_ready(api: &Api, route: &Route) -> Result<(), Problem> {
+    if let Some(cause) = egress_refused(api, route) {
+        return Err(Problem::new(&codes::ROUTE_NOT_READY, format!("route {}: {cause}", route.id)));
+    }
     let auth = judge(api, route);
     if auth.state == RouteAuthState::Ok {
         return Ok(());
@@ -77,15 +99,18 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
                 RouteCredential::Inline(_) | RouteCredential::None => None,
             },
             auth: judge(api, route),
+            egress_refused: egress_refused(api, route),
         })
         .collect();
-    let errors = routes.iter().filter(|route| route.auth.state == RouteAuthState::Error).count();
+    let errors = routes.iter().filter(|route| !route.is_ready()).count();
     ProviderReadiness {
         route_count: routes.len(),
         ready_route_count: routes.len() - errors,
         warning_route_count: 0,
         error_route_count: errors,
-        active_route_ready: routes.iter().any(|route| route.active && route.auth.state == RouteAuthState::Ok),
+        active_route_ready: routes
+            .iter()
+            .any(|route| route.active && route.auth.state == RouteAuthState::Ok && route.is_ready()),
         routes,
     }
 }
@@ -101,6 +126,16 @@ impl ProviderReadiness {
                 format!("route {}: {}", route.route_id, route.auth.message),
                 Some(route.route_id.clone()),
                 route.auth.action.clone().unwrap_or_else(|| "see provider_readiness in this status".to_string()),
+            ));
+        }
+        for route in &self.routes {
+            let Some(cause) = &route.egress_refused else { continue };
+            warnings.push(HealthWarning::new(
+                Severity::Error,
+                "route_egress_refused",
+                format!("route {}: {cause}", route.route_id),
+                Some(route.route_id.clone()),
+                "add its host with --egress-allow, or take the route out of the routes file".to_string(),
             ));
         }
         if self.routes.is_empty() {

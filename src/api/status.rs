@@ -20,6 +20,7 @@ use crate::http::problem::Problem;
 use crate::http::{Edge, EdgeStats, Response};
 use crate::ids::RunId;
 use crate::limits::{PENDING_WAIT_WARNING_MS, QUEUED_RUN_LAG_WARNING_MS, STALE_RUN_WARNING_MS};
+use crate::net::{EgressView, Net};
 use crate::sandbox::{Level, Sandbox, SandboxReport, Strength};
 use crate::sse::HubStats;
 use crate::upkeep::{StorageView, Upkeep};
@@ -36,8 +37,8 @@ pub struct Facts {
     pub cors_policy: &'static str,
     /// Origins of the exact list.
     pub cors_allowed_origin_count: usize,
-    /// The trust roots in use.
-    pub trust_roots: String,
+    /// The way out, with its trust roots and its guard.
+    pub net: Net,
     /// Token state.
     pub auth: Arc<Auth>,
     /// The control-plane audit file.
@@ -128,7 +129,18 @@ struct Status {
     http: Option<EdgeStats>,
     broker: BrokerView,
     sandbox: SandboxReport,
+    egress: Egress,
     health: Health,
+}
+
+#[derive(Debug, Serialize)]
+struct Egress {
+    #[serde(flatten)]
+    settings: EgressView,
+    /// Whether models are offered `web_fetch`.
+    web_fetch: bool,
+    /// Requests that were refused since start.
+    refused_count: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -282,6 +294,11 @@ fn status(api: &Api) -> Status {
             log: broker.log,
         },
         sandbox: api.facts.sandbox.report().clone(),
+        egress: Egress {
+            settings: api.config.egress.view(),
+            web_fetch: api.config.web_fetch,
+            refused_count: api.facts.net.egress_refused_count(),
+        },
         health: Health { generated_at_ms: now_ms, ok, warnings },
     }
 }
@@ -298,7 +315,7 @@ fn control_plane(api: &Api) -> ControlPlane {
         externally_exposed_without_auth: !auth.auth_enabled && !facts.scope.is_local(),
         auth,
         audit: facts.audit.stats(),
-        trust_roots: facts.trust_roots.clone(),
+        trust_roots: facts.net.roots().source().to_string(),
     }
 }
 
@@ -479,6 +496,7 @@ fn findings(
     if let Some((severity, code, message, action)) = sandbox_finding(api.facts.sandbox.report()) {
         add(severity, code, message, None, action);
     }
+    found.extend(super::debug::warnings(api, api.clock.now_ms()));
     found.extend(storage.warnings());
     found.extend(readiness.warnings());
     found

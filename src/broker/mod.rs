@@ -34,6 +34,7 @@ mod oauth;
 mod readiness;
 mod redact;
 mod refresh;
+pub mod scan;
 mod slot;
 mod store;
 mod subject;
@@ -41,6 +42,7 @@ mod views;
 mod watch;
 mod wire;
 
+pub use crate::redaction::MARK as REDACTED;
 pub use account::{ACCOUNT_PREFIX, AccountDetails, McpAccount};
 pub use containment::Revocation;
 pub use entry::EndReason;
@@ -51,7 +53,6 @@ pub use log::{BrokerLog, BrokerLogError, LOG_FILE_NAME, LOG_PREVIOUS_FILE_NAME, 
 pub use master_key::{MasterKey, MasterKeyError};
 pub use oauth::{NoExchange, RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
 pub use readiness::{RouteAuth, RouteAuthState};
-pub use redact::REDACTED;
 pub use slot::{Mode, Provider, SlotError, SlotId, SlotRecord, SlotStatus};
 pub use store::{BackupError, FILE_NAME, RekeyError, Rekeyed, Store, StoreError, rekey};
 pub use subject::{Audience, Subject, SubjectError, SubjectId};

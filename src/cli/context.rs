@@ -12,7 +12,7 @@ use super::environment::Environment;
 use super::exit::CliError;
 use super::globals::{self, Shared};
 use super::output::Output;
-use crate::net::{Net, NetConfig};
+use crate::net::{EgressPolicy, Net, NetConfig};
 
 /// What a command has at hand.
 pub struct Context<'a> {
@@ -36,7 +36,7 @@ impl Context<'_> {
     pub fn client(&self) -> Result<Client, CliError> {
         let (base_url, token) = globals::connection(&self.globals, self.env)?;
         let ca_file = self.shared.ca_file.as_ref().map(PathBuf::from);
-        let net = Net::new(&NetConfig { ca_file, resolver_threads: 1 })
+        let net = Net::new(&NetConfig { ca_file, resolver_threads: 1, egress: EgressPolicy::command_line() })
             .map_err(|error| CliError::component("cannot prepare the connection", error))?;
         Ok(Client::new(net, base_url, token))
     }

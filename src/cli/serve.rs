@@ -76,6 +76,18 @@ pub struct Serve {
     /// let a debugger or a core file show the daemon's memory, secrets included
     #[argh(switch)]
     dumpable: bool,
+    /// host, *.suffix, address or block that may be reached, with :port where only that one; all others are refused
+    #[argh(option, arg_name = "host")]
+    egress_allow: Vec<String>,
+    /// provider, web, hook, mcp, connector or oauth: may reach private networks (providers always may)
+    #[argh(option, arg_name = "purpose")]
+    egress_allow_private: Vec<String>,
+    /// refuse every outbound connection that is neither to this host nor listed by --egress-allow
+    #[argh(switch)]
+    air_gapped: bool,
+    /// on or off: whether models may fetch pages of the public web; off unless said
+    #[argh(option, arg_name = "state")]
+    web_fetch: Option<String>,
     /// auto (pretty on a terminal, else json), pretty or json
     #[argh(option, arg_name = "format")]
     log_format: Option<String>,
@@ -113,6 +125,10 @@ impl Command for Serve {
             sandbox_read_only_path: self.sandbox_read_only_path,
             sandbox_network: self.sandbox_network,
             dumpable: self.dumpable,
+            egress_allow: self.egress_allow,
+            egress_allow_private: self.egress_allow_private,
+            air_gapped: self.air_gapped,
+            web_fetch: self.web_fetch,
         };
         crate::serve::run(raw).map_err(|error| CliError::component("serve", error))
     }

@@ -189,6 +189,17 @@ pub(super) struct Applied {
     pub(super) chain: ActionChain,
 }
 
+/// Whether a request, draft or record, asks a model; formats that did not say a kind knew no other.
+pub(super) fn is_model_call(body: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow, default)]
+        kind: Option<Cow<'a, str>>,
+    }
+    let kind = serde_json::from_str::<Kind<'_>>(body.get()).ok().and_then(|read| read.kind);
+    kind.is_none_or(|kind| kind == "model_provider")
+}
+
 impl ActionChain {
     /// Actions without an outcome, oldest first.
     pub(super) fn open(&self) -> &[OpenAction] {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::action::is_model_call;
 use super::command::NoteKind;
 use super::turn::{CallFindings, WaitsFor};
 use crate::ids::Seq;
@@ -133,8 +134,13 @@ impl Mark {
                 let AskFields { id, call, expires_at_ms, .. } = ask()?;
                 Self::Question(PendingQuestion { id, call, seq, at_ms, expires_at_ms })
             }
-            NoteKind::ActionRequest => Self::NextTurn,
-            NoteKind::Output | NoteKind::Message | NoteKind::ActionResponse | NoteKind::ContextCompacted => Self::None,
+            // Other actions belong to the turn at hand.
+            NoteKind::ActionRequest if is_model_call(body) => Self::NextTurn,
+            NoteKind::ActionRequest
+            | NoteKind::Output
+            | NoteKind::Message
+            | NoteKind::ActionResponse
+            | NoteKind::ContextCompacted => Self::None,
         })
     }
 }

@@ -19,6 +19,7 @@ mod step;
 mod stops;
 mod toolbox;
 mod turn;
+mod web_fetch;
 
 pub use budget::Budget;
 pub use permits::{InForce, Settings};
@@ -26,3 +27,4 @@ pub use run::{Engine, Tools};
 pub use settings::CoreSettings;
 pub use stops::Stops;
 pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox};
+pub use web_fetch::WebFetch;

@@ -11,6 +11,7 @@ use crate::secret::Secret;
 use super::auth::Auth;
 use super::cancel::Cancel;
 use super::client::{Body, Method, Net, Request, Response, Timeouts};
+use super::egress::Purpose;
 use super::error::NetError;
 use super::sse_reader::{SseError, SseFrame, SseParser};
 use super::url::BaseUrl;
@@ -182,7 +183,19 @@ impl ApiClient {
         let target = self.base.target(path_and_query);
         let auth = self.token.clone().map(|token| Auth::bearer_from(move || Ok(Secret::new(token.expose().to_vec()))));
         let timeouts = self.timeouts;
-        self.net.send(Request { method, target: &target, headers, auth, body, timeouts, body_bytes_max }, &self.cancel)
+        let purpose = Purpose::CommandLine;
+        let request = Request {
+            method,
+            target: &target,
+            purpose,
+            allow_private: false,
+            headers,
+            auth,
+            body,
+            timeouts,
+            body_bytes_max,
+        };
+        self.net.send(request, &self.cancel)
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ use crate::limits::{NET_HEAD_BYTES_MAX, NET_INPUT_BUFFER_BYTES, NET_OUTPUT_BUFFE
 use super::auth::{Auth, Pending};
 use super::cancel::{Attached, Cancel};
 use super::connector::{CallConnector, CallState};
-use super::error::{Context, NetError};
-use super::resolver::{CallResolver, LookUp, ResolverPool, ResolverStats, system_look_up};
+use super::egress::{Destination, EgressPolicy, Purpose};
+use super::error::{Context, NetError, Phase};
+use super::resolver::{CallResolver, Guard, LookUp, ResolverPool, ResolverStats, addresses_of, named, system_look_up};
 use super::roots::{Roots, RootsError};
 use super::url::Target;
 
@@ -32,11 +34,13 @@ pub struct NetConfig {
     pub ca_file: Option<PathBuf>,
     /// Resolver threads; the command line needs one, the daemon [`NET_RESOLVER_THREADS`].
     pub resolver_threads: usize,
+    /// Which hosts may be reached.
+    pub egress: EgressPolicy,
 }
 
 impl Default for NetConfig {
     fn default() -> Self {
-        Self { ca_file: None, resolver_threads: NET_RESOLVER_THREADS }
+        Self { ca_file: None, resolver_threads: NET_RESOLVER_THREADS, egress: EgressPolicy::default() }
     }
 }
 
@@ -105,6 +109,10 @@ pub struct Request<'a> {
     pub method: Method,
     /// Where to.
     pub target: &'a Target,
+    /// What for; it decides which addresses are in reach.
+    pub purpose: Purpose,
+    /// The destination's own setting opens private networks; see [`Destination::allow_private`].
+    pub allow_private: bool,
     /// Further header lines; never a credential.
     pub headers: &'a [(&'a str, &'a str)],
     /// The credential, released when the connection stands.
@@ -133,6 +141,8 @@ struct Inner {
     tls: Arc<RustlsConnector>,
     tls_config: TlsConfig,
     resolver: Arc<ResolverPool>,
+    egress: EgressPolicy,
+    refused: AtomicU64,
 }
 
 impl Net {
@@ -144,12 +154,28 @@ impl Net {
         Self::with_look_up(config, Arc::new(system_look_up))
     }
 
-    fn with_look_up(config: &NetConfig, look_up: Arc<LookUp>) -> Result<Self, NetConfigError> {
+    /// As [`Net::new`], with another way to look names up.
+    ///
+    /// # Errors
+    /// As [`Net::new`].
+    pub fn with_look_up(config: &NetConfig, look_up: Arc<LookUp>) -> Result<Self, NetConfigError> {
         let roots = Roots::resolve(config.ca_file.as_deref()).map_err(NetConfigError::Roots)?;
         let resolver = ResolverPool::start(config.resolver_threads, look_up).map_err(NetConfigError::Threads)?;
         let tls_config = TlsConfig::builder().root_certs(roots.certs()).build();
         let tls = Arc::new(RustlsConnector::default());
-        Ok(Self(Arc::new(Inner { roots, tls, tls_config, resolver: Arc::new(resolver) })))
+        Ok(Self(Arc::new(Inner {
+            roots,
+            tls,
+            tls_config,
+            resolver: Arc::new(resolver),
+            egress: config.egress.clone(),
+            refused: AtomicU64::new(0),
+        })))
+    }
+
+    /// Which hosts may be reached.
+    pub fn egress(&self) -> &EgressPolicy {
+        &self.0.egress
     }
 
     /// The trust roots in use.
@@ -162,12 +188,61 @@ impl Net {
         self.0.resolver.stats()
     }
 
+    /// Requests that the guard has refused since start.
+    pub fn egress_refused_count(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// The first look of the guard, for callers that record a request before they make it.
+    ///
+    /// # Errors
+    /// [`NetError::EgressRefused`]; nothing was looked up.
+    pub fn check_host(&self, purpose: Purpose, target: &Target) -> Result<(), NetError> {
+        let guard = self.guard(purpose, false, target);
+        self.counted(guard.map_or(Ok(()), |guard| guard.check_host()))
+    }
+
+    /// Addresses of a host that the guard has let pass.
+    pub(super) fn look_up(
+        &self,
+        destination: &Destination,
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Result<Vec<IpAddr>, NetError> {
+        match addresses_of(&self.0.resolver, destination, Some(limit), cancel) {
+            Ok(found) => Ok(found.into_iter().map(|address| address.ip()).collect()),
+            Err(failure) => Err(named(failure, &destination.host).unwrap_or_else(|| NetError::Timeout {
+                target: destination.host.to_string(),
+                phase: Phase::Resolve,
+                limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            })),
+        }
+    }
+
+    fn guard(&self, purpose: Purpose, allow_private: bool, target: &Target) -> Option<Arc<Guard>> {
+        let (host, port) = target.host_and_port()?;
+        let destination = Destination { purpose, host: host.clone(), port, allow_private };
+        Some(Arc::new(Guard { policy: self.0.egress.clone(), destination }))
+    }
+
+    fn counted<T>(&self, outcome: Result<T, NetError>) -> Result<T, NetError> {
+        if matches!(outcome, Err(NetError::EgressRefused { .. })) {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
     /// Sends `request` and waits for the response head. Any status is an answer, redirects included: they
-    /// are returned, never followed.
+    /// are returned, never followed. The host is judged before its name is looked up, and the connection goes to
+    /// one of the addresses that were judged.
     ///
     /// # Errors
     /// See [`NetError`]; after [`Cancel::cancel`] it is always [`NetError::Cancelled`].
     pub fn send(&self, request: Request<'_>, cancel: &Cancel) -> Result<Response, NetError> {
+        self.counted(self.send_guarded(request, cancel))
+    }
+
+    fn send_guarded(&self, request: Request<'_>, cancel: &Cancel) -> Result<Response, NetError> {
         let context = Context {
             target: request.target.to_string(),
             connect_ms: request.timeouts.connect_ms,
@@ -175,6 +250,10 @@ impl Net {
             idle_ms: request.timeouts.idle_ms,
             total_ms: request.timeouts.total_ms,
         };
+        let guard = self.guard(request.purpose, request.allow_private, request.target);
+        if let Some(guard) = &guard {
+            guard.check_host()?;
+        }
         let state = Arc::new(CallState::default());
         let has_auth = request.auth.is_some();
         let pending = request.auth.map(Pending::new).transpose()?;
@@ -186,7 +265,7 @@ impl Net {
             let (name, value) = pending.header();
             builder = builder.header(name, value);
         }
-        let agent = self.agent(&request.timeouts, request.target, pending, &state, cancel);
+        let agent = self.agent(&request.timeouts, request.target, guard, pending, &state, cancel);
         let attached = cancel.attach(agent.clone()).ok_or(NetError::Cancelled)?;
         let invalid = |_| NetError::Protocol {
             target: request.target.to_string(),
@@ -222,6 +301,7 @@ impl Net {
         &self,
         timeouts: &Timeouts,
         target: &Target,
+        guard: Option<Arc<Guard>>,
         pending: Option<Pending>,
         state: &Arc<CallState>,
         cancel: &Cancel,
@@ -248,13 +328,13 @@ impl Net {
         let connector = CallConnector {
             target: target.to_string(),
             socket: target.socket().map(Into::into),
+            guard: guard.clone(),
             tcp: TcpConnector::default(),
             tls: self.0.tls.clone(),
             auth: Mutex::new(pending),
             state: state.clone(),
         };
-        let resolver =
-            CallResolver { pool: self.0.resolver.clone(), cancel: cancel.clone(), skip: target.socket().is_some() };
+        let resolver = CallResolver { pool: self.0.resolver.clone(), cancel: cancel.clone(), guard };
         Agent::with_parts(config, connector, resolver)
     }
 }
@@ -278,6 +358,13 @@ impl Response {
     /// The first value of header `name`, when it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Response {
+    /// All header lines whose values are text, names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
     }
 }
 

@@ -21,6 +21,7 @@ use zeroize::Zeroize;
 
 use super::auth::Pending;
 use super::error::NetError;
+use super::resolver::Guard;
 
 /// What one call and its connection tell each other.
 #[derive(Default)]
@@ -35,6 +36,8 @@ pub(super) struct CallState {
 pub(super) struct CallConnector {
     pub target: String,
     pub socket: Option<PathBuf>,
+    /// Sees the addresses once more, in the last moment; `None` for a unix socket.
+    pub guard: Option<Arc<Guard>>,
     pub tcp: TcpConnector,
     /// Shared by all calls: parsed roots and resumable TLS sessions.
     pub tls: Arc<RustlsConnector>,
@@ -50,12 +53,17 @@ impl fmt::Debug for CallConnector {
 
 impl CallConnector {
     fn dial(&self, details: &ConnectionDetails) -> Result<Option<Box<dyn Transport>>, Error> {
-        let transport: Option<Box<dyn Transport>> = match &self.socket {
-            Some(socket) => Some(Box::new(UnixTransport::connect(socket, details)?)),
-            None => match Connector::<()>::connect(&self.tcp, details, None)? {
-                Some(transport) => Some(Box::new(transport)),
-                None => None,
-            },
+        let transport: Option<Box<dyn Transport>> = match (&self.socket, &self.guard) {
+            (Some(socket), _) => Some(Box::new(UnixTransport::connect(socket, details)?)),
+            (None, Some(guard)) => {
+                // The addresses that came with the call and no other; nothing is looked up here.
+                guard.check_addresses(&details.addrs).map_err(|error| Error::Other(Box::new(error)))?;
+                match Connector::<()>::connect(&self.tcp, details, None)? {
+                    Some(transport) => Some(Box::new(transport)),
+                    None => None,
+                }
+            }
+            (None, None) => None,
         };
         Ok(transport)
     }

@@ -6,6 +6,8 @@ use std::fmt;
 
 use ureq::Timeout;
 
+use super::egress::{Purpose, Refusal};
+
 /// The part of a request that ran out of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -50,6 +52,15 @@ impl Phase {
 /// Why an outbound request has no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetError {
+    /// The egress guard: nothing was connected, and for most reasons nothing looked up.
+    EgressRefused {
+        /// What the request was for.
+        purpose: Purpose,
+        /// The host, in its one spelling.
+        host: String,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The host name has no address.
     Resolve {
         /// Host as written in the URL.
@@ -125,6 +136,9 @@ pub enum NetError {
 impl fmt::Display for NetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::EgressRefused { purpose, host, refusal } => {
+                write!(f, "egress refused: {purpose} may not reach {host}: {}", refusal.explain(*purpose))
+            }
             Self::Resolve { host, reason } => {
                 write!(f, "cannot look up {host}: {reason}; next: check the name and the host's DNS settings")
             }

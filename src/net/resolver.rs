@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,10 +20,12 @@ use crate::limits::{NET_ADDRESSES_MAX, NET_RESOLVER_QUEUE_MAX, NET_RESOLVER_STOP
 use crate::worker::Worker;
 
 use super::cancel::Cancel;
+use super::egress::{Destination, EgressPolicy, Refusal};
 use super::error::NetError;
+use super::host::Host;
 
-/// What asks the operating system; tests put a slow one here.
-pub(super) type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+/// What asks the operating system for the addresses of a name, with the port to put beside them.
+pub type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Figures of the resolver threads, for the status view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl ResolverPool {
         }
     }
 
-    /// Addresses of `host`, at least one. An address literal needs no look-up.
+    /// Addresses of the name `host`, at least one.
     pub(super) fn resolve(
         &self,
         host: &str,
@@ -109,9 +111,6 @@ impl ResolverPool {
         limit: Option<Duration>,
         cancel: &Cancel,
     ) -> Result<Vec<SocketAddr>, Failure> {
-        if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
-        }
         let (reply, answer) = bounded(1);
         let state = Arc::new(AtomicU8::new(WAITING));
         let job = Job { host: host.to_string(), port, state: state.clone(), reply };
@@ -181,12 +180,38 @@ pub(super) fn system_look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr
     Ok((host, port).to_socket_addrs()?.take(NET_ADDRESSES_MAX).collect())
 }
 
+/// Host and guard of one call: nothing is looked up or dialled that has not passed it.
+#[derive(Debug, Clone)]
+pub(super) struct Guard {
+    pub policy: EgressPolicy,
+    pub destination: Destination,
+}
+
+impl Guard {
+    /// The first look: at the host, before its name is looked up.
+    pub(super) fn check_host(&self) -> Result<(), NetError> {
+        self.policy.check_host(&self.destination).map_err(|refusal| self.refused(refusal))
+    }
+
+    /// The second look: at every address, before any of them is dialled.
+    pub(super) fn check_addresses(&self, addresses: &[SocketAddr]) -> Result<(), NetError> {
+        let checked =
+            addresses.iter().try_for_each(|address| self.policy.check_address(&self.destination, address.ip()));
+        checked.map_err(|refusal| self.refused(refusal))
+    }
+
+    fn refused(&self, refusal: Refusal) -> NetError {
+        let Destination { purpose, host, .. } = &self.destination;
+        NetError::EgressRefused { purpose: *purpose, host: host.to_string(), refusal }
+    }
+}
+
 /// The pool as the HTTP client sees it, for one call.
 pub(super) struct CallResolver {
     pub pool: Arc<ResolverPool>,
     pub cancel: Cancel,
-    /// A unix socket has no name to look up.
-    pub skip: bool,
+    /// `None` for a unix socket, which has no name to look up.
+    pub guard: Option<Arc<Guard>>,
 }
 
 impl fmt::Debug for CallResolver {
@@ -195,30 +220,60 @@ impl fmt::Debug for CallResolver {
     }
 }
 
-impl Resolver for CallResolver {
-    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let named = |error: NetError| ureq::Error::Other(Box::new(error));
-        let host = uri.host().unwrap_or_default();
-        let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let port = uri.port_u16().unwrap_or(default_port);
-        let mut result = self.empty();
-        if self.skip {
-            result.push(SocketAddr::from(([127, 0, 0, 1], port)));
-            return Ok(result);
+/// Addresses of a host that the guard has let pass.
+pub(super) fn addresses_of(
+    pool: &ResolverPool,
+    destination: &Destination,
+    limit: Option<Duration>,
+    cancel: &Cancel,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let Destination { host, port, .. } = destination;
+    match host {
+        Host::Address(address) => Ok(vec![SocketAddr::new(*address, *port)]),
+        local if local.is_localhost() => {
+            Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), SocketAddr::from((Ipv6Addr::LOCALHOST, *port))])
         }
+        Host::Name(name) => pool.resolve(name, *port, limit, cancel),
+    }
+}
+
+/// Names a failed look-up of `host`; the time limit is the caller's to tell.
+pub(super) fn named(failure: Failure, host: &Host) -> Option<NetError> {
+    let host = host.to_string();
+    match failure {
+        Failure::Busy => Some(NetError::ResolverBusy { host }),
+        Failure::Cancelled => Some(NetError::Cancelled),
+        Failure::Io(error) => Some(NetError::Resolve { host, reason: error.to_string() }),
+        Failure::TimedOut => None,
+    }
+}
+
+impl CallResolver {
+    /// Addresses of the one host that the guard has seen; what the URI says does not count.
+    fn addresses(&self, guard: &Guard, timeout: NextTimeout) -> Result<Vec<SocketAddr>, ureq::Error> {
+        let other = |error: NetError| ureq::Error::Other(Box::new(error));
+        guard.check_host().map_err(other)?;
         let limit = (!timeout.after.is_not_happening()).then(|| *timeout.after);
-        match self.pool.resolve(host, port, limit, &self.cancel) {
-            Ok(addresses) => {
-                addresses.into_iter().take(NET_ADDRESSES_MAX).for_each(|address| result.push(address));
-                Ok(result)
-            }
-            Err(Failure::Busy) => Err(named(NetError::ResolverBusy { host: host.to_string() })),
-            Err(Failure::TimedOut) => Err(ureq::Error::Timeout(timeout.reason)),
-            Err(Failure::Cancelled) => Err(named(NetError::Cancelled)),
-            Err(Failure::Io(error)) => {
-                Err(named(NetError::Resolve { host: host.to_string(), reason: error.to_string() }))
-            }
-        }
+        let found = addresses_of(&self.pool, &guard.destination, limit, &self.cancel);
+        found.map_err(|failure| match named(failure, &guard.destination.host) {
+            Some(error) => other(error),
+            None => ureq::Error::Timeout(timeout.reason),
+        })
+    }
+}
+
+impl Resolver for CallResolver {
+    fn resolve(&self, _: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut result = self.empty();
+        let Some(guard) = &self.guard else {
+            result.push(SocketAddr::from((Ipv4Addr::LOCALHOST, 80)));
+            return Ok(result);
+        };
+        let addresses = self.addresses(guard, timeout)?;
+        // All of them, also those that would be left out below.
+        guard.check_addresses(&addresses).map_err(|error| ureq::Error::Other(Box::new(error)))?;
+        addresses.into_iter().take(NET_ADDRESSES_MAX).for_each(|address| result.push(address));
+        Ok(result)
     }
 }
 
@@ -241,13 +296,45 @@ mod tests {
         (ResolverPool::start(threads, Arc::new(look_up)).expect("threads"), starts, gate)
     }
 
+    /// A resolver for `url` whose names are never looked up.
+    fn deaf(url: &str, policy: EgressPolicy) -> CallResolver {
+        let look_up = |name: &str, _: u16| -> io::Result<Vec<SocketAddr>> { panic!("asked for {name}") };
+        let target = crate::net::Target::parse(url).expect(url);
+        let (host, port) = target.host_and_port().expect("TCP");
+        let destination =
+            Destination { purpose: crate::net::Purpose::Provider, host: host.clone(), port, allow_private: false };
+        CallResolver {
+            pool: Arc::new(ResolverPool::start(1, Arc::new(look_up)).expect("threads")),
+            cancel: Cancel::new(),
+            guard: Some(Arc::new(Guard { policy, destination })),
+        }
+    }
+
+    fn resolved(resolver: &CallResolver) -> Result<Vec<SocketAddr>, String> {
+        let timeout = NextTimeout {
+            after: ureq::unversioned::transport::time::Duration::NotHappening,
+            reason: ureq::Timeout::Resolve,
+            per_read: None,
+            per_write: None,
+        };
+        let uri = Uri::from_static("http://what.the.uri.says.does.not.count:1/");
+        resolver
+            .resolve(&uri, &Config::default(), timeout)
+            .map(|found| found.to_vec())
+            .map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn an_address_literal_is_never_looked_up() {
-        let look_up = |_: &str, _: u16| -> io::Result<Vec<SocketAddr>> { panic!("asked") };
-        let pool = ResolverPool::start(1, Arc::new(look_up)).expect("threads");
-        let found = pool.resolve("[2001:db8::1]", 443, Some(LONG), &Cancel::new()).expect("literal");
-        assert_eq!(found, ["[2001:db8::1]:443".parse().expect("address")]);
-        assert_eq!(pool.resolve("192.0.2.7", 80, None, &Cancel::new()).expect("literal").len(), 1);
+    fn addresses_and_localhost_and_refused_names_are_never_looked_up() {
+        let open = EgressPolicy::default();
+        let addresses = |texts: &[&str]| Ok(texts.iter().map(|text| text.parse().expect("address")).collect());
+        assert_eq!(resolved(&deaf("https://[2001:4860::1]/", open.clone())), addresses(&["[2001:4860::1]:443"]));
+        assert_eq!(resolved(&deaf("http://10.0.0.7:81/", open.clone())), addresses(&["10.0.0.7:81"]));
+        let local = resolved(&deaf("http://a.localhost.:7/", open));
+        assert_eq!(local, addresses(&["127.0.0.1:7", "[::1]:7"]));
+        let cut_off = EgressPolicy::new(&[], &[], true).expect("settings");
+        let error = resolved(&deaf("http://leak.example/", cut_off)).expect_err("refused");
+        assert!(error.contains("leak.example") && error.contains("air-gapped"), "{error}");
     }
 
     #[test]

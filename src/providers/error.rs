@@ -148,6 +148,8 @@ impl From<NetError> for ProviderError {
     fn from(error: NetError) -> Self {
         use ErrorClass::{Auth, Cancelled, MalformedStream, Network, Timeout};
         let (class, retry, code) = match &error {
+            // The operator's own setting; asking again changes nothing.
+            NetError::EgressRefused { .. } => (Network, Retry::Never, "egress_refused"),
             NetError::Resolve { .. } => (Network, Retry::Backoff, "resolve_failed"),
             NetError::ResolverBusy { .. } => (Network, Retry::Backoff, "resolver_busy"),
             NetError::Connect { .. } => (Network, Retry::Backoff, "connect_failed"),

@@ -10,7 +10,7 @@ use crate::hex::to_hex;
 use crate::limits::{
     PROVIDER_ERROR_BODY_BYTES_MAX, PROVIDER_REQUEST_BYTES_MAX, PROVIDER_SETTLED_IDLE_MS, PROVIDER_STREAM_BYTES_MAX,
 };
-use crate::net::{Auth, Cancel, Method, Net, NetError, Phase, Request, Response, Target};
+use crate::net::{Auth, Cancel, Method, Net, NetError, Phase, Purpose, Request, Response, Target};
 
 use super::driver::{ANTHROPIC_VERSION, CredentialHeader, Driver};
 use super::error::{self, ErrorClass, ProviderError, Retry};
@@ -142,6 +142,8 @@ impl<'r> PreparedTurn<'r> {
         let request = Request {
             method: Method::Post,
             target: &self.target,
+            purpose: Purpose::Provider,
+            allow_private: false,
             headers: &headers,
             auth,
             body: Some(&self.body),

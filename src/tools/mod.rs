@@ -24,6 +24,7 @@ use serde_json::value::RawValue;
 
 pub use error::ToolError;
 pub use output::ToolOutput;
+pub(crate) use output::{cut_bytes, cut_escaped};
 pub use table::TOOLS;
 pub use workspace::Workspace;
 

@@ -65,7 +65,7 @@ fn escaped_char_bytes(c: char) -> usize {
 }
 
 /// The longest beginning of `text` that takes at most `bytes_max` bytes inside a JSON string.
-pub(super) fn cut_escaped(text: &str, bytes_max: usize) -> &str {
+pub(crate) fn cut_escaped(text: &str, bytes_max: usize) -> &str {
     let mut bytes = 0;
     for (at, c) in text.char_indices() {
         bytes += escaped_char_bytes(c);
@@ -77,7 +77,7 @@ pub(super) fn cut_escaped(text: &str, bytes_max: usize) -> &str {
 }
 
 /// The longest beginning of `text` that has at most `bytes_max` bytes.
-pub(super) fn cut_bytes(text: &str, bytes_max: usize) -> &str {
+pub(crate) fn cut_bytes(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;

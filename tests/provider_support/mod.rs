@@ -63,8 +63,9 @@ pub fn scripted_route(driver: Driver, server: &ScriptedServer, more: &str) -> Ar
 
 /// One client for all tests: it reads the host's CA bundle when it is made.
 pub fn net() -> Net {
-    static NET: LazyLock<Net> =
-        LazyLock::new(|| Net::new(&NetConfig { ca_file: None, resolver_threads: 1 }).expect("client"));
+    static NET: LazyLock<Net> = LazyLock::new(|| {
+        Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).expect("client")
+    });
     NET.clone()
 }
 
