@@ -272,3 +272,61 @@ fn the_stream_of_a_session_tells_of_its_tasks_without_their_token() {
     let token = records[0]["body"]["token"].as_str().expect("the record has it").to_string();
     assert!(token.len() == 32 && !started.to_string().contains(&token), "{started}");
 }
+
+#[test]
+fn to_do_items_are_written_by_the_model_kept_over_a_kill_and_end_once() {
+    let call = |name: &str, arguments: Value| {
+        let arguments = serde_json::to_string(&arguments.to_string()).expect("a text");
+        format!("tool_calls = [{{ name = \"{name}\", arguments = {arguments} }}]")
+    };
+    let steps = [
+        ("one", call("task_create", json!({"title": "first", "description": "d"}))),
+        ("two", call("task_create", json!({"title": "second", "status": "blocked", "blocked_by": ["task-1"]}))),
+        ("three", call("task_update", json!({"task_id": "task-1", "status": "completed", "output": "found it"}))),
+        ("four", call("todo_write", json!({"todos": [{"id": "a", "content": "look", "completed": false}]}))),
+        ("five", call("task_list", json!({}))),
+        ("six", call("task_update", json!({"task_id": "task-1", "status": "pending"}))),
+        ("seven", call("task_create", json!({"title": 7}))),
+        ("eight", call("task_get", json!({"task_id": "task-99"}))),
+    ];
+    let mut script = String::new();
+    for (word, call) in &steps {
+        // Results of these tools are objects, errors too.
+        script += &format!("[[turn]]\nmatch = \"do {word}\"\nmatch_result = \"{{\"\ntext = \"done\"\n");
+        script += &format!("[[turn]]\nmatch = \"do {word}\"\n{call}\n");
+    }
+    let provider = Provider::start(&script);
+    let home = Home::new("tasks_items", Some(&provider));
+    let daemon = start(&home);
+    daemon.create_session("s");
+    for (word, _) in &steps {
+        let run = daemon.submit("s", &format!("do {word}"));
+        assert_eq!(daemon.wait_end(&run), "completed", "{}", daemon.run(&run));
+    }
+    let before = tasks(&daemon, "s");
+    let short: Vec<Value> =
+        before.iter().map(|task| json!([task["id"], task["status"], task["blocks"], task["output"]])).collect();
+    let expected = [json!(["task-1", "completed", ["task-2"], "found it"]), json!(["task-2", "blocked", [], null])];
+    assert_eq!(short, expected);
+    let reply = daemon.post("/v1/sessions/s/tasks/task-2/stop", &Value::Null);
+    assert_eq!(reply.refusal(), (409, "task_state_conflict".to_string()));
+    assert_eq!(daemon.get("/v1/sessions/s/tasks/task-2/output").refusal(), (409, "task_state_conflict".to_string()));
+    daemon.kill();
+    let daemon = home.start();
+    assert_eq!(tasks(&daemon, "s"), before);
+    daemon.stop();
+    let results = home.records(&home.root(), &["--kind", "tool_call.finished"]);
+    let seen: Vec<(String, String)> = results
+        .iter()
+        .map(|record| {
+            let text = |name: &str| record["body"][name].as_str().expect("a text").to_string();
+            (text("outcome"), text("content"))
+        })
+        .collect();
+    let outcomes: Vec<&str> = seen.iter().map(|(outcome, _)| outcome.as_str()).collect();
+    assert_eq!(outcomes, ["ok", "ok", "ok", "ok", "ok", "error", "error", "error"]);
+    assert!(seen[4].1.contains(r#""todos":[{"id":"a","content":"look","completed":false}]"#), "{}", seen[4].1);
+    assert!(seen[5].1.contains("it has ended and stays as it is"), "{}", seen[5].1);
+    assert!(seen[6].1.contains("argument title: found a number"), "{}", seen[6].1);
+    assert!(seen[7].1.contains("task_not_found"), "{}", seen[7].1);
+}
