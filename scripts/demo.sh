@@ -189,9 +189,62 @@ again=$(kheish "${submission[@]}" | json_text run_id)
 [ "$again" = "$second_run" ] || fail "the repeated submission became $again"
 prove "submitting $second_run's input again under the same Idempotency-Key gave $second_run, not a new run"
 
+# --- tools ----------------------------------------------------------------------------------------------------------
+
+workspace=$place/workspace
+pending_approval() { kheish approvals list --session-id demo --output json | grep -o 'approval-[A-Za-z0-9_-]*' | head -n 1; }
+approval_waits() { [ -n "$(pending_approval)" ]; }
+# Allows the one open approval, as from a second terminal, which needs nothing but the token.
+allow_from_second_terminal() {
+    until_true "an open approval" approval_waits
+    list approvals list --session-id demo
+    show "(second terminal) kheish-daemon approvals allow $(pending_approval)"
+    kheish approvals allow "$(pending_approval)" >/dev/null
+}
+submit() { kheish sessions input demo "$1" --output json | json_text run_id; }
+completed() { [ "$(kheish runs get "$1" --output json | json_text status)" = completed ]; }
+
+say "7. The model asks for a tool; nothing happens until a person allows it"
+show 'kheish-daemon sessions input demo "Write the note."'
+run=$(submit "Write the note.")
+until_true "an open approval" approval_waits
+[ ! -e "$workspace/note.txt" ] || fail "the note was written before anybody allowed it"
+allow_from_second_terminal
+until_true "$run to complete" completed "$run"
+grep -q 'Allowed by a person' "$workspace/note.txt" || fail "the note was not written"
+prove "a tool call waited for a person, was allowed from another terminal, and only then wrote its file"
+
+say "8. A command in the background: listed, read, stopped with everything that it started"
+show 'kheish-daemon sessions input demo "Start the clock."'
+run=$(submit "Start the clock.")
+allow_from_second_terminal
+until_true "$run to complete" completed "$run"
+task=$(kheish tasks list demo --output json | grep -o 'shell-task-[A-Za-z0-9_-]*' | head -n 1)
+[ -n "$task" ] || fail "no background task is listed"
+list tasks list demo
+show "kheish-daemon tasks stop demo $task"
+kheish tasks stop demo "$task" >/dev/null
+task_has_ended() { kheish tasks get demo "$task" --output json | grep -q '"cancelled"'; }
+until_true "$task to end" task_has_ended
+prove "a background command was listed and stopped; the daemon says that its process tree is gone"
+
+say "9. kill -9 in the middle of a tool"
+show 'kheish-daemon sessions input demo "Ring the bell."'
+run=$(submit "Ring the bell.")
+allow_from_second_terminal
+until_true "the bell" test -s "$workspace/bell.txt"
+kill -KILL "$daemon_pid"
+{ wait "$daemon_pid" || true; } 2>/dev/null
+start_daemon
+until_true "$run to complete" completed "$run"
+kheish runs events "$run" --output json >"$place/bell.json"
+grep -q '"interrupted"' "$place/bell.json" || fail "no event of $run says that the tool was interrupted"
+[ "$(cat "$workspace/bell.txt")" = ding ] || fail "the tool was run again: $(cat "$workspace/bell.txt")"
+prove "the daemon was killed while a tool ran: the model was told that the outcome is unknown, and nothing ran twice"
+
 # --- the journal ----------------------------------------------------------------------------------------------------
 
-say "7. Stop, and verify the journal without the daemon"
+say "10. Stop, and verify the journal without the daemon"
 kill -TERM "$daemon_pid"
 daemon_status=0
 wait "$daemon_pid" || daemon_status=$?

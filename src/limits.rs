@@ -667,6 +667,17 @@ pub const SNAPSHOT_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Written at once while taking a snapshot or rewriting a tail.
 pub const SNAPSHOT_WRITE_BYTES: usize = 1024 * 1024;
 
+// --- redaction -------------------------------------------------------------------------------
+
+/// A text that begins as a vendor's key does counts as one from this length on; real ones are longer, words shorter.
+pub const REDACTION_KEY_BYTES_MIN: usize = 20;
+/// What may be a key that still arrives is held back for at most so long; no vendor's key is longer.
+pub const REDACTION_OPEN_BYTES_MAX: usize = 16 * 1024;
+/// Read at a time when a state root is searched for secrets.
+pub const SCAN_CHUNK_BYTES: usize = 1024 * 1024;
+/// Files with secrets that a search names.
+pub const SCAN_FINDINGS_MAX: usize = 1_000;
+
 // --- audit key -------------------------------------------------------------------------------
 
 /// An audit key file: the JSON form has about 130 bytes, older ones a few fields more.
@@ -704,6 +715,50 @@ pub const TOOL_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub const TOOL_PARALLEL_MAX: u64 = 64;
 /// Calls of one answer that an operator may allow.
 pub const TOOL_CALLS_PER_TURN_MAX: u64 = 4_096;
+
+// --- debug capture ---------------------------------------------------------------------------
+
+/// Captures that wait for the thread that writes them; the next one is dropped and counted.
+pub const DEBUG_MAILBOX_MAX: usize = 256;
+/// Bytes of such captures.
+pub const DEBUG_MAILBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Wait of a reader for what was captured just before.
+pub const DEBUG_SETTLE_MS_MAX: u64 = 2_000;
+/// Bytes of one artifact unless `KHEISH_DEBUG_MAX_ARTIFACT_BYTES` says otherwise; a larger one is replaced by its
+/// beginning.
+pub const DEBUG_ARTIFACT_BYTES_DEFAULT: u64 = 4 * 1024 * 1024;
+/// Smallest such setting: room for the object that says what was cut.
+pub const DEBUG_ARTIFACT_BYTES_MIN: u64 = 512;
+/// Largest such setting.
+pub const DEBUG_ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// First line of an artifact file: about 500 bytes.
+pub const DEBUG_HEADER_BYTES_MAX: usize = 4 * 1024;
+/// A whole artifact file: the largest body, its header and the cipher's tag.
+pub const DEBUG_ARTIFACT_FILE_BYTES_MAX: u64 = DEBUG_ARTIFACT_BYTES_MAX + DEBUG_HEADER_BYTES_MAX as u64 + 16;
+/// Artifacts of one run in bytes; the oldest of the run go first.
+pub const DEBUG_RUN_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
+/// Artifacts of one run; the same.
+pub const DEBUG_RUN_ARTIFACTS_DEFAULT: u64 = 64;
+/// Largest such setting: a list of all of them is one answer.
+pub const DEBUG_RUN_ARTIFACTS_MAX: u64 = 10_000;
+/// All artifacts in bytes; the oldest ended runs go first.
+pub const DEBUG_STORE_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+/// Free space below which nothing is captured: evidence must not fill the disk that the journal needs.
+pub const DEBUG_FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// Age at which artifacts of ended runs are removed.
+pub const DEBUG_TTL_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Time between two looks for old artifacts.
+pub const DEBUG_GC_INTERVAL_MS_DEFAULT: u64 = 60 * 60 * 1_000;
+/// Smallest such setting.
+pub const DEBUG_GC_INTERVAL_MS_MIN: u64 = 1_000;
+/// Text of one JSON string that the level `redacted` keeps.
+pub const DEBUG_PREVIEW_BYTES: usize = 256;
+/// Base64 from which on a text is taken for a picture, a sound or a document.
+pub const DEBUG_MEDIA_BYTES_MIN: usize = 1_024;
+/// Bundles named in one answer of a prune; more are removed by asking again.
+pub const DEBUG_PRUNE_BUNDLES_MAX: usize = 1_000;
+/// Runs whose evidence is held at once.
+pub const RETENTION_HOLDS_MAX: usize = 10_000;
 
 // --- permissions -----------------------------------------------------------------------------
 

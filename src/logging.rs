@@ -1,7 +1,7 @@
 //! Log lines on standard error.
 //! Owns: the two line formats, the time stamp, and which modules may speak how loudly.
 //! May touch: standard error; the calling thread's request id.
-//! Never: lets a message add a line or a terminal command of its own.
+//! Never: shows a secret, in a panic's message neither; lets a message add a line or a terminal command of its own.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::clock::{Clock, SystemClock};
 use crate::http::request_id;
+use crate::redaction;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +101,19 @@ pub fn init(format: Format, level: LevelFilter) -> Result<(), LoggingError> {
             ts: rfc3339_milliseconds(SystemClock.now_ms()),
             level: level_name(record.level()),
             target: record.target(),
-            message: one_line(&record.args().to_string()),
+            message: one_line(&redaction::log_line(&record.args().to_string())),
             request_id: request_id.as_ref().map(|id| id.as_str()),
         };
         writeln!(out, "{}", if is_json { line.json() } else { line.pretty() })
     });
-    builder.try_init().map_err(|_| LoggingError::AlreadySet)
+    builder.try_init().map_err(|_| LoggingError::AlreadySet)?;
+    // The default hook prints the message as it is.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = std::backtrace::Backtrace::capture();
+        log::error!("thread {} panicked at {panic}; {backtrace}", thread.name().unwrap_or("without a name"));
+    }));
+    Ok(())
 }
 
 #[derive(Serialize)]

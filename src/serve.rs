@@ -21,6 +21,7 @@ use crate::api::context::Api;
 use crate::api::cors::{CorsPolicy, HostPolicy};
 use crate::api::events::Events;
 use crate::api::front::{Front, FrontParts};
+use crate::api::request_mac::RequestMac;
 use crate::api::status::Facts;
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
@@ -28,9 +29,10 @@ use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
 use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{Answerer, CommitLoop, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
 use crate::core::{Command, State};
+use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
 use crate::engine::{CoreSettings, Engine, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
@@ -111,6 +113,7 @@ struct Daemon {
     answerer: Worker,
     engines: Vec<Worker>,
     upkeep: Worker,
+    capture: Worker,
     snapshots: Worker,
     task_reaper: Worker,
     stop_upkeep: crossbeam_channel::Sender<()>,
@@ -127,6 +130,7 @@ struct Opened {
     state: State,
     records_replayed: u64,
     store: Store,
+    capture: CaptureConfig,
     broker_log: BrokerLog,
 }
 
@@ -149,7 +153,7 @@ impl Daemon {
         let net_config =
             NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
         let net = Net::new(&net_config).map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store, broker_log } = opened;
+        let Opened { root, journal, signer, state, records_replayed, store, broker_log, capture } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -205,6 +209,11 @@ impl Daemon {
         let (exchange, foreign) = (Arc::new(HttpExchange::new(net.clone())), inline);
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
             .map_err(step("threads"))?;
+        let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
+        let known = broker.handle();
+        crate::redaction::install(move |text| known.redact(text));
+        let request_mac = RequestMac::load_or_create(&root.directory(Directory::Auth), &SystemRandom::new())
+            .map_err(|cause| step("request key")(file_error("use", &root.directory(Directory::Auth), cause)))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -223,8 +232,10 @@ impl Daemon {
             core: core.clone(),
             reader: reader.clone(),
             signer,
+            request_mac,
             broker: broker.handle(),
             hub: hub.clone(),
+            capture,
             stops: stops.clone(),
             tasks,
             routes: routes.clone(),
@@ -280,6 +291,7 @@ impl Daemon {
             answerer,
             engines,
             upkeep: upkeep_thread,
+            capture: capture_thread,
             snapshots,
             task_reaper,
             stop_upkeep,
@@ -299,7 +311,8 @@ impl Daemon {
                     std::process::exit(EXIT_COMPONENT_DIED);
                 }
             }
-            let others = self.engines.iter().chain([&self.answerer, &self.upkeep, &self.snapshots, &self.task_reaper]);
+            let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
+            let others = self.engines.iter().chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -340,8 +353,9 @@ impl Daemon {
         self.api.core.stop();
         self.api.stops.stop_all();
         drop(self.stop_upkeep);
-        for worker in std::iter::once(self.core).chain(self.engines).chain([self.answerer, self.snapshots, self.upkeep])
-        {
+        self.api.capture.stop();
+        let others = [self.answerer, self.snapshots, self.upkeep, self.capture];
+        for worker in std::iter::once(self.core).chain(self.engines).chain(others) {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
                 clean = false;
@@ -364,6 +378,32 @@ impl Daemon {
             Err(step("stop")("the journal was not closed or a thread had died; next: read the log lines above"))
         }
     }
+}
+
+/// Debug capture asks the core for the level and for what has ended, and the broker for what must not be shown.
+fn start_capture(
+    root: &StateRoot,
+    config: CaptureConfig,
+    core: &CoreHandle,
+    broker: &Broker,
+    clock: &Arc<dyn Clock>,
+) -> Result<(DebugCapture, Worker), ServeError> {
+    let (core_level, core_standing, broker, clock_level) = (core.clone(), core.clone(), broker.handle(), clock.clone());
+    let surroundings = debug_capture::Surroundings {
+        level: Box::new(move || core_level.view().runtime.settings().debug.at(clock_level.now_ms())),
+        redact: Box::new(move |text| broker.redact(text)),
+        standing: Box::new(move |run| match core_standing.retention_hold(run) {
+            Some(_) => Standing::Held,
+            None => match core_standing.run(run) {
+                Ok(Some(position)) if !position.status.is_terminal() => Standing::Active,
+                Ok(_) => Standing::Ended,
+                Err(_) => Standing::Unknown,
+            },
+        }),
+        clock: clock.clone(),
+    };
+    let store = debug_capture::Store::open(root.directory(Directory::Debug), config);
+    DebugCapture::start(store, surroundings).map_err(step("threads"))
 }
 
 fn scope_of(bind: &Bind) -> BindScope {
@@ -398,6 +438,7 @@ fn open_auth(raw: &RawServe, config: &Config, clock: &Arc<dyn Clock>) -> Result<
 fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeError> {
     let root = StateRoot::open(&config.state_root, true).map_err(step("state root"))?;
     let master_key = MasterKey::from_environment().map_err(step("auth store"))?;
+    let capture = CaptureConfig::from_environment(master_key.as_ref()).map_err(step("debug capture"))?;
     let store = Store::open(&root, master_key).map_err(step("auth store"))?;
     let broker_log = BrokerLog::open(&root).map_err(step("broker log"))?;
     let journal_directory = root.directory(Directory::Journal);
@@ -429,7 +470,7 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log })
+    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log, capture })
 }
 
 fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
@@ -484,6 +525,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         toolbox,
         settings,
         blobs: Some(blobs),
+        capture: Some(api.capture.clone()),
         workspace: shown,
         core: api.core.clone(),
         reader: api.reader.clone(),

@@ -40,6 +40,8 @@ pub enum Directory {
     Snapshots,
     /// Content-addressed bytes.
     Blobs,
+    /// What was captured for debugging.
+    Debug,
     /// The encrypted auth store.
     Auth,
     /// Who was let in and who was refused.
@@ -52,10 +54,11 @@ pub enum Directory {
 
 impl Directory {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Journal,
         Self::Snapshots,
         Self::Blobs,
+        Self::Debug,
         Self::Auth,
         Self::ControlPlaneAuth,
         Self::Probe,
@@ -68,6 +71,7 @@ impl Directory {
             Self::Journal => "journal",
             Self::Snapshots => "snapshots",
             Self::Blobs => "blobs",
+            Self::Debug => "debug",
             Self::Auth => "auth",
             Self::ControlPlaneAuth => "control-plane-auth",
             Self::Probe => "probe",

@@ -36,6 +36,7 @@ fn an_approval_is_seen_and_given_from_the_command_line_and_the_tool_runs() {
     let home = Home::new("approval", Some(&provider));
     let daemon = home.start();
     daemon.create_session("s");
+    let mut stream = daemon.stream("/v1/sessions/s/stream?cursor=0");
     let run = daemon.submit("s", "append please");
     wait_status(&daemon, &run, "waiting_for_approval");
 
@@ -61,6 +62,24 @@ fn an_approval_is_seen_and_given_from_the_command_line_and_the_tool_runs() {
     assert_eq!(ended["outputs"][0]["content"], "appended");
     let asked = provider.requests().pop().expect("a second request").1;
     assert!(asked.contains("line\\\\n") || asked.contains("line"), "the model saw the output: {asked}");
+
+    let mut traced = Vec::new();
+    stream.until("the run's end", |frame| {
+        match frame.event.as_str() {
+            "trace" => traced.push(frame.json()["trace"]["kind"].as_str().expect("a kind").to_string()),
+            "run_updated" => {
+                let run = &frame.json()["run"];
+                if run["status"] == "waiting_for_approval" {
+                    assert_eq!(run["pending_approval_ids"], json!([id]));
+                }
+                return run["status"] == "completed";
+            }
+            _ => {}
+        }
+        false
+    });
+    let expected = ["approval.requested", "approval.resolved", "tool_call.started", "tool_call.finished"];
+    assert_eq!(traced, expected);
 
     let again = json!({"resolutions": [{"request_id": id, "behavior": "deny"}]});
     let refused = daemon.post(&format!("/v1/runs/{run}/approvals"), &again);

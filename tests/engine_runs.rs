@@ -13,10 +13,11 @@ use crossbeam_channel::bounded;
 use engine_support::{
     EIO, ENOSPC, FROM_SLOT, SECRET, STREAM_HEAD, World, frames, message_item, previews, requests, server,
 };
-use kheish_daemon::broker::{Provider, Revocation, SlotId, SubjectId};
+use kheish_daemon::broker::{Provider, Revocation, SlotId, SlotRecord, SubjectId};
 use kheish_daemon::commit::CommandError;
 use kheish_daemon::core::{Command, Decision, RunStatus};
 use kheish_daemon::journal::fake_disk::{FaultMode, Op};
+use kheish_daemon::secret::Secret;
 use net_raw_server::{RawServer, read_request, wait_for_close};
 use serde_json::{Value, json};
 use state_root_scratch::record;
@@ -155,6 +156,19 @@ fn a_slot_overwritten_before_the_call_is_sent_ends_its_lease_and_the_next_attemp
     let answered = world.bodies(run, "external_action.response");
     let outcomes: Vec<_> = answered.iter().map(|body| (body["outcome"].clone(), body.get("error").cloned())).collect();
     assert_eq!(outcomes, [(json!("failed"), Some(json!("provider_auth"))), (json!("succeeded"), None)]);
+}
+
+#[test]
+fn organization_and_project_of_the_slot_go_along_with_its_key() {
+    let server = server("");
+    let world = World::scripted(&server, FROM_SLOT);
+    let (slot, secret) = (SlotId::parse("openai.test").unwrap(), Secret::new(b"sk-of-an-organization".to_vec()));
+    let (organization, project) = (Some("org-1".to_string()), Some("proj-1".to_string()));
+    world.secrets.put(SlotRecord::new(slot, Provider::OpenAi, secret, organization, project, 1).unwrap()).unwrap();
+    let run = world.submit("hi");
+    world.wait_for(run, RunStatus::Completed);
+    let seen = &requests(&server)[0];
+    assert_eq!((&seen["organization"], &seen["project"]), (&json!("org-1"), &json!("proj-1")));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine_support::model::{Answer, Bench, Changing, bash, bypass, call, done, model, policy, results, rule};
-use engine_support::{World, session};
+use engine_support::{SECRET, World, session};
 use kheish_daemon::commit::CommandError;
 use kheish_daemon::core::{Answer as Reply, Command, Decision, Refusal, Resolution, RunStatus, Target};
 use kheish_daemon::engine::{InForce, Toolbox};
@@ -417,6 +417,39 @@ fn a_restart_keeps_what_is_done_issues_what_was_not_begun_and_never_repeats_what
     assert_eq!(resumed["findings"], json!({"kept": 1, "issued": 1, "unknown": ["b"]}));
     let told = said(&second, run);
     assert!(told[1].1.contains("UNKNOWN") && told[1].1.contains("NOT run again"), "{told:?}");
+}
+
+/// Reading changes nothing, so a call that a crash cut off is made again instead of leaving the model in the dark.
+#[test]
+fn a_call_that_is_idempotent_runs_again_after_a_crash_and_its_result_is_its_own() {
+    let server = model(once(vec![call("a", "read_file", json!({"path": "hang"}))]));
+    let first = stage(&server.url(), InForce::default());
+    let run = first.world.submit("go");
+    first.bench.is_hanging.recv().unwrap();
+    let disk = first.world.kill();
+    let second = on_disk(&server.url(), InForce::default(), disk, Bench::new());
+    second.bench.is_hanging.recv().unwrap();
+    assert_eq!(second.bench.ran(), ["read_file"]);
+    assert_eq!(second.world.bodies(run, "tool_call.started").len(), 2, "the second start is recorded too");
+    second.world.core.execute(Command::CancelRun { run, reason: None }).unwrap();
+}
+
+#[test]
+fn a_secret_that_a_tool_finds_reaches_neither_journal_nor_blob_nor_model() {
+    let calls = vec![bash("a", "secret"), bash("b", "large"), bash("c", &format!("echo {SECRET}"))];
+    let server = model(once(calls));
+    let stage = stage(&server.url(), bypass());
+    let run = stage.world.submit("go");
+    stage.world.wait_for(run, RunStatus::Completed);
+    assert_eq!(stage.outcomes(run), pairs(&[("a", "ok"), ("b", "ok"), ("c", "ok")]));
+    assert!(!stage.world.journal_text().contains(SECRET));
+    assert!(!json!(said(&stage, run)).to_string().contains(SECRET));
+    let finished = &stage.world.bodies(run, "tool_call.finished")[1];
+    assert_eq!(finished["truncated"], json!(true));
+    let kept = stage.world.blobs.get(finished["blob"]["sha256"].as_str().unwrap()).unwrap();
+    let kept = String::from_utf8(kept).unwrap();
+    assert!(kept.starts_with("all of it, with ") && !kept.contains(SECRET), "{kept}");
+    assert_eq!(finished["blob"]["bytes"], json!(kept.len()));
 }
 
 #[test]

@@ -2,11 +2,12 @@
 //! Owns: the checks of what `Txn` and `State` promise of it. Never: looks at HTTP.
 
 use kheish_daemon::core::{
-    Body, ChangeSource, Command, DebugLevel, Decision, Event, Refusal, RoutePolicy, RuntimeConfig, RuntimeEdit,
-    RuntimeInvalid, SessionChange, State, SystemPrompt, ToolLimits, Txn,
+    Body, ChangeSource, Command, DebugLevel, Decision, Event, Note, NoteKind, Refusal, RoutePolicy, RunStatus,
+    RuntimeConfig, RuntimeEdit, RuntimeInvalid, SessionChange, State, SystemPrompt, ToolLimits, Txn,
 };
-use kheish_daemon::ids::SessionId;
+use kheish_daemon::ids::{RunId, SessionId};
 use kheish_daemon::permissions::{Behavior, Mode, Rule, RuleScope};
+use serde_json::value::RawValue;
 
 #[path = "support/rng.rs"]
 mod rng;
@@ -36,7 +37,7 @@ impl World {
         self.state.absorb(delta);
         // What is written is what is read back.
         self.log.extend(events.into_iter().map(|event| {
-            let body = serde_json::value::RawValue::from_string(String::from_utf8(event.body.encode()).expect("UTF-8"));
+            let body = RawValue::from_string(String::from_utf8(event.body.encode()).expect("UTF-8"));
             let body = Body::decode(event.body.kind(), &body.expect("JSON")).expect("our own record");
             Event { body, ..event }
         }));
@@ -330,6 +331,136 @@ fn a_prompt_is_rendered_as_its_parts_say() {
     );
     let all = r#"{"override_prompt":"o","custom_prompt":"c","append_prompt":"a","language":"de"}"#;
     assert_eq!(prompt(all).render(Some("own")).as_deref(), Some("o"));
+}
+
+impl World {
+    /// A session with a run that waits for an approval.
+    fn waiting(&mut self, name: &str) -> RunId {
+        self.decide(Command::CreateSession { id: session(name), thread_id: None }).expect("legal");
+        let run = self.running(name);
+        assert_eq!(self.suspend(run), RunStatus::WaitingForApproval);
+        run
+    }
+
+    fn running(&mut self, name: &str) -> RunId {
+        let submit = Command::SubmitRun {
+            session: session(name),
+            request: raw("{}"),
+            route: "main".to_string(),
+            model: "m".to_string(),
+            idempotency: None,
+        };
+        match self.decide(submit) {
+            Ok(Decision::Accepted { run, .. }) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What an engine does whose verdict was an ask; what became of the run.
+    fn suspend(&mut self, run: RunId) -> RunStatus {
+        let asked = format!(r#"{{"id":"approval-{run}","call":"c","tool":"bash","input":{{}}}}"#);
+        let notes = vec![Note { kind: NoteKind::ApprovalRequested, body: raw(&asked) }];
+        match self.decide(Command::Suspend { run, notes }) {
+            Ok(Decision::Run { status, .. }) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn status(&self, run: RunId) -> RunStatus {
+        self.state.run_position(run).expect("accepted").status
+    }
+
+    /// Reasons of the approvals that were resolved.
+    fn reasons(&self) -> Vec<String> {
+        let reason = |event: &Event| match &event.body {
+            Body::ApprovalResolved(resolved) => resolved.reason.clone(),
+            _ => None,
+        };
+        self.log.iter().filter_map(reason).collect()
+    }
+}
+
+fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_string()).expect("JSON")
+}
+
+#[test]
+fn a_call_that_was_judged_before_the_mode_changed_does_not_wait_after_it() {
+    let mut world = World::new();
+    for name in ["global", "own", "loose", "planning"] {
+        world.decide(Command::CreateSession { id: session(name), thread_id: None }).expect("legal");
+    }
+    let own = |world: &mut World, name: &str, mode| {
+        let change = SessionChange::PermissionMode(Some(mode));
+        world.decide(Command::UpdateSession { session: session(name), change }).expect("legal");
+    };
+    let run = world.running("own");
+    own(&mut world, "own", Mode::DontAsk);
+    assert_eq!(world.suspend(run), RunStatus::Running, "denied in the same batch");
+    let runs = ["global", "loose", "planning"].map(|name| world.running(name));
+    own(&mut world, "loose", Mode::BypassPermissions);
+    own(&mut world, "planning", Mode::Plan);
+    world.mode(Mode::DontAsk);
+    for run in runs {
+        assert_eq!(world.suspend(run), RunStatus::Running);
+    }
+    assert_eq!(world.reasons(), ["permission_mode_dont_ask"; 4]);
+    world.mode(Mode::Default);
+    let run = world.waiting("later");
+    assert_eq!(world.status(run), RunStatus::WaitingForApproval);
+    world.assert_twins_agree();
+}
+
+#[test]
+fn however_many_wait_containment_is_one_small_batch_and_the_rest_follows() {
+    let mut world = World::new();
+    let runs: Vec<RunId> = (0..600).map(|number| world.waiting(&format!("s{number}"))).collect();
+    let Ok(Decision::Runtime { changed: true, settled: 256, .. }) =
+        world.edit(RuntimeEdit::PermissionMode(Mode::DontAsk))
+    else {
+        panic!("256 at once")
+    };
+    for left in [344, 88, 0] {
+        let waiting = runs.iter().filter(|run| world.status(**run) == RunStatus::WaitingForApproval).count();
+        assert_eq!(waiting, left);
+        assert_eq!(world.state.wants_expiry(world.now_ms), left > 0, "nobody has to ask for the rest");
+        world.decide(Command::Expire { limit: 256 }).expect("never refused");
+    }
+    assert_eq!(world.reasons().len(), 600);
+    // Where the mode is taken back before, what still waits goes on waiting.
+    let mut world = World::new();
+    let runs: Vec<RunId> = (0..300).map(|number| world.waiting(&format!("s{number}"))).collect();
+    world.mode(Mode::DontAsk);
+    world.mode(Mode::Default);
+    assert!(!world.state.wants_expiry(world.now_ms));
+    assert_eq!(runs.iter().filter(|run| world.status(**run) == RunStatus::WaitingForApproval).count(), 44);
+    world.assert_twins_agree();
+}
+
+#[test]
+fn evidence_is_held_and_let_go_and_only_of_runs_that_exist() {
+    let mut world = World::new();
+    let run = world.waiting("ops");
+    let hold = |world: &mut World, run, held| {
+        world.decide(Command::SetRetentionHold { run, held, reason: Some("case 12".to_string()) })
+    };
+    assert_eq!(hold(&mut world, run, true), Ok(Decision::RetentionHold { held: true, changed: true }));
+    assert_eq!(hold(&mut world, run, true), Ok(Decision::RetentionHold { held: true, changed: false }));
+    world.decide(Command::CancelRun { run, reason: None }).expect("legal");
+    let held = |state: &State| -> Vec<(RunId, Option<String>)> {
+        state.retention_holds().map(|(run, hold)| (run, hold.reason.clone())).collect()
+    };
+    let expected = [(run, Some("case 12".to_string()))];
+    assert_eq!(held(&world.state), expected, "also when the run has ended");
+    for twin in world.twins() {
+        assert_eq!(held(&twin), expected);
+    }
+    assert_eq!(hold(&mut world, run, false), Ok(Decision::RetentionHold { held: false, changed: true }));
+    for twin in world.twins() {
+        assert_eq!(held(&twin), []);
+    }
+    let unknown = RunId { number: 99, epoch: 0 };
+    assert_eq!(hold(&mut world, unknown, true), Err(Refusal::RunNotFound(unknown)));
 }
 
 #[test]

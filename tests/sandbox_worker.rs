@@ -2,6 +2,8 @@
 
 #[path = "support/scratch.rs"]
 mod scratch;
+#[path = "support/skip.rs"]
+mod skip;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -218,6 +220,11 @@ fn plays_a_daemon_with_a_busy_worker() {
 #[test]
 fn a_command_that_ends_leaves_nothing_for_the_next_one() {
     let (_scratch, workspace) = workspace("worker-leftover");
+    let offer = Sandbox::probe(settings(Level::Auto, &workspace));
+    if !offer.report().features.iter().any(|feature| feature.name == Feature::PidNamespace && feature.active) {
+        skip::skip("a_command_that_ends_leaves_nothing_for_the_next_one", "no pid namespace here");
+        return;
+    }
     let mark = format!("85{:05}", std::process::id());
     let mut worker = ToolWorker::start(&spec(&workspace)).expect("a worker");
     let left = format!("(setsid setsid sleep {mark} >/dev/null 2>&1 &) ; echo done");

@@ -57,7 +57,7 @@ fn a_lease_brings_the_secret_with_its_organization_until_it_expires() {
     let lease = lease(&handle, &slot);
     let credential = handle.redeem(&lease, NOW).unwrap();
     assert_eq!(credential.secret.expose(), b"sk-secret-one");
-    assert_eq!((&credential.organization, &credential.project), (&organization, &project));
+    assert_eq!((&lease.organization, &lease.project), (&organization, &project));
     assert!(!format!("{credential:?} {lease:?}").contains("sk-secret"));
     // A second attempt of the same call redeems again.
     assert_eq!(plain(&handle, &lease, lease.expires_at_ms).unwrap(), "sk-secret-one");

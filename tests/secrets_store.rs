@@ -207,5 +207,5 @@ fn a_store_of_the_first_build_is_still_read() {
     assert_eq!(lease.version, 4);
     let credential = handle.redeem(&lease, 1).unwrap();
     assert_eq!(credential.secret.expose(), b"sk-sample-openai");
-    assert_eq!((credential.organization.as_deref(), credential.project.as_deref()), (Some("org-sample"), None));
+    assert_eq!((lease.organization.as_deref(), lease.project.as_deref()), (Some("org-sample"), None));
 }

@@ -9,6 +9,7 @@ use super::call::Call;
 use super::context::Api;
 use super::json;
 use super::paging::{Page, PageRequest};
+use super::request_mac::RequestMac;
 use super::runs;
 use super::sessions::{SessionView, known};
 use super::submit::{hash, idempotency_key};
@@ -19,6 +20,7 @@ use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
 use crate::limits::{APPROVAL_BATCH_MAX, REASON_BYTES_MAX};
+use crate::redaction;
 
 /// Body of the routes that resolve approvals.
 #[derive(Debug, Deserialize)]
@@ -65,16 +67,16 @@ pub(super) fn words(field: &str, text: Option<String>) -> Result<Option<String>,
     if text.as_ref().is_some_and(|text| text.len() > REASON_BYTES_MAX) {
         return Err(Problem::new(&codes::BAD_REQUEST, format!("{field} has more than {REASON_BYTES_MAX} bytes")));
     }
-    Ok(text)
+    Ok(text.map(|text| redaction::text(&text)))
 }
 
 /// Hashes that make a repeated answer find the first one: the key within what it is for, and what was said.
-pub(super) fn answer_hashes(purpose: &str, target: &Target, key: &str, said: &str) -> IdempotencyKey {
+pub(super) fn answer_hashes(mac: &RequestMac, purpose: &str, target: &Target, key: &str, said: &str) -> IdempotencyKey {
     let target = match target {
         Target::Run(run) => format!("run {run}"),
         Target::Session(session) => format!("session {session}"),
     };
-    IdempotencyKey { key: hash(purpose, &[&target, key]), fingerprint: hash("answer", &[said]) }
+    IdempotencyKey { key: hash(purpose, &[&target, key]), fingerprint: mac.fingerprint("answer", &[said]) }
 }
 
 /// Cursor key of a waiting run: since when, and its number.
@@ -161,7 +163,8 @@ fn resolve(api: &Api, call: &Call, target: Target) -> Result<RunId, Problem> {
             reason: words("reason", resolution.reason)?,
         });
     }
-    let idempotency = key.map(|key| answer_hashes("approvals", &target, &key, &format!("{resolutions:?}")));
+    let idempotency =
+        key.map(|key| answer_hashes(&api.request_mac, "approvals", &target, &key, &format!("{resolutions:?}")));
     let command = Command::ResolveApprovals { target, resolutions, idempotency };
     decided_run(api.core.request(command, Some(call.actor()))?)
 }

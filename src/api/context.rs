@@ -9,6 +9,7 @@ use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
 use crate::config::Config;
+use crate::debug_capture::DebugCapture;
 use crate::engine::Stops;
 use crate::http::problem::Problem;
 use crate::ids::Seq;
@@ -20,6 +21,7 @@ use crate::tasks::Tasks;
 
 use super::builtin::Builtin;
 use super::readiness::not_ready;
+use super::request_mac::RequestMac;
 use super::status::Facts;
 
 /// Handles of the running daemon.
@@ -30,10 +32,14 @@ pub struct Api {
     pub reader: Reader,
     /// The audit key: signs checkpoints; its public half is shown.
     pub signer: Arc<SigningKey>,
+    /// Makes fingerprints of requests.
+    pub request_mac: RequestMac,
     /// Secrets.
     pub broker: BrokerHandle,
     /// Event streams.
     pub hub: Hub,
+    /// What is kept for debugging.
+    pub capture: DebugCapture,
     /// Runs in hand.
     pub stops: Stops,
     /// Background commands and to-do items.

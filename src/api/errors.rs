@@ -33,6 +33,7 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
         Refusal::SessionLimit => &codes::SESSION_LIMIT,
         Refusal::SessionQueueFull(_) => &codes::SESSION_QUEUE_FULL,
         Refusal::RunQueueFull => &codes::RUN_QUEUE_FULL,
+        Refusal::RetentionHoldLimit => &codes::RUN_RETENTION_INVALID_REQUEST,
         Refusal::RuntimeRevisionConflict { .. } => &codes::RUNTIME_REVISION_CONFLICT,
         Refusal::RuntimeRevisionNotFound(_) => &codes::RUNTIME_REVISION_NOT_FOUND,
         Refusal::RuntimeInvalid(RuntimeInvalid::ToolLimit { .. }) => &codes::INVALID_TOOL_RUNTIME_LIMITS,

@@ -100,6 +100,7 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("hold.changed", Wire::RuntimeUpdated),
     ("runtime.changed", Wire::RuntimeUpdated),
     ("session.updated", Wire::Hidden),
+    ("retention.changed", Wire::Hidden),
     ("control.intent", Wire::Hidden),
     ("control.result", Wire::Hidden),
     ("journal.opened", Wire::Hidden),

@@ -122,7 +122,9 @@ pub fn check(api: &Api, call: &Call) -> Result<Response, Problem> {
 }
 
 fn decide(api: &Api, policy: &Policy, tool: &str, input: &RawValue, mode: Effective) -> Verdict {
-    let workspace_root = api.config.workspace_root.to_string_lossy();
+    // As the engine resolved it at start.
+    let workspace_root = api.config.workspace_root.canonicalize().unwrap_or_default();
+    let workspace_root = workspace_root.to_string_lossy();
     let question = Question { tool, facts: facts_of(tool), input, mode, workspace_root: &workspace_root };
     policy.decide(&question)
 }

@@ -181,7 +181,8 @@ fn resolve(api: &Api, call: &Call, target: Target) -> Result<RunId, Problem> {
         fit(&view_at(api, open.seq)?.questions, &answers)?;
     }
     let answer = Answer { id, answers, declined, justification: words("justification", justification)? };
-    let idempotency = key.map(|key| answer_hashes("questions", &target, &key, &format!("{answer:?}")));
+    let idempotency =
+        key.map(|key| answer_hashes(&api.request_mac, "questions", &target, &key, &format!("{answer:?}")));
     let command = Command::ResolveQuestion { target, answer: Box::new(answer), idempotency };
     decided_run(api.core.request(command, Some(call.actor()))?)
 }
@@ -207,7 +208,7 @@ pub fn cancel(api: &Api, call: &Call) -> Result<Response, Problem> {
     let key = idempotency_key(call.idempotency_key()?, body.idempotency_key.as_deref())?;
     let justification = words("justification", body.justification)?;
     let said = format!("cancel {id} {justification:?}");
-    let idempotency = key.map(|key| answer_hashes("questions", &Target::Run(run), &key, &said));
+    let idempotency = key.map(|key| answer_hashes(&api.request_mac, "questions", &Target::Run(run), &key, &said));
     let command = Command::CancelQuestion { run, id, justification, idempotency };
     let run = decided_run(api.core.request(command, Some(call.actor()))?)?;
     Ok(Response::json(200, &runs::shown(api, run)?))

@@ -411,6 +411,7 @@ pub static RESOURCES: &[Component] = &[
                     "until_ms": {"type": "integer"},
                     "ttl_ms": {"type": "integer", "description": "What is left of the window"},
                     "ticket": {"type": "string"}}},
+                "debug_capture": {"type": "object"},
                 "tool_runtime_limits": {"$ref": "#/components/schemas/ToolLimits"},
                 "config": {"type": "object",
                     "required": ["revision", "persisted", "history_len", "history_limit"],

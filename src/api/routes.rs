@@ -7,14 +7,14 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, permissions, runs, runtime, runtime_auth, runtime_changes, secrets,
-    session_settings, sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
+    streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
 use crate::limits::{
-    AUTH_STORE_PLAINTEXT_BYTES_MAX, BODY_BYTES_MAX, BODY_SMALL_BYTES_MAX, LEASE_TEXT_BYTES_MAX,
-    RUNTIME_SETTINGS_BYTES_MAX, SECRET_BODY_BYTES_MAX, SLOT_ID_BYTES_MAX,
+    AUTH_STORE_PLAINTEXT_BYTES_MAX, BODY_BYTES_MAX, BODY_SMALL_BYTES_MAX, LEASE_TEXT_BYTES_MAX, SECRET_BODY_BYTES_MAX,
+    SLOT_ID_BYTES_MAX,
 };
 
 pub(super) const SESSION_FILTER: QueryParam =
@@ -91,19 +91,6 @@ pub(super) const fn post(
     }
 }
 
-/// What a change of the runtime configuration may be answered with.
-const RUNTIME_CHANGE: &[&codes::Code] = &[
-    &codes::RUNTIME_REVISION_CONFLICT,
-    &codes::RUNTIME_REVISION_NOT_FOUND,
-    &codes::RUNTIME_VALIDATION_FAILED,
-    &codes::INVALID_TOOL_RUNTIME_LIMITS,
-    &codes::PERMISSION_RULES_INVALID,
-];
-
-/// What a change of a session's settings may be answered with.
-const SESSION_CHANGE: &[&codes::Code] =
-    &[&codes::SESSION_NOT_FOUND, &codes::RUNTIME_VALIDATION_FAILED, &codes::PERMISSION_RULES_INVALID];
-
 /// Every route.
 pub static ROUTES: &[Route<Api>] = &[
     builtin::healthz(),
@@ -132,120 +119,18 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "Hold"),
         Handler::Plain(runs::hold),
     ),
-    Route {
-        problems: RUNTIME_CHANGE,
-        ..post(
-            "/v1/runtime/permission-mode",
-            "Set the permission mode; dontAsk also settles waiting approvals as denied.",
-            required("SetPermissionMode"),
-            json(200, "RuntimeChanged"),
-            Handler::Plain(runtime_changes::permission_mode),
-        )
-    },
-    Route {
-        problems: RUNTIME_CHANGE,
-        ..post(
-            "/v1/runtime/model",
-            "Set route and model of runs that name none.",
-            required("SetModel"),
-            json(200, "RuntimeChanged"),
-            Handler::Plain(runtime_changes::model),
-        )
-    },
-    Route {
-        problems: RUNTIME_CHANGE,
-        ..post(
-            "/v1/runtime/debug-level",
-            "Set how much of the exchanges is kept for debugging, and for how long.",
-            required("SetDebugLevel"),
-            json(200, "RuntimeChanged"),
-            Handler::Plain(runtime_changes::debug_level),
-        )
-    },
-    Route {
-        problems: RUNTIME_CHANGE,
-        ..post(
-            "/v1/runtime/tool-limits",
-            "Replace the tool limits as a whole.",
-            required("SetToolLimits"),
-            json(200, "RuntimeChanged"),
-            Handler::Plain(runtime_changes::tool_limits),
-        )
-    },
-    Route {
-        problems: RUNTIME_CHANGE,
-        ..post(
-            "/v1/runtime/rollback",
-            "Bring back the settings of an earlier revision, but for the debug level.",
-            optional("Rollback"),
-            json(200, "RuntimeChanged"),
-            Handler::Plain(runtime_changes::rollback),
-        )
-    },
-    Route {
-        problems: RUNTIME_CHANGE,
-        body_bytes_max: RUNTIME_SETTINGS_BYTES_MAX,
-        ..post(
-            "/v1/runtime/system-prompt",
-            "Replace the system prompt as a whole.",
-            required("SetSystemPrompt"),
-            json(200, "RuntimeChanged"),
-            Handler::Plain(runtime_changes::system_prompt),
-        )
-    },
-    get(
-        "/v1/runtime/tool-limits",
-        Access::ReadOnly,
-        "The tool limits in force.",
-        json(200, "ToolLimits"),
-        Handler::Plain(runtime::tool_limits),
-    ),
-    get(
-        "/v1/runtime/revisions",
-        Access::Admin,
-        "Revisions of the runtime configuration, newest first.",
-        json(200, "RuntimeRevisions"),
-        Handler::Plain(runtime::revisions),
-    ),
-    get(
-        "/v1/runtime/permissions/rules",
-        Access::ReadOnly,
-        "The permission rules of the scopes user and project.",
-        json(200, "PermissionRules"),
-        Handler::Plain(permissions::rules),
-    ),
-    Route {
-        method: Method::Put,
-        problems: RUNTIME_CHANGE,
-        body_bytes_max: RUNTIME_SETTINGS_BYTES_MAX,
-        ..post(
-            "/v1/runtime/permissions/rules",
-            "Replace the permission rules, all or those of one scope.",
-            required("SetPermissionRules"),
-            json(200, "RuntimeChanged"),
-            Handler::Plain(runtime_changes::permission_rules),
-        )
-    },
-    Route {
-        problems: &[&codes::SESSION_NOT_FOUND, &codes::RUNTIME_VALIDATION_FAILED],
-        ..post(
-            "/v1/runtime/permissions/check",
-            "What would be decided about a call of a tool; nothing is run, asked or recorded.",
-            required("PermissionCheck"),
-            json(200, "PermissionDecision"),
-            Handler::Plain(permissions::check),
-        )
-    },
-    Route {
-        problems: &[&codes::SESSION_NOT_FOUND],
-        ..post(
-            "/v1/runtime/permissions/matrix",
-            "Every tool in every permission mode.",
-            optional("PermissionMatrixRequest"),
-            json(200, "PermissionMatrix"),
-            Handler::Plain(permissions::matrix),
-        )
-    },
+    runtime_routes::RUNTIME_CHANGES_PERMISSION_MODE,
+    runtime_routes::RUNTIME_CHANGES_MODEL,
+    runtime_routes::RUNTIME_CHANGES_DEBUG_LEVEL,
+    runtime_routes::RUNTIME_CHANGES_TOOL_LIMITS,
+    runtime_routes::RUNTIME_CHANGES_ROLLBACK,
+    runtime_routes::RUNTIME_CHANGES_SYSTEM_PROMPT,
+    runtime_routes::RUNTIME_TOOL_LIMITS,
+    runtime_routes::RUNTIME_REVISIONS,
+    runtime_routes::PERMISSIONS_RULES,
+    runtime_routes::RUNTIME_CHANGES_PERMISSION_RULES,
+    runtime_routes::PERMISSIONS_CHECK,
+    runtime_routes::PERMISSIONS_MATRIX,
     Route {
         query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR],
         problems: &[&codes::STREAM_LIMIT],
@@ -399,71 +284,12 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(sessions::end),
         )
     },
-    Route {
-        problems: &[&codes::SESSION_NOT_FOUND],
-        ..get(
-            "/v1/sessions/{session_id}/settings",
-            Access::ReadOnly,
-            "What a session has of its own: permission mode, permission rules, route policy.",
-            json(200, "SessionSettings"),
-            Handler::Plain(session_settings::get),
-        )
-    },
-    Route {
-        problems: SESSION_CHANGE,
-        ..post(
-            "/v1/sessions/{session_id}/permission-mode",
-            "Give a session a permission mode of its own, or take it back with null.",
-            required("SetSessionPermissionMode"),
-            json(200, "SessionSettings"),
-            Handler::Plain(session_settings::permission_mode),
-        )
-    },
-    Route {
-        method: Method::Put,
-        problems: SESSION_CHANGE,
-        body_bytes_max: RUNTIME_SETTINGS_BYTES_MAX,
-        ..post(
-            "/v1/sessions/{session_id}/permission-rules",
-            "Replace a session's own permission rules.",
-            required("SetSessionPermissionRules"),
-            json(200, "SessionSettings"),
-            Handler::Plain(session_settings::permission_rules),
-        )
-    },
-    Route {
-        problems: SESSION_CHANGE,
-        ..post(
-            "/v1/sessions/{session_id}/route-policy",
-            "Set route and model of a session's runs that name none.",
-            required("SetRoutePolicy"),
-            json(200, "SessionSettings"),
-            Handler::Plain(session_settings::route_policy),
-        )
-    },
-    Route {
-        method: Method::Delete,
-        access: Access::Admin,
-        problems: &[&codes::SESSION_NOT_FOUND],
-        ..get(
-            "/v1/sessions/{session_id}/route-policy",
-            Access::Admin,
-            "Give the choice of route and model back to the daemon.",
-            json(200, "SessionSettings"),
-            Handler::Plain(session_settings::clear_route_policy),
-        )
-    },
-    Route {
-        query: &[LIMIT, CURSOR],
-        problems: &[&codes::SESSION_NOT_FOUND],
-        ..get(
-            "/v1/sessions/{session_id}/permission-audits",
-            Access::ReadOnly,
-            "Recorded permission decisions of a session, newest first.",
-            json(200, "PermissionAudits"),
-            Handler::Plain(permissions::audits),
-        )
-    },
+    runtime_routes::SESSION_SETTINGS_GET,
+    runtime_routes::SESSION_SETTINGS_PERMISSION_MODE,
+    runtime_routes::SESSION_SETTINGS_PERMISSION_RULES,
+    runtime_routes::SESSION_SETTINGS_ROUTE_POLICY,
+    runtime_routes::SESSION_SETTINGS_CLEAR_ROUTE_POLICY,
+    runtime_routes::PERMISSIONS_AUDITS,
     Route {
         query: &[SESSION_FILTER, PAGE, LIMIT, CURSOR, ORDER],
         ..get(
@@ -544,6 +370,10 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(runs::cancel),
         )
     },
+    runtime_routes::DEBUG_LIST,
+    runtime_routes::DEBUG_ARTIFACT,
+    runtime_routes::DEBUG_PRUNE,
+    runtime_routes::DEBUG_RETENTION_HOLD,
     get("/v1/runtime/secrets", Access::Admin, "All slots, metadata only.", list("Slot"), Handler::Plain(secrets::list)),
     Route {
         problems: &[&codes::SECRET_INVALID, &codes::AUTH_STORE_UNAVAILABLE],

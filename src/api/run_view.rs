@@ -87,6 +87,17 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
+    /// The same with `change` applied to the caller's texts.
+    pub fn map_texts(self, change: impl Fn(&str) -> String) -> Self {
+        Self {
+            source_plugin: change(&self.source_plugin),
+            source_kind: change(&self.source_kind),
+            actor_id: self.actor_id.as_deref().map(&change),
+            text_preview: self.text_preview.as_deref().map(&change),
+            ..self
+        }
+    }
+
     /// The summary of a submission, before its route and model are pinned.
     pub fn new(content: &str, source_plugin: &str, source_kind: &str, actor_id: Option<&str>) -> Self {
         Self {

@@ -3,6 +3,7 @@
 //! Never: waits for a run.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::call::{Call, Reply};
 use super::context::Api;
@@ -12,9 +13,10 @@ use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
-use super::submit::{Submission, SubmitInput, idempotency_hashes};
+use super::submit::{Submission, SubmitInput, idempotency_hashes, unkeyed_fingerprint};
 use crate::actor::Actor;
-use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus};
+use crate::commit::CommandError;
+use crate::core::{Command, Decision, IdempotencyKey, Order as CoreOrder, Refusal, RunPosition, RunQuery, RunStatus};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
@@ -32,6 +34,8 @@ pub fn submit(api: &Api, call: Call, reply: Reply) {
 struct Prepared {
     session: SessionId,
     command: Command,
+    /// The key with the fingerprint that an earlier version would have made.
+    earlier: Option<IdempotencyKey>,
     by: Actor,
     summary: RunSummary,
 }
@@ -41,12 +45,28 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let input: SubmitInput = json::parse(&call.body)?;
     let submission = input.check(call.idempotency_key()?)?;
     let (route, model) = pin(api, &session, &submission)?;
-    let idempotency = submission.idempotency_key.as_deref().map(|key| idempotency_hashes(&session, key, &submission));
-    let Submission { request, mut summary, .. } = submission;
+    let key = submission.idempotency_key.as_deref();
+    let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
+    let earlier = idempotency.map(|known| IdempotencyKey { fingerprint: unkeyed_fingerprint(&submission), ..known });
+    let Submission { request, summary, .. } = submission;
+    let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
     let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
-    Ok(Prepared { session, command, by: call.actor(), summary })
+    Ok(Prepared { session, command, earlier, by: call.actor(), summary })
+}
+
+/// A secret that somebody types must not reach the journal, nor a model by way of it: memory, disk and what the model is
+/// told agree.
+fn redacted(api: &Api, request: Box<RawValue>, summary: RunSummary) -> Result<(Box<RawValue>, RunSummary), Problem> {
+    let text = api.broker.redact(request.get());
+    if text == request.get() {
+        return Ok((request, summary));
+    }
+    let request = RawValue::from_string(text).map_err(|_| {
+        Problem::new(&codes::BAD_REQUEST, "the submission holds a secret in a place where it cannot be left out")
+    })?;
+    Ok((request, summary.map_texts(|text| api.broker.redact(text))))
 }
 
 /// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
@@ -82,35 +102,48 @@ fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(Strin
 }
 
 fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
-    let Prepared { session, command, by, summary } = prepared;
+    let Prepared { session, command, earlier, by, summary } = prepared;
+    let (core, again) = (api.core.clone(), earlier.map(|earlier| (earlier, command.clone())));
+    let actor = by.clone();
     api.core.submit(
         command,
         Some(by),
-        Box::new(move |decided| match decided {
-            Ok(Decision::Accepted { run, session_number, position, submitted_at_ms }) => {
-                let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
-                let mut view = accepted_view(run, session, session_number, status, submitted_at_ms, summary);
-                view.started_at_ms = (position == 0).then_some(submitted_at_ms);
-                view.queued_position = (position != 0).then_some(position);
-                reply.send(Response::json(202, &view));
+        Box::new(move |decided| match (decided, again) {
+            // A run of an earlier version has a fingerprint without a key; it is the same request all the same.
+            (Err(CommandError::Refused(Refusal::IdempotencyConflict { .. })), Some((earlier, command))) => {
+                let command = command.with_idempotency(earlier);
+                core.submit(command, Some(actor), Box::new(move |decided| answer(decided, session, summary, reply)));
             }
-            Ok(Decision::Repeated { run, session_number, state }) => {
-                // Equal fingerprints mean an equal request, but the route and model in force may have changed
-                // since, and the run's own are in the log, which this thread must not read.
-                let summary = RunSummary { provider: None, model: None, ..summary };
-                let submitted_at_ms = state.submitted_at_ms;
-                let mut view = accepted_view(run, session, session_number, state.status, submitted_at_ms, summary);
-                view.updated_at_ms = state.updated_at_ms;
-                view.started_at_ms = (state.started_at_ms != 0).then_some(state.started_at_ms);
-                view.finished_at_ms = state.status.is_terminal().then_some(state.updated_at_ms);
-                reply.send(Response::json(202, &view));
-            }
-            Ok(other) => {
-                reply.send(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}")));
-            }
-            Err(error) => reply.send(Problem::from(error)),
+            (decided, _) => answer(decided, session, summary, reply),
         }),
     );
+}
+
+fn answer(decided: Result<Decision, CommandError>, session: SessionId, summary: RunSummary, reply: Reply) {
+    match decided {
+        Ok(Decision::Accepted { run, session_number, position, submitted_at_ms }) => {
+            let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
+            let mut view = accepted_view(run, session, session_number, status, submitted_at_ms, summary);
+            view.started_at_ms = (position == 0).then_some(submitted_at_ms);
+            view.queued_position = (position != 0).then_some(position);
+            reply.send(Response::json(202, &view));
+        }
+        Ok(Decision::Repeated { run, session_number, state }) => {
+            // Equal fingerprints mean an equal request, but the route and model in force may have changed
+            // since, and the run's own are in the log, which this thread must not read.
+            let summary = RunSummary { provider: None, model: None, ..summary };
+            let submitted_at_ms = state.submitted_at_ms;
+            let mut view = accepted_view(run, session, session_number, state.status, submitted_at_ms, summary);
+            view.updated_at_ms = state.updated_at_ms;
+            view.started_at_ms = (state.started_at_ms != 0).then_some(state.started_at_ms);
+            view.finished_at_ms = state.status.is_terminal().then_some(state.updated_at_ms);
+            reply.send(Response::json(202, &view));
+        }
+        Ok(other) => {
+            reply.send(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}")));
+        }
+        Err(error) => reply.send(Problem::from(error)),
+    }
 }
 
 /// A run right after its acceptance. Outputs and an error, which a repeated submission may already have, are

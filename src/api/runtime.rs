@@ -12,6 +12,7 @@ use crate::core::{
     ChangeSource, Command, DebugLevel, Decision, Revision, RuntimeConfig, RuntimeEdit, Settings, SystemPrompt,
     ToolLimits,
 };
+use crate::debug_capture::CaptureStats;
 use crate::hex::to_hex;
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
@@ -42,6 +43,7 @@ pub struct RuntimeView {
     system_prompt: Option<SystemPrompt>,
     debug_level: DebugLevel,
     debug: DebugView,
+    debug_capture: CaptureStats,
     tool_runtime_limits: ToolLimits,
     config: ConfigView,
     held: bool,
@@ -140,6 +142,7 @@ pub fn view(api: &Api) -> RuntimeView {
         system_prompt: None,
         debug_level: settings.debug.at(now_ms),
         debug: debug_view(settings, now_ms),
+        debug_capture: api.capture.stats(),
         tool_runtime_limits: settings.tool_limits.clone(),
         config: config_view(config),
         held: view.counts.held,

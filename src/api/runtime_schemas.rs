@@ -333,6 +333,94 @@ pub static RUNTIME: &[Component] = &[
         }"##,
     },
     Component {
+        name: "RunDebug",
+        schema: r##"{
+            "type": "object",
+            "required": ["run_id", "level", "artifacts"],
+            "properties": {
+                "run_id": {"type": "string"},
+                "level": {"enum": ["off", "on", "redacted", "full"], "description": "Highest among the artifacts"},
+                "artifacts": {"type": "array", "items": {"type": "object",
+                    "required": ["artifact_id", "content_kind", "format", "level", "updated_at_ms", "bytes",
+                        "plaintext_bytes", "sha256", "truncated", "encrypted"],
+                    "properties": {
+                        "artifact_id": {"type": "string"},
+                        "content_kind": {"enum": ["provider_request", "provider_response", "tool_request",
+                            "tool_response"]},
+                        "format": {"enum": ["json", "text"]},
+                        "level": {"enum": ["on", "redacted", "full"]},
+                        "updated_at_ms": {"type": "integer"},
+                        "bytes": {"type": "integer"},
+                        "plaintext_bytes": {"type": "integer"},
+                        "sha256": {"type": "string"},
+                        "truncated": {"type": "boolean"},
+                        "original_bytes": {"type": "integer"},
+                        "encrypted": {"type": "boolean"},
+                        "encryption_key_id": {"type": "string"}}}},
+                "retention_hold": {"$ref": "#/components/schemas/RetentionHold"}
+            }
+        }"##,
+    },
+    Component {
+        name: "PruneRuns",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["older_than_ms"],
+            "properties": {
+                "older_than_ms": {"type": "integer", "minimum": 1, "description": "Age of the newest artifact"},
+                "session_id": {"type": ["string", "null"]},
+                "limit": {"type": ["integer", "null"], "minimum": 1},
+                "dry_run": {"type": ["boolean", "null"]}
+            }
+        }"#,
+    },
+    Component {
+        name: "PrunedRuns",
+        schema: r#"{
+            "type": "object",
+            "required": ["dry_run", "pruned", "pruned_count", "pruned_bytes", "skipped", "has_more"],
+            "properties": {
+                "dry_run": {"type": "boolean"},
+                "pruned": {"type": "array", "items": {"type": "object",
+                    "required": ["run_id", "artifact_count", "bytes", "updated_at_ms"],
+                    "properties": {"run_id": {"type": "string"}, "artifact_count": {"type": "integer"},
+                        "bytes": {"type": "integer"}, "updated_at_ms": {"type": "integer"}}}},
+                "pruned_count": {"type": "integer"},
+                "pruned_bytes": {"type": "integer"},
+                "skipped": {"type": "array", "items": {"type": "object", "required": ["run_id", "reason"],
+                    "properties": {"run_id": {"type": "string"},
+                        "reason": {"enum": ["active", "held", "unknown", "error"]}}}},
+                "has_more": {"type": "boolean"}
+            }
+        }"#,
+    },
+    Component {
+        name: "SetRetentionHold",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["held"],
+            "properties": {
+                "held": {"type": "boolean"},
+                "reason": {"type": ["string", "null"], "maxLength": 1024}
+            }
+        }"#,
+    },
+    Component {
+        name: "RetentionHold",
+        schema: r#"{
+            "type": "object",
+            "required": ["run_id", "held"],
+            "properties": {
+                "run_id": {"type": "string"},
+                "held": {"type": "boolean"},
+                "since_ms": {"type": "integer"},
+                "reason": {"type": "string"}
+            }
+        }"#,
+    },
+    Component {
         name: "SetRoutePolicy",
         schema: r#"{
             "type": "object",

@@ -17,6 +17,7 @@ use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
 use crate::limits::{LIST_ANSWER_BYTES_MAX, REASON_BYTES_MAX, SESSION_EVENT_RUNS_MAX, THREAD_ID_BYTES_MAX};
+use crate::redaction;
 use crate::sse::{Scope, StreamSpec};
 
 /// A session on the wire.
@@ -245,5 +246,5 @@ pub fn reason(raw: Option<String>) -> Result<Option<String>, Problem> {
     if reason.as_ref().is_some_and(|text| text.len() > REASON_BYTES_MAX) {
         return Err(Problem::new(&codes::BAD_REQUEST, format!("reason has more than {REASON_BYTES_MAX} bytes")));
     }
-    Ok(reason)
+    Ok(reason.map(|text| redaction::text(&text)))
 }

@@ -496,6 +496,7 @@ fn findings(
     if let Some((severity, code, message, action)) = sandbox_finding(api.facts.sandbox.report()) {
         add(severity, code, message, None, action);
     }
+    found.extend(super::debug::warnings(api, api.clock.now_ms()));
     found.extend(storage.warnings());
     found.extend(readiness.warnings());
     found

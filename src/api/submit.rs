@@ -6,6 +6,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::request_mac::RequestMac;
 use super::run_view::RunSummary;
 use crate::core::IdempotencyKey;
 use crate::engine::Budget;
@@ -259,15 +260,22 @@ pub(super) fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Resu
     Ok(Some(key.to_string()))
 }
 
-/// The hashes that make a repeated submission return the first one's run: the key within its session, and
-/// the request with the route and model that were asked for (not those in force, which may change between).
-pub fn idempotency_hashes(session: &SessionId, key: &str, submission: &Submission) -> IdempotencyKey {
+/// What makes a repeated submission return the first one's run: the key within its session, and the request with the
+/// route and model that were asked for (not those in force, which may change between), as it came, before redaction.
+pub fn idempotency_hashes(mac: &RequestMac, session: &SessionId, key: &str, submission: &Submission) -> IdempotencyKey {
     let provider = submission.provider.as_deref().unwrap_or_default();
     let model = submission.model.as_deref().unwrap_or_default();
     IdempotencyKey {
         key: hash("key", &[session.as_str(), key]),
-        fingerprint: hash("request", &[provider, model, submission.request.get()]),
+        fingerprint: mac.fingerprint("request", &[provider, model, submission.request.get()]),
     }
+}
+
+/// The fingerprint as runs of earlier versions have it, without a key.
+pub fn unkeyed_fingerprint(submission: &Submission) -> [u8; 16] {
+    let provider = submission.provider.as_deref().unwrap_or_default();
+    let model = submission.model.as_deref().unwrap_or_default();
+    hash("request", &[provider, model, submission.request.get()])
 }
 
 /// First 128 bits of SHA-256 over length-prefixed parts, so that no two lists of parts look alike.
@@ -317,7 +325,8 @@ mod tests {
     #[test]
     fn equal_requests_have_equal_fingerprints_whatever_their_spelling() {
         let session = SessionId::parse("s").expect("legal");
-        let hashes = |body: &str| idempotency_hashes(&session, "k", &check(body).expect("legal"));
+        let mac = RequestMac::new(b"a key of a test");
+        let hashes = |body: &str| idempotency_hashes(&mac, &session, "k", &check(body).expect("legal"));
         let plain = hashes(r#"{"content":"x"}"#);
         assert_eq!(plain, hashes(r#"{ "source_kind": null, "content": "x", "attachments": [] }"#));
         assert_eq!(plain, hashes(r#"{"input_items":[{"type":"text","text":"x"}]}"#));
@@ -331,7 +340,7 @@ mod tests {
         }
         let elsewhere = SessionId::parse("t").expect("legal");
         let submission = check(r#"{"content":"x"}"#).expect("legal");
-        assert_ne!(plain.key, idempotency_hashes(&elsewhere, "k", &submission).key, "keys are per session");
+        assert_ne!(plain.key, idempotency_hashes(&mac, &elsewhere, "k", &submission).key, "keys are per session");
     }
 
     #[test]

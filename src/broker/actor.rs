@@ -177,13 +177,15 @@ impl Actor {
         let entry = self.store.entry(&request.slot);
         let Some(entry) = entry else { return Err(BrokerError::SlotMissing { slot: request.slot.clone() }) };
         let (has, needs, version) = (entry.record.provider(), request.provider, entry.version);
+        let (organization, project) = (entry.record.organization(), entry.record.project());
+        let (organization, project) = (organization.map(str::to_string), project.map(str::to_string));
         if has != needs {
             return Err(BrokerError::ProviderMismatch { slot: request.slot.clone(), has, needs });
         }
         let bound = vec![BoundSlot { slot: request.slot.clone(), version, env_key: None }];
         let issued = self.issue(request.subject.clone(), audience, bound, None, request.ttl_ms, now_ms)?;
         let expires_at_ms = issued.expires_at_ms;
-        Ok(Lease { id: issued.id, slot: request.slot.clone(), version, expires_at_ms })
+        Ok(Lease { id: issued.id, slot: request.slot.clone(), version, expires_at_ms, organization, project })
     }
 
     pub(super) fn lease_connector(
@@ -300,11 +302,9 @@ impl Actor {
     /// the commit point of a change, whatever the ledger says.
     pub(super) fn credential(&self, lease: &Lease) -> Result<Credential, BrokerError> {
         match self.store.entry(&lease.slot) {
-            Some(entry) if entry.version == lease.version => Ok(Credential {
-                secret: duplicate(entry.record.usable()),
-                organization: entry.record.organization().map(str::to_string),
-                project: entry.record.project().map(str::to_string),
-            }),
+            Some(entry) if entry.version == lease.version => {
+                Ok(Credential { secret: duplicate(entry.record.usable()) })
+            }
             _ => Err(BrokerError::LeaseRevoked {
                 id: lease.id.clone(),
                 slot: lease.slot.clone(),

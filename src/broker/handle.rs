@@ -21,6 +21,7 @@ use super::watch::Watch;
 use super::{BrokerStats, Credential, Shared};
 use crate::limits::{BROKER_ACCOUNT_REPLY_MS_MAX, BROKER_ADMIT_MS_MAX, BROKER_REPLY_MS_MAX};
 use crate::net::Cancel;
+use crate::redaction;
 use crate::secret::Secret;
 
 /// Access to the broker from any thread.
@@ -242,18 +243,19 @@ impl BrokerHandle {
         readiness::judge(slot, provider, self.slot_state(slot))
     }
 
-    /// `text` with [`super::REDACTED`] in place of every present and recently replaced secret. Does not wait, and
+    /// `text` with [`super::REDACTED`] in place of every present and recently replaced secret, and of whatever has the shape
+    /// of a key. Does not wait, and
     /// works when the broker is busy or gone.
     pub fn redact(&self, text: &str) -> String {
-        self.shared.published().redactor.redact(text)
+        redaction::mask_keys(&self.shared.published().redactor.redact(text))
     }
 
     /// As [`BrokerHandle::redact`], for a text that arrives in pieces: what of it can be shown now, and how many of
     /// its bytes that stands for. The others may be the beginning of a secret and wait for the next piece.
     pub fn redact_settled(&self, text: &str) -> (String, usize) {
         let published = self.shared.published();
-        let settled = published.redactor.settled(text);
-        (published.redactor.redact(&text[..settled]), settled)
+        let settled = published.redactor.settled(text).min(redaction::settled(text));
+        (redaction::mask_keys(&published.redactor.redact(&text[..settled])), settled)
     }
 
     /// How the broker is doing. Does not wait.

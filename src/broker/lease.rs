@@ -76,6 +76,10 @@ pub struct Lease {
     pub version: u64,
     /// The last millisecond of its life.
     pub expires_at_ms: u64,
+    /// OpenAI's organization that the secret belongs to; no secret itself.
+    pub organization: Option<String>,
+    /// OpenAI's project.
+    pub project: Option<String>,
 }
 
 /// A sidecar's lease, with the token that stands for it on the way to the sidecar.

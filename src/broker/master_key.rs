@@ -166,6 +166,18 @@ impl MasterKey {
         Ok(Self(Secret::new(std::mem::take(&mut *key))))
     }
 
+    /// 32 bytes for another purpose, which give nothing away of the key or of those for a third one.
+    pub fn derive(&self, purpose: &str) -> Secret {
+        let salt = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, b"kheish-derived-key");
+        let derived = salt.extract(self.expose());
+        let mut bytes = vec![0; KEY_BYTES];
+        derived
+            .expand(&[purpose.as_bytes()], ring::hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut bytes))
+            .expect("32 bytes are one block of the hash");
+        Secret::new(bytes)
+    }
+
     /// The 32 key bytes, for the envelope.
     pub(super) fn expose(&self) -> &[u8] {
         self.0.expose()

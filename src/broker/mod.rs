@@ -34,6 +34,7 @@ mod oauth;
 mod readiness;
 mod redact;
 mod refresh;
+pub mod scan;
 mod slot;
 mod store;
 mod subject;
@@ -41,6 +42,7 @@ mod views;
 mod watch;
 mod wire;
 
+pub use crate::redaction::MARK as REDACTED;
 pub use account::{ACCOUNT_PREFIX, AccountDetails, McpAccount};
 pub use containment::Revocation;
 pub use entry::EndReason;
@@ -51,7 +53,6 @@ pub use log::{BrokerLog, BrokerLogError, LOG_FILE_NAME, LOG_PREVIOUS_FILE_NAME, 
 pub use master_key::{MasterKey, MasterKeyError};
 pub use oauth::{NoExchange, RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
 pub use readiness::{RouteAuth, RouteAuthState};
-pub use redact::REDACTED;
 pub use slot::{Mode, Provider, SlotError, SlotId, SlotRecord, SlotStatus};
 pub use store::{BackupError, FILE_NAME, RekeyError, Rekeyed, Store, StoreError, rekey};
 pub use subject::{Audience, Subject, SubjectError, SubjectId};
@@ -71,10 +72,6 @@ use watch::Watches;
 pub struct Credential {
     /// The secret; wiped when dropped.
     pub secret: Secret,
-    /// OpenAI's `OpenAI-Organization` header.
-    pub organization: Option<String>,
-    /// OpenAI's `OpenAI-Project` header.
-    pub project: Option<String>,
 }
 
 /// What anybody may read without waiting for the broker. It is swapped after the store's commit and before
@@ -231,3 +228,5 @@ fn publish(store: &Store, ledger: &Ledger, retired: &Retired, tokens: &Retired, 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::Stalled;

@@ -12,10 +12,8 @@ use zeroize::Zeroizing;
 
 use super::wire::duplicate;
 use crate::limits::{REDACTION_RETIRED_MAX, SECRET_BYTES_MIN};
+use crate::redaction::MARK as REDACTED;
 use crate::secret::Secret;
-
-/// What stands in a text in place of a secret.
-pub const REDACTED: &str = "<redacted>";
 
 /// Secrets that were overwritten or deleted. They stay worth hiding: answers to requests that used them may
 /// still arrive, and a vendor may still honour them.
@@ -54,6 +52,16 @@ impl Redactor {
         patterns.dedup_by(|one, other| one.expose() == other.expose());
         let longest = patterns.iter().map(Secret::len).max().unwrap_or(0);
         Self { patterns, longest }
+    }
+
+    /// Whether a secret stands in `text`.
+    pub(super) fn contains(&self, text: &str) -> bool {
+        !self.found(text).is_empty()
+    }
+
+    /// Bytes of the longest spelling of a secret.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
     }
 
     /// `text` with [`REDACTED`] in place of every secret.

@@ -22,6 +22,63 @@ fn start(root: &StateRoot, store: Store) -> Broker {
     Broker::start(BrokerParts { store, log, foreign: Vec::new(), exchange, clock }).unwrap()
 }
 
+/// A broker whose disk hangs under a change, with a full mailbox, and a lease that was issued before.
+pub(crate) struct Stalled {
+    broker: Broker,
+    lease: Lease,
+    release: crossbeam_channel::Sender<()>,
+    _root: StateRoot,
+    _scratch: Scratch,
+}
+
+impl Stalled {
+    pub(crate) fn new(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let (root, mut store) = store(&scratch);
+        store.put(record("zero", "secret-zero")).unwrap();
+        let (entered, hangs) = bounded(1);
+        let (release, go_on) = bounded::<()>(1);
+        let store = store.with_faults(move |step| {
+            if step == Step::Sync {
+                entered.send(()).unwrap();
+                go_on.recv().unwrap();
+            }
+            Ok(())
+        });
+        let broker = start(&root, store);
+        let handle = broker.handle();
+        let request = LeaseRequest {
+            subject: Subject::alone(SubjectId::daemon()),
+            slot: SlotId::parse("zero").unwrap(),
+            provider: Provider::OpenAi,
+            use_for: Use::Route("main".to_string()),
+            ttl_ms: 600_000,
+        };
+        let lease = handle.lease(request, SystemClock.now_ms()).unwrap();
+        let writer = handle.clone();
+        // It waits for the disk and then ends by itself.
+        drop(Worker::spawn("writer", move || drop(writer.put(record("a", "secret-one")))).unwrap());
+        hangs.recv().unwrap();
+        while handle.stats().mailbox_depth < BROKER_MAILBOX_MAX {
+            handle.release_id("lease-x".to_string());
+        }
+        Self { broker, lease, release, _root: root, _scratch: scratch }
+    }
+
+    pub(crate) fn handle(&self) -> BrokerHandle {
+        self.broker.handle()
+    }
+
+    pub(crate) fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+
+    /// The disk works again.
+    pub(crate) fn go_on(&self) {
+        self.release.send(()).unwrap();
+    }
+}
+
 #[test]
 fn a_full_mailbox_is_a_typed_refusal_and_readers_do_not_wait() {
     let scratch = Scratch::new("broker-full");
@@ -42,7 +99,14 @@ fn a_full_mailbox_is_a_typed_refusal_and_readers_do_not_wait() {
     let writer = handle.clone();
     let writer = Worker::spawn("writer", move || reply.send(writer.put(record("a", "secret-one"))).unwrap()).unwrap();
     hangs.recv().unwrap();
-    let lease = Lease { id: "lease-x".to_string(), slot: SlotId::parse("a").unwrap(), version: 1, expires_at_ms: 1 };
+    let lease = Lease {
+        id: "lease-x".to_string(),
+        slot: SlotId::parse("a").unwrap(),
+        version: 1,
+        expires_at_ms: 1,
+        organization: None,
+        project: None,
+    };
     while handle.stats().mailbox_depth < BROKER_MAILBOX_MAX {
         handle.release(lease.clone());
     }

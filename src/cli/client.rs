@@ -123,6 +123,14 @@ impl Client {
         self.call(Method::Delete, path, &[], None, CLI_REQUEST_TIMEOUT_MS)
     }
 
+    /// `GET` of an answer that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`], but for the last.
+    pub fn get_bytes(&self, path: &Path) -> Result<Vec<u8>, CliError> {
+        self.call_bytes(Method::Get, path, &[], None, CLI_REQUEST_TIMEOUT_MS).map(|(_, body)| body)
+    }
+
     fn call(
         &self,
         method: Method,
@@ -131,6 +139,19 @@ impl Client {
         body: Option<&[u8]>,
         total_ms: u64,
     ) -> Result<Document, CliError> {
+        let (request, body) = self.call_bytes(method, path, headers, body, total_ms)?;
+        Document::parse(body).map_err(|cause| CliError::Schema { what: format!("the answer to {request}"), cause })
+    }
+
+    /// The request's name, and the body of its answer.
+    fn call_bytes(
+        &self,
+        method: Method,
+        path: &Path,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+        total_ms: u64,
+    ) -> Result<(String, Vec<u8>), CliError> {
         let verb = match method {
             Method::Get => "GET",
             Method::Post => "POST",
@@ -150,8 +171,7 @@ impl Client {
         if !(200..=299).contains(&reply.status) {
             return Err(refusal(request, reply));
         }
-        Document::parse(reply.body)
-            .map_err(|cause| CliError::Schema { what: format!("the answer to {request}"), cause })
+        Ok((request, reply.body))
     }
 
     /// Opens an event stream after the event `after`, if any. `stop` ends it, also while it is being opened.

@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, events, input, journal, overview, permissions, questions, runs, runtime, runtime_auth,
-    runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, debug, events, input, journal, overview, permissions, questions, runs, runtime,
+    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -111,6 +111,10 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
     verb::<runs::ExternalActions>("runs external-actions", &[]),
+    verb::<debug::Debug>("runs debug", &[]),
+    verb::<debug::DebugArtifact>("runs debug-artifact", &[]),
+    verb::<debug::Prune>("runs prune", &[]),
+    verb::<debug::RetentionHold>("runs retention-hold", &[]),
     verb::<tasks::List>("tasks list", &[]),
     verb::<tasks::Get>("tasks get", &["show"]),
     verb::<tasks::Output>("tasks output", &[]),

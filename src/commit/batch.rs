@@ -93,6 +93,9 @@ impl CommitLoop {
             records_since_snapshot,
             stopping: false,
         };
+        for (run, hold) in this.parts.state.retention_holds() {
+            this.published.publish_hold(run, Some(hold.clone()));
+        }
         for (session, settings) in this.parts.state.own_settings() {
             this.published.publish_settings(session, Some(settings));
         }
@@ -243,6 +246,14 @@ impl CommitLoop {
 
     /// Makes changed settings of sessions readable, before anybody is told of the change.
     fn publish_settings(&self, events: &[Event]) {
+        for event in events {
+            if let Body::RetentionChanged(changed) = &event.body
+                && let Some(run) = RunId::parse(&changed.run_id)
+            {
+                let hold = self.parts.state.retention_holds().find(|(held, _)| *held == run);
+                self.published.publish_hold(run, hold.map(|(_, hold)| hold.clone()));
+            }
+        }
         for event in events.iter().filter(|event| matches!(event.body, Body::SessionUpdated(_))) {
             let session = event.session.as_ref().expect("session.updated names its session");
             let state = &self.parts.state;
@@ -463,13 +474,13 @@ fn weight(command: &Command) -> usize {
         Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
         }
+        Command::ResolveApprovals { resolutions, .. } => {
+            resolutions.iter().filter_map(|said| said.updated_input.as_ref()).map(|input| input.get().len()).sum()
+        }
         Command::Task(command) => match &**command {
             TaskCommand::Start(_, started) => started.command.len(),
             _ => 0,
         },
-        Command::ResolveApprovals { resolutions, .. } => {
-            resolutions.iter().filter_map(|said| said.updated_input.as_ref()).map(|input| input.get().len()).sum()
-        }
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
         // Prompts and rules, or the settlement of waiting approvals.

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
-    Command, Decision, Refusal, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, Target,
-    Task, Todo, WaitingPage, WaitingRun, WaitsFor,
+    Command, Decision, Refusal, RetentionHold, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings,
+    SessionView, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
@@ -333,6 +333,11 @@ impl CoreHandle {
     /// The newest committed figures; never waits for the core.
     pub fn view(&self) -> Arc<CoreView> {
         self.published.view()
+    }
+
+    /// The hold on a run's evidence as of the last committed batch; never waits for the core.
+    pub fn retention_hold(&self, run: RunId) -> Option<RetentionHold> {
+        self.published.hold(run)
     }
 
     /// What a session has of its own as of the last committed batch, if anything; never waits for the core.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::handle::CommandError;
-use crate::core::{Counts, RuntimeConfig, SessionSettings};
-use crate::ids::{Seq, SessionId};
+use crate::core::{Counts, RetentionHold, RuntimeConfig, SessionSettings};
+use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Chain;
 
 /// Figures as of the last committed batch.
@@ -46,6 +46,8 @@ pub struct Published {
     view: Mutex<Arc<CoreView>>,
     /// Of the sessions that have any.
     settings: Mutex<HashMap<SessionId, Arc<SessionSettings>>>,
+    /// Runs whose evidence is held.
+    holds: Mutex<HashMap<RunId, RetentionHold>>,
     start: Instant,
     /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
@@ -56,6 +58,7 @@ impl Default for Published {
         Self {
             view: Mutex::default(),
             settings: Mutex::default(),
+            holds: Mutex::default(),
             start: Instant::now(),
             batch_began: AtomicU64::new(0),
         }
@@ -84,6 +87,20 @@ impl Published {
         match settings {
             Some(settings) => drop(all.insert(session.clone(), Arc::new(settings.clone()))),
             None => drop(all.remove(session)),
+        }
+    }
+
+    /// The hold on a run's evidence, if there is one.
+    pub fn hold(&self, run: RunId) -> Option<RetentionHold> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(&run).cloned()
+    }
+
+    /// Replaces the hold on a run's evidence.
+    pub fn publish_hold(&self, run: RunId, hold: Option<RetentionHold>) {
+        let mut all = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        match hold {
+            Some(hold) => drop(all.insert(run, hold)),
+            None => drop(all.remove(&run)),
         }
     }
 

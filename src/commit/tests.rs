@@ -14,13 +14,14 @@ use crate::actor::{Actor, ActorRole};
 use crate::audit::key::SigningKey;
 use crate::clock::Clock;
 use crate::core::{
-    Command, ControlIntent, ControlOutcome, ControlResult, Decision, Failure, Outcome, Refusal, RunStatus, SessionView,
-    State,
+    Command, ControlIntent, ControlOutcome, ControlResult, DebugLevel, Decision, Failure, Outcome, Refusal, RunStatus,
+    RuntimeEdit, SessionChange, SessionView, State,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::fake_disk::{FakeDisk, FaultMode, Op};
 use crate::journal::{Journal, Options, Reader};
 use crate::limits::{CORE_PUMP_RUNS_MAX, CORE_TICK_MS, JOURNAL_BATCH_BYTES_MAX};
+use crate::permissions::Mode;
 
 const EIO: i32 = 5;
 
@@ -226,6 +227,31 @@ fn on_a_full_disk_a_containing_act_is_recorded_with_its_caller_and_any_other_is_
     assert!(result.try_recv().unwrap().is_ok());
     let named = |kind: &str| (kind.to_string(), Some("r-2".to_string()));
     assert_eq!(world.callers()[before..], [named("control.intent"), named("control.result")]);
+}
+
+#[test]
+fn on_a_full_disk_modes_and_capture_can_be_turned_down_and_not_up() {
+    let mut world = world();
+    world.fill();
+    let change = |edit| Command::ChangeRuntime { edit, expected_revision: None };
+    let debug = |level| change(RuntimeEdit::DebugLevel { level, ttl_ms: None, ticket: None });
+    let own = |mode| Command::UpdateSession { session: session("a"), change: SessionChange::PermissionMode(mode) };
+    let up = [
+        change(RuntimeEdit::PermissionMode(Mode::BypassPermissions)),
+        debug(DebugLevel::On),
+        own(Some(Mode::BypassPermissions)),
+    ]
+    .map(|command| world.submit(command));
+    let down = [change(RuntimeEdit::PermissionMode(Mode::DontAsk)), own(Some(Mode::DontAsk)), debug(DebugLevel::Off)]
+        .map(|command| world.submit(command));
+    world.pass();
+    assert!(up.iter().all(|answer| is_full(&answer.try_recv().unwrap())), "more rights wait for space");
+    for answer in down {
+        answer.try_recv().unwrap().expect("served from the reserve");
+    }
+    assert_eq!(world.handle.view().runtime.settings().permission_mode, Mode::DontAsk);
+    let settings = world.handle.session_settings(&session("a")).expect("its own");
+    assert_eq!(settings.permission_mode, Some(Mode::DontAsk));
 }
 
 #[test]

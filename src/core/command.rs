@@ -16,7 +16,7 @@ use super::session_settings::SessionChange;
 use super::task::{Task, TaskCommand};
 use super::turn::QuestionAnswer;
 use crate::ids::{RunId, Seq, SessionId};
-use crate::limits::{QUEUED_RUNS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
+use crate::limits::{QUEUED_RUNS_MAX, RETENTION_HOLDS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
 
 /// Hashes of an idempotency key and of the request that came with it.
 pub type IdempotencyKey = super::event::Idempotency;
@@ -199,6 +199,15 @@ pub enum Command {
         /// Refuse when another revision is in force.
         expected_revision: Option<u64>,
     },
+    /// Hold a run's evidence, or let it be removed again.
+    SetRetentionHold {
+        /// The run.
+        run: RunId,
+        /// Whether to hold.
+        held: bool,
+        /// Operator's words.
+        reason: Option<String>,
+    },
     /// Change what a session has of its own.
     UpdateSession {
         /// The session.
@@ -305,6 +314,14 @@ pub enum Command {
 }
 
 impl Command {
+    /// The same submission under another key or fingerprint.
+    pub fn with_idempotency(mut self, key: IdempotencyKey) -> Self {
+        if let Self::SubmitRun { idempotency, .. } = &mut self {
+            *idempotency = Some(key);
+        }
+        self
+    }
+
     /// Whether it only stops work or holds it back. On a full disk such a command is served from the journal's reserve,
     /// so that an operator can still act.
     pub fn is_containment(&self) -> bool {
@@ -387,6 +404,13 @@ pub enum Decision {
         /// Waiting approvals that were settled as denied.
         settled: u32,
     },
+    /// The run's evidence is held or not now.
+    RetentionHold {
+        /// Whether it is held.
+        held: bool,
+        /// Whether this command changed it.
+        changed: bool,
+    },
     /// The session has these settings now.
     SessionUpdated {
         /// Whether this command changed something.
@@ -431,6 +455,8 @@ pub enum Refusal {
         /// The run that the key made.
         run: RunId,
     },
+    /// [`RETENTION_HOLDS_MAX`] reached.
+    RetentionHoldLimit,
     /// Another runtime revision is in force than the caller expects.
     RuntimeRevisionConflict {
         /// The caller's.
@@ -526,6 +552,9 @@ impl fmt::Display for Refusal {
             ),
             Self::IdempotencyConflict { run } => {
                 write!(f, "this idempotency key made {run} with another request; next: use a new key for a new request")
+            }
+            Self::RetentionHoldLimit => {
+                write!(f, "the evidence of {RETENTION_HOLDS_MAX} runs is held, which is the limit; next: release some")
             }
             Self::RuntimeRevisionConflict { expected, current } => {
                 write!(f, "runtime revision {current} is in force, not {expected}; next: read it again and decide anew")

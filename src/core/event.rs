@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
+use super::retention::RetentionChanged;
 use super::runtime_config::RuntimeChanged;
 use super::session_settings::SessionChange;
 use super::task::TaskRecord;
@@ -115,6 +116,8 @@ pub enum Body {
     HoldChanged(HoldChanged),
     /// The runtime configuration has one more revision.
     RuntimeChanged(RuntimeChanged),
+    /// A run's evidence is held, or not any more.
+    RetentionChanged(RetentionChanged),
     /// A session has other settings of its own.
     SessionUpdated(SessionChange),
     /// Something outside the journal is about to be changed.
@@ -272,6 +275,7 @@ impl Body {
             Self::HoldChanged(_) => "hold.changed",
             Self::RuntimeChanged(_) => "runtime.changed",
             Self::SessionUpdated(_) => "session.updated",
+            Self::RetentionChanged(_) => "retention.changed",
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
@@ -311,6 +315,7 @@ impl Body {
             Self::HoldChanged(body) => json(body),
             Self::RuntimeChanged(body) => json(body),
             Self::SessionUpdated(body) => json(body),
+            Self::RetentionChanged(body) => json(body),
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
@@ -346,6 +351,7 @@ impl Body {
             "hold.changed" => Self::HoldChanged(parse(kind, body)?),
             "runtime.changed" => Self::RuntimeChanged(parse(kind, body)?),
             "session.updated" => Self::SessionUpdated(parse(kind, body)?),
+            "retention.changed" => Self::RetentionChanged(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
             kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {

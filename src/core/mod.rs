@@ -18,6 +18,7 @@ mod event;
 mod ledger;
 mod questions;
 mod receipts;
+mod retention;
 mod run;
 mod runtime_config;
 mod runtime_decide;
@@ -35,6 +36,7 @@ pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES,
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
+pub use retention::{RetentionChanged, RetentionHold};
 pub use run::{Run, RunStatus, RunTable};
 pub use runtime_config::{
     ChangeSource, DebugLevel, DebugSetting, MaxSandbox, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::ActionChain;
 use super::event::Idempotency;
+use super::retention::RetentionHold;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::{Revision, RuntimeConfig};
 use super::session::Session;
@@ -27,6 +28,7 @@ const RUNS_PER_LINE: usize = 256;
 pub struct Frozen {
     head: Head,
     runtime: Arc<RuntimeConfig>,
+    retention: Vec<(u32, RetentionHold)>,
     sessions: Vec<Session>,
     runs: RunTable,
     chains: Vec<(u32, ActionChain)>,
@@ -52,6 +54,8 @@ enum Line {
     State(Head),
     /// All kept revisions of the runtime configuration, the one in force last.
     Runtime(Vec<Revision>),
+    /// Runs whose evidence is held.
+    Retention(Vec<(u32, RetentionHold)>),
     Session(Session),
     Runs(Vec<RunRow>),
     /// The chain of a run's signed actions; the daemon's under 0.
@@ -128,7 +132,7 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, sessions, runs, steps, receipts, chains, tasks } = self;
+        let Self { head, runtime, retention, sessions, runs, steps, receipts, chains, tasks } = self;
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -143,6 +147,7 @@ impl Frozen {
             .chain(run_lines)
             .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
+            .chain(std::iter::once(json(&Line::Retention(retention))))
             .chain(std::iter::once(json(&Line::Receipts(receipts))))
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
             .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Box::new(Task::clone(&task))))))
@@ -165,6 +170,7 @@ impl State {
         Frozen {
             head,
             runtime: self.runtime.clone(),
+            retention: self.retention.iter().map(|(run, hold)| (*run, hold.clone())).collect(),
             sessions: self.sessions.clone(),
             runs: self.runs.clone(),
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
@@ -191,6 +197,12 @@ impl State {
                 self.held = head.held;
                 self.sessions.reserve(head.sessions as usize);
                 self.idempotency.reserve(head.runs as usize);
+            }
+            Line::Retention(holds) => {
+                if let Some((number, _)) = holds.iter().find(|(number, _)| self.runs.get(*number).is_none()) {
+                    return Err(RestoreError(format!("the evidence of unknown run number {number} is held")));
+                }
+                self.retention = holds.into_iter().collect();
             }
             Line::Runtime(revisions) => {
                 self.runtime = Arc::new(RuntimeConfig::restored(revisions).map_err(RestoreError)?);

@@ -9,6 +9,7 @@ use super::action::ActionChain;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::receipts::Receipts;
+use super::retention::RetentionHold;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
@@ -41,6 +42,8 @@ pub struct State {
     pub(super) receipts: Receipts,
     pub(super) tasks: Tasks,
     pub(super) runtime: Arc<RuntimeConfig>,
+    /// Runs whose evidence is held, by number.
+    pub(super) retention: BTreeMap<u32, RetentionHold>,
     derived: Derived,
 }
 
@@ -147,7 +150,20 @@ impl State {
 
     /// Makes a durable batch the state.
     pub fn absorb(&mut self, delta: Delta) {
-        let Delta { sessions, runs, idempotency, held, ready, steps, receipts, runtime, chains, tasks, todos } = delta;
+        let Delta {
+            sessions,
+            runs,
+            idempotency,
+            held,
+            ready,
+            steps,
+            receipts,
+            runtime,
+            chains,
+            retention,
+            tasks,
+            todos,
+        } = delta;
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -160,6 +176,12 @@ impl State {
         }
         if let Some(runtime) = runtime {
             self.runtime = runtime;
+        }
+        for (number, hold) in retention {
+            match hold {
+                Some(hold) => drop(self.retention.insert(number, hold)),
+                None => drop(self.retention.remove(&number)),
+            }
         }
         for (number, chain) in chains {
             match chain {
@@ -245,6 +267,11 @@ impl State {
     /// The runtime configuration in force.
     pub fn runtime(&self) -> &Arc<RuntimeConfig> {
         &self.runtime
+    }
+
+    /// Runs whose evidence is held.
+    pub fn retention_holds(&self) -> impl Iterator<Item = (RunId, &RetentionHold)> {
+        self.retention.iter().map(|(number, hold)| (self.run_id(*number), hold))
     }
 
     /// Sessions that have settings of their own.

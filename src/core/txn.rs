@@ -9,6 +9,7 @@ use super::action::{ActionChain, Signer, is_model_call};
 use super::command::NoteKind;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
+use super::retention::RetentionHold;
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeConfig;
 use super::session::Session;
@@ -40,6 +41,7 @@ pub struct Delta {
     /// Short lists by session.
     pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
+    pub(super) retention: HashMap<u32, Option<RetentionHold>>,
 }
 
 /// A batch in the making.
@@ -109,6 +111,22 @@ impl<'s> Txn<'s> {
 
     pub(super) fn held(&self) -> bool {
         self.delta.held.unwrap_or(self.base.held)
+    }
+
+    pub(super) fn retention_hold(&self, number: u32) -> Option<&RetentionHold> {
+        match self.delta.retention.get(&number) {
+            Some(staged) => staged.as_ref(),
+            None => self.base.retention.get(&number),
+        }
+    }
+
+    /// An upper bound: one that was released in this batch is counted still.
+    pub(super) fn retention_hold_count(&self) -> usize {
+        self.base.retention.len() + self.delta.retention.len()
+    }
+
+    pub(super) fn stage_retention_hold(&mut self, number: u32, hold: Option<RetentionHold>) {
+        self.delta.retention.insert(number, hold);
     }
 
     pub(super) fn runtime(&self) -> Arc<RuntimeConfig> {
@@ -322,6 +340,7 @@ impl<'s> Txn<'s> {
                 self.delta.held = Some(change.held);
                 return Ok(());
             }
+            Body::RetentionChanged(changed) => return self.apply_retention_changed(changed, event.at_ms),
             Body::RuntimeChanged(changed) => {
                 self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
                 return Ok(());

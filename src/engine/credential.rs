@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::run::Tools;
-use crate::broker::{BrokerError, Lease, LeaseRequest, Watch};
+use crate::broker::{BrokerError, BrokerHandle, Lease, LeaseRequest, Watch};
+use crate::clock::Clock;
 use crate::limits::{BROKER_REDEEM_ATTEMPTS_MAX, BROKER_REDEEM_PAUSE_MS};
 use crate::net::{Auth, Cancel, CredentialRefused};
 use crate::providers::{ErrorClass, ProviderError, Retry};
+use crate::secret::Secret;
 
 /// A lease in hand. It is given back with this.
 pub(super) struct InUse {
@@ -50,23 +52,16 @@ impl InUse {
     pub(super) fn auth(&self) -> Auth {
         let (broker, clock, lease) = (self.tools.broker.clone(), self.tools.clock.clone(), self.lease.clone());
         let (cancel, was_silent) = (self.cancel.clone(), self.was_silent.clone());
-        Auth::bearer_from(move || {
-            let mut tries = 1;
-            loop {
-                match broker.redeem(&lease, clock.now_ms()) {
-                    Ok(credential) => return Ok(credential.secret),
-                    Err(error) if error.is_silence() => {
-                        let is_ended = cancel.wait(Duration::from_millis(BROKER_REDEEM_PAUSE_MS));
-                        if is_ended || tries >= BROKER_REDEEM_ATTEMPTS_MAX {
-                            was_silent.store(true, Ordering::SeqCst);
-                            return Err(CredentialRefused { reason: error.to_string() });
-                        }
-                        tries += 1;
-                    }
-                    Err(error) => return Err(CredentialRefused { reason: error.to_string() }),
-                }
-            }
-        })
+        let organization = lease.organization.clone().map(|organization| ("openai-organization", organization));
+        let project = lease.project.clone().map(|project| ("openai-project", project));
+        let labels = organization.into_iter().chain(project).collect();
+        let release = move || {
+            exchange(&broker, &*clock, &lease, &cancel).map_err(|error| {
+                was_silent.store(error.is_silence(), Ordering::SeqCst);
+                CredentialRefused { reason: error.to_string() }
+            })
+        };
+        Auth::bearer_from(release).with_labels(labels)
     }
 
     /// What a failed call with this credential means, which may be that the credential was taken away meanwhile: then
@@ -88,6 +83,23 @@ impl InUse {
     }
 }
 
+/// The secret behind a lease. A broker that is busy or silent is asked [`BROKER_REDEEM_ATTEMPTS_MAX`] times.
+fn exchange(broker: &BrokerHandle, clock: &dyn Clock, lease: &Lease, cancel: &Cancel) -> Result<Secret, BrokerError> {
+    let mut tries = 1;
+    loop {
+        match broker.redeem(lease, clock.now_ms()) {
+            Ok(credential) => return Ok(credential.secret),
+            Err(error) if error.is_silence() && tries < BROKER_REDEEM_ATTEMPTS_MAX => {
+                if cancel.wait(Duration::from_millis(BROKER_REDEEM_PAUSE_MS)) {
+                    return Err(error);
+                }
+                tries += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn retried(class: ErrorClass, code: &str, message: String) -> ProviderError {
     ProviderError { class, retry: Retry::Backoff, http_status: None, code: Some(code.to_string()), message }
 }
@@ -95,5 +107,42 @@ fn retried(class: ErrorClass, code: &str, message: String) -> ProviderError {
 impl Drop for InUse {
     fn drop(&mut self) {
         self.tools.broker.release(self.lease.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Stalled;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn a_broker_that_was_busy_for_a_moment_costs_no_attempt() {
+        let stalled = Stalled::new("engine-busy");
+        let (handle, lease) = (stalled.handle(), stalled.lease());
+        // The first look finds it busy; it works again before the next one.
+        assert!(matches!(handle.redeem(&lease, SystemClock.now_ms()), Err(BrokerError::Busy)));
+        let cancel = Cancel::new();
+        let secret = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| exchange(&handle, &SystemClock, &lease, &cancel));
+            stalled.go_on();
+            asking.join().unwrap()
+        });
+        assert_eq!(secret.unwrap().expose(), b"secret-zero");
+    }
+
+    #[test]
+    fn a_broker_that_stays_busy_is_no_refusal_and_a_cancelled_run_does_not_wait_for_it() {
+        let stalled = Stalled::new("engine-silent");
+        let (handle, lease) = (stalled.handle(), stalled.lease());
+        let silent = exchange(&handle, &SystemClock, &lease, &Cancel::new()).unwrap_err();
+        assert!(silent.is_silence(), "{silent}");
+        let cancelled = Cancel::new();
+        cancelled.cancel();
+        assert!(exchange(&handle, &SystemClock, &lease, &cancelled).unwrap_err().is_silence());
+        stalled.go_on();
+        let unknown = Lease { id: "lease-0".to_string(), ..lease };
+        let refused = exchange(&handle, &SystemClock, &unknown, &Cancel::new()).unwrap_err();
+        assert!(!refused.is_silence(), "{refused}");
     }
 }

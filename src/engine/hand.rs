@@ -9,6 +9,7 @@ use super::stops::InHand;
 use super::turn::Left;
 use crate::commit::{CommandError, Job};
 use crate::core::{Command, Decision, Failure, Note, NoteKind, Outcome};
+use crate::debug_capture::Kind;
 use crate::ids::Seq;
 use crate::limits::{ENGINE_RETRY_MS, RUN_ERROR_BYTES_MAX};
 
@@ -49,6 +50,13 @@ impl Hand<'_> {
     /// Makes notes durable and lets the run wait for what they ask.
     pub(super) fn suspend(&self, notes: Vec<Note>) -> Result<(), Left> {
         self.until_taken(&Command::Suspend { run: self.job.id, notes }).map(|_| ())
+    }
+
+    /// Keeps a piece of an exchange for debugging, as far as the level in force says.
+    pub(super) fn capture(&self, kind: Kind, bytes: impl FnOnce() -> Vec<u8>) {
+        if let Some(capture) = &self.engine.tools.capture {
+            capture.capture(self.job.id, kind, bytes);
+        }
     }
 
     /// Redacted and bounded.

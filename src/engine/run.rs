@@ -22,6 +22,7 @@ use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::{CoreHandle, Job};
 use crate::core::{BlobRef, Failure, Note, NoteKind, Outcome, QuestionAsked};
+use crate::debug_capture::DebugCapture;
 use crate::journal::{Reader, Record};
 use crate::limits::{TOOL_CALL_ID_BYTES_MAX, TOOL_CALLS_PER_ANSWER_MAX, TOOL_NAME_BYTES_MAX};
 use crate::net::Net;
@@ -56,6 +57,8 @@ pub struct Tools {
     pub settings: Arc<dyn Settings>,
     /// Where large results go; without it they are cut only.
     pub blobs: Option<Blobs>,
+    /// What is kept for debugging, if anything can be.
+    pub capture: Option<DebugCapture>,
     /// Absolute path of the workspace.
     pub workspace: String,
 }

@@ -17,6 +17,7 @@ use crate::core::{
     ApprovalRequested, ApprovalResolved, CallOutcome, Failure, Note, NoteKind, Ruling, ToolCallFinished,
     ToolCallStarted, ToolLimits,
 };
+use crate::debug_capture::Kind;
 use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
 use crate::providers::{Message, ToolCall, ToolResult};
 use crate::tools::{self, ToolDef, ToolOutput};
@@ -255,7 +256,16 @@ impl<'c, 'r> Turn<'c, 'r> {
         let caller =
             Caller { session: hand.job.session.clone(), run: hand.job.id, call: self.calls[place].call_id.clone() };
         let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input).min(self.limits.max_timeout_ms));
+        let about =
+            |what: &str, value: serde_json::Value| json!({"call_id": caller.call, "tool": def.name, what: value});
+        hand.capture(Kind::ToolRequest, || {
+            let arguments = serde_json::from_str(input.get()).unwrap_or_default();
+            about("arguments", arguments).to_string().into_bytes()
+        });
         let result = self.run.bench.run(&caller, def, &input, limit_ms, &hand.in_hand.cancel);
+        hand.capture(Kind::ToolResponse, || {
+            about("content", result.output.content.as_str().into()).to_string().into_bytes()
+        });
         if hand.in_hand.cancel.is_cancelled() {
             // The run was stopped, or the daemon stops and the next start says that the outcome is not known.
             return Err(Left::LetGo);

@@ -3,6 +3,7 @@
 //! Never: shows model text as more than a preview before the batch that holds it is durable.
 
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
 
 use super::credential::InUse;
 use super::hand::Hand;
@@ -11,6 +12,7 @@ use super::records::{ActionOutcome, ActionRequest, ActionResponse, note};
 use crate::broker::{BrokerError, LeaseRequest, SlotId, Subject, Use};
 use crate::commit::CommandError;
 use crate::core::{Failure, Note, NoteKind, Refusal};
+use crate::debug_capture::Kind;
 use crate::hex::to_hex;
 use crate::limits::{ENGINE_RETRY_MS, LEASE_TTL_MS_MAX};
 use crate::net::Auth;
@@ -96,12 +98,14 @@ impl Call<'_> {
             };
             notes.push(self.request(action, credential.as_ref().map(InUse::lease_id)));
             self.hand.record(std::mem::take(&mut notes))?;
+            self.hand.capture(Kind::ProviderRequest, || self.prepared.body().to_vec());
             let mut held = String::new();
             live.begin();
             let attempt_now = self.attempt(credential.as_ref());
             let turn = self.prepared.run(attempt_now, &mut |event| self.preview(event, &mut held, &mut live));
             let error = match turn.result {
                 Ok(outcome) => {
+                    self.hand.capture(Kind::ProviderResponse, || answer_for_debugging(&outcome));
                     self.show(&broker.redact(&held), &mut live);
                     if live.is_too_long() {
                         self.withdraw();
@@ -120,6 +124,7 @@ impl Call<'_> {
                 // the run is resumed at the next start.
                 return Err(Left::LetGo);
             }
+            self.hand.capture(Kind::ProviderResponse, || error_for_debugging(&error));
             let response = self.failed_response(action, &turn.exchange, &error);
             let Some(delay_ms) = retry_delay_ms(attempt, &error, random()) else {
                 return Ok((Asked::Refused(response, error), attempt));
@@ -242,6 +247,22 @@ impl Call<'_> {
         };
         note(NoteKind::ActionResponse, &response)
     }
+}
+
+/// What an answer comes to, for debug capture.
+fn answer_for_debugging(outcome: &TurnOutcome) -> Vec<u8> {
+    let TurnOutcome { text, items, tool_calls, usage, stop, response_id } = outcome;
+    let calls: Vec<_> = tool_calls
+        .iter()
+        .map(|call| json!({"call_id": call.call_id, "name": call.name, "arguments": call.arguments}))
+        .collect();
+    let answer = json!({"text": text, "tool_calls": calls, "items": items, "usage": usage,
+        "stop": format!("{stop:?}"), "response_id": response_id});
+    answer.to_string().into_bytes()
+}
+
+fn error_for_debugging(error: &ProviderError) -> Vec<u8> {
+    json!({"error": error.class.code(), "message": error.to_string()}).to_string().into_bytes()
 }
 
 pub(super) fn random() -> u32 {

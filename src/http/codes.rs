@@ -295,9 +295,6 @@ codes! {
     PERMISSION_RULES_INVALID: 400 "runtime" "permission_rules_invalid",
         "A permission rule cannot be used.",
         "read the detail and correct the rule";
-    DEBUG_CAPTURE_KEY_INVALID: 400 "runtime" "debug_capture_key_invalid",
-        "Debug capture is to be encrypted and its key cannot be used.",
-        "correct the capture key and restart the daemon";
 
     ROUTE_NOT_READY: 400 "routes" "route_not_ready",
         "The model route is in error state.",

@@ -39,18 +39,30 @@ pub struct Auth {
     release: Release,
     /// The header that holds the credential alone; `None` is the bearer form.
     header: Option<&'static str>,
+    /// Header lines that belong to the credential and are no secret.
+    labels: Vec<(&'static str, String)>,
 }
 
 impl Auth {
     /// `release` is called once, after the peer is connected and its certificate verified, just before the
     /// request head is written. When it refuses, nothing of the request is sent.
     pub fn bearer_from(release: impl FnOnce() -> Result<Secret, CredentialRefused> + Send + 'static) -> Self {
-        Self { release: Mutex::new(Box::new(release)), header: None }
+        Self { release: Mutex::new(Box::new(release)), header: None, labels: Vec::new() }
     }
 
     /// The same credential, alone in the header `name` (lower case) and not as a bearer token.
     pub fn in_header(self, name: &'static str) -> Self {
         Self { header: Some(name), ..self }
+    }
+
+    /// Header lines (lower-case names) that go along with the credential, such as the organization that it belongs to.
+    pub fn with_labels(self, labels: Vec<(&'static str, String)>) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// See [`Auth::with_labels`].
+    pub fn labels(&self) -> &[(&'static str, String)] {
+        &self.labels
     }
 
     /// A credential already at hand.

@@ -130,7 +130,10 @@ impl<'r> PreparedTurn<'r> {
     }
 
     fn send(&self, attempt: Attempt<'_>) -> Result<Response, ProviderError> {
-        let headers: Vec<(&str, &str)> = self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        // What belongs to the credential wins over what the route says.
+        let labels = attempt.auth.as_ref().map(|auth| auth.labels().to_vec()).unwrap_or_default();
+        let own = self.headers.iter().filter(|(name, _)| labels.iter().all(|(label, _)| label != name));
+        let headers: Vec<(&str, &str)> = own.chain(&labels).map(|(name, value)| (*name, value.as_str())).collect();
         let version = self.route.anthropic_version.as_deref().unwrap_or(ANTHROPIC_VERSION);
         let auth = attempt.auth.map(|auth| match self.route.driver.credential_header(version) {
             CredentialHeader::Bearer => auth,

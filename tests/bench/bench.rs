@@ -3,7 +3,7 @@
 //! Never: fails on a slow figure (speed is read, not asserted) or leaves loopback.
 //!
 //! Settings by environment: BENCH_SECONDS (per measurement, 3), BENCH_ROUNDS (3), BENCH_CLIENTS (`1,16,64,256`),
-//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, strace),
+//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, strace),
 //! BENCH_RECORDS (`0,100000,1000000`), BENCH_REDIS_KEYS (`new` for each SET, or `same` per connection), BENCH_DIR (work folder), BENCH_STRACE=1 (adds the strace sample).
 
 mod daemon;
@@ -13,6 +13,7 @@ mod histogram;
 mod load;
 mod peers;
 mod process;
+mod providers;
 mod report;
 mod scenarios;
 
@@ -47,7 +48,7 @@ impl Settings {
             text(name, default).split(',').map(|part| part.trim().to_string()).filter(|part| !part.is_empty()).collect()
         };
         let default_folder = target_folder().join("bench");
-        let mut only = list("BENCH_ONLY", "accepts,status,fanout,startup,memory,executed");
+        let mut only = list("BENCH_ONLY", "accepts,status,fanout,startup,memory,executed,providers");
         if std::env::var_os("BENCH_STRACE").is_some() {
             only.push("strace".to_string());
         }
@@ -93,14 +94,16 @@ fn run(settings: &Settings) -> io::Result<()> {
     out.insert("seconds".to_string(), json!(settings.duration.as_secs()));
     out.insert("rounds".to_string(), json!(settings.rounds));
     type Section = fn(&Settings) -> io::Result<Value>;
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("accepts", accepts),
         ("status", status),
         ("executed", executed),
         ("fanout", fan_out),
         ("startup", start_up),
         ("memory", memory),
+        ("providers", providers),
         ("strace", strace),
+        ("workers", workers),
     ];
     let mut failed = Vec::new();
     for (name, section) in sections {
@@ -195,6 +198,34 @@ fn executed(settings: &Settings) -> io::Result<Value> {
     let rate = report::median(&rates).map_or(0.0, |point| point.rate);
     println!("\nRuns executed against the scripted provider: {rate:.0}/s (2,000 runs, model answers at once)");
     Ok(json!({ "runs_per_second": rounded(rate) }))
+}
+
+fn providers(settings: &Settings) -> io::Result<Value> {
+    const RUNS: usize = 300;
+    let middle = |mut rates: Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+    };
+    let rounds: Vec<providers::Parsing> = (0..settings.rounds).map(|_| providers::parsing()).collect();
+    let framing = middle(rounds.iter().map(|round| round.framing).collect());
+    let framing_large = middle(rounds.iter().map(|round| round.framing_large).collect());
+    println!("\nProvider streams, MB/s on one core (median of the rounds)");
+    println!("  framing alone: {framing:.0} with frames of about 250 bytes, {framing_large:.0} with frames of 4 KiB");
+    let mut decoding = Map::new();
+    for (index, (driver, _)) in rounds.first().map_or(&[][..], |round| &round.decoding[..]).iter().enumerate() {
+        let rate = middle(rounds.iter().map(|round| round.decoding[index].1).collect());
+        println!("  framing and JSON, {driver}: {rate:.0}");
+        decoding.insert((*driver).to_string(), json!(rounded(rate)));
+    }
+    let delta = providers::first_delta(&settings.folder, RUNS)?;
+    let (p50, p99) = (delta.quantile_us(0.5) / 1_000.0, delta.quantile_us(0.99) / 1_000.0);
+    println!("  first delta, provider's write to client's read: p50 {p50:.2} ms, p99 {p99:.2} ms ({RUNS} runs)");
+    Ok(json!({
+        "framing_mb_per_second": rounded(framing),
+        "framing_large_mb_per_second": rounded(framing_large),
+        "decoding_mb_per_second": decoding,
+        "first_delta_ms": {"p50": rounded(p50), "p99": rounded(p99)},
+    }))
 }
 
 fn fan_out(settings: &Settings) -> io::Result<Value> {
@@ -294,6 +325,27 @@ fn memory(settings: &Settings) -> io::Result<Value> {
         "loaded_anonymous_bytes": memory.loaded.1,
         "loaded_queued_runs": memory.queued_runs,
         "binary_bytes": memory.binary_bytes,
+    }))
+}
+
+fn workers(settings: &Settings) -> io::Result<Value> {
+    let sample = scenarios::workers(&settings.folder, 200)?;
+    let ms = |duration: Duration| duration.as_secs_f64() * 1_000.0;
+    let ratio = sample.start_p50.as_secs_f64() / sample.plain_p50.as_secs_f64().max(f64::MIN_POSITIVE);
+    println!("\nTool workers, sandbox {}", sample.strength);
+    println!("  start until its walls stand: p50 {:.2} ms, p99 {:.2} ms", ms(sample.start_p50), ms(sample.start_p99));
+    println!("  end until all is gone: p50 {:.2} ms", ms(sample.end_p50));
+    println!(
+        "  a plain process started and awaited: p50 {:.2} ms; a worker takes {ratio:.1} times that",
+        ms(sample.plain_p50)
+    );
+    Ok(json!({
+        "strength": sample.strength,
+        "start_p50_ms": rounded(ms(sample.start_p50)),
+        "start_p99_ms": rounded(ms(sample.start_p99)),
+        "end_p50_ms": rounded(ms(sample.end_p50)),
+        "plain_process_p50_ms": rounded(ms(sample.plain_p50)),
+        "start_to_plain_process_ratio": rounded(ratio),
     }))
 }
 

@@ -56,7 +56,7 @@ impl Daemon {
         let mut command = Command::new(binary());
         command.arg("serve").arg("--bind").arg(address.to_string());
         command.arg("--state-root").arg(start.state_root);
-        command.arg("--workspace-root").arg(beside);
+        command.arg("--workspace-root").arg(beside.join("workspace"));
         command.arg("--http-auth-mode").arg("bearer").arg("--http-admin-token-file").arg(&token_file);
         if start.hold {
             command.arg("--hold");

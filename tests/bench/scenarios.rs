@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kheish_daemon::sandbox::{Level, Sandbox, SandboxSettings, ToolWorker};
+
 use crate::daemon::{self, Daemon, Start, TOKEN};
 use crate::exchange::Http;
 use crate::fanout::{self, FanOut};
@@ -270,4 +272,54 @@ pub fn strace(base: &Path) -> io::Result<Strace> {
     }
     daemon.process.stop()?;
     Ok(result)
+}
+
+/// Starts and ends of tool workers.
+pub struct Workers {
+    /// What the walls amount to on this machine.
+    pub strength: String,
+    /// From the start of a worker until it says that its walls stand, half of the samples.
+    pub start_p50: Duration,
+    /// The same, 99 of 100.
+    pub start_p99: Duration,
+    /// From the order to end until every process of it is gone, half of the samples.
+    pub end_p50: Duration,
+    /// A process that does nothing, started and awaited, half of the samples.
+    pub plain_p50: Duration,
+}
+
+/// Starts and ends `count` tool workers, in turns with a process that does nothing.
+pub fn workers(base: &Path, count: usize) -> io::Result<Workers> {
+    let folder = Folder::new(base, "workers")?;
+    let sandbox = Sandbox::probe(SandboxSettings {
+        level: Level::Auto,
+        workspace: folder.path(),
+        read_only_paths: Vec::new(),
+        network: false,
+        program: daemon::binary(),
+    });
+    let spec = sandbox.spec(folder.path()).map_err(io::Error::other)?;
+    let (mut starts, mut ends, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..count {
+        let begun = Instant::now();
+        let worker = ToolWorker::start(&spec).map_err(io::Error::other)?;
+        starts.push(begun.elapsed());
+        let begun = Instant::now();
+        worker.kill();
+        ends.push(begun.elapsed());
+        let begun = Instant::now();
+        Command::new("true").status()?;
+        plain.push(begun.elapsed());
+    }
+    let rank = |samples: &mut Vec<Duration>, percent: usize| {
+        samples.sort_unstable();
+        samples[(samples.len() * percent / 100).min(samples.len() - 1)]
+    };
+    Ok(Workers {
+        strength: format!("{:?}", sandbox.report().strength).to_lowercase(),
+        start_p50: rank(&mut starts, 50),
+        start_p99: rank(&mut starts, 99),
+        end_p50: rank(&mut ends, 50),
+        plain_p50: rank(&mut plain, 50),
+    })
 }

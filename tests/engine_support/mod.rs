@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use kheish_daemon::api::events::Events;
 use kheish_daemon::audit::key::SigningKey;
+use kheish_daemon::blobs::Blobs;
 use kheish_daemon::broker::{Broker, BrokerHandle, Provider, Store};
 use kheish_daemon::clock::Clock;
 use kheish_daemon::commit::{CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
@@ -99,6 +100,7 @@ pub struct World {
     pub clock: Arc<EngineClock>,
     pub bell: Arc<Bell>,
     pub workers: Vec<Worker>,
+    pub blobs: Blobs,
     pub _scratch: Scratch,
 }
 
@@ -169,6 +171,7 @@ impl World {
             snapshot_interval_records: u64::MAX,
             records_since_snapshot: 0,
         });
+        let blobs = Blobs::open(scratch.path().join("blobs")).unwrap();
         let engine = Engine::new(Tools {
             core: core.clone(),
             reader: reader.clone(),
@@ -180,7 +183,8 @@ impl World {
             clock: clock.clone(),
             toolbox,
             settings,
-            blobs: None,
+            blobs: Some(blobs.clone()),
+            capture: None,
             workspace: "/workspace".to_string(),
         });
         let workers = vec![
@@ -199,6 +203,7 @@ impl World {
             clock,
             bell,
             workers,
+            blobs,
             _scratch: scratch,
         };
         this.core.execute(Command::CreateSession { id: session(), thread_id: None }).unwrap();

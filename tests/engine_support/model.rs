@@ -137,7 +137,15 @@ impl RunWorker for FakeWorker {
         let output = |content: Value, is_error| {
             Ok(ToolOutput { content: content.to_string(), is_error, truncated: false, overflow: None })
         };
-        match command {
+        let path = input["path"].as_str().unwrap_or_default().to_string();
+        match if tool == "read_file" { path.as_str() } else { command } {
+            "secret" => output(json!({"leaked": super::SECRET}), false),
+            "large" => Ok(ToolOutput {
+                content: json!({"part": "of it"}).to_string(),
+                is_error: false,
+                truncated: true,
+                overflow: Some(format!("all of it, with {}", super::SECRET).into_bytes()),
+            }),
             "hang" => {
                 self.0.entered.send(()).unwrap();
                 match cancel.wait(Duration::from_millis(limit_ms)) {

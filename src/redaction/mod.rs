@@ -1,0 +1,40 @@
+//! Keeping secrets out of what people and programs read: texts with the shape of a key, and those the broker knows.
+//! Owns: the shapes, and the one way by which log lines reach the broker's knowledge.
+//! May touch: the text it is given.
+//! Never: tells what was found; fails. A text that cannot be judged is shown with its keys masked, never raw.
+
+mod patterns;
+
+use std::sync::OnceLock;
+
+pub use patterns::{mask_keys, mask_line, settled};
+
+/// What stands in place of a secret.
+pub const MARK: &str = "<redacted>";
+
+/// Masks what the broker knows.
+type Known = Box<dyn Fn(&str) -> String + Send + Sync>;
+
+static KNOWN: OnceLock<Known> = OnceLock::new();
+
+/// From now on log lines, panic messages and callers' words are checked against what `known` masks as well. Once for each process; a
+/// second call changes nothing.
+pub fn install(known: impl Fn(&str) -> String + Send + Sync + 'static) {
+    let _only_once = KNOWN.set(Box::new(known));
+}
+
+/// `text` of a caller without known secrets and keys, for a record.
+pub fn text(text: &str) -> String {
+    match KNOWN.get() {
+        Some(known) => known(text),
+        None => mask_keys(text),
+    }
+}
+
+/// `line` for the log: without known secrets, and without anything that looks like one.
+pub fn log_line(line: &str) -> String {
+    match KNOWN.get() {
+        Some(known) => mask_line(&known(line)),
+        None => mask_line(line),
+    }
+}
