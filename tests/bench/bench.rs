@@ -94,7 +94,7 @@ fn run(settings: &Settings) -> io::Result<()> {
     out.insert("seconds".to_string(), json!(settings.duration.as_secs()));
     out.insert("rounds".to_string(), json!(settings.rounds));
     type Section = fn(&Settings) -> io::Result<Value>;
-    let sections: [(&str, Section); 8] = [
+    let sections: [(&str, Section); 9] = [
         ("accepts", accepts),
         ("status", status),
         ("executed", executed),
