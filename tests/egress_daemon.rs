@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 /// A place outside that no test may ever reach; its documentation address goes nowhere either.
 const OUTSIDE: &str = "\n[routes.outside]\ndriver = \"openai\"\nbase_url = \"https://api.outside.example/v1\"\n\
-                       default_model = \"m\"\nmodel_support = \"any\"\n";
+                       default_model = \"m\"\nmodel_support = \"any\"\nauth_ref = \"outside.key\"\n";
 
 /// The network addresses in strace's report that something was sent to or connected to: `address:port`.
 fn addresses(report: &str) -> BTreeSet<String> {
@@ -52,7 +52,8 @@ fn an_air_gapped_daemon_dials_its_local_provider_and_nothing_else() {
     let provider = Provider::start(&tool_turn("fetch", "http://api.outside.example/"));
     let home = Home::new("egress-air-gapped", Some(&provider));
     let routes = fs::read_to_string(home.join("routes.toml")).expect("routes");
-    fs::write(home.join("routes.toml"), routes.clone() + OUTSIDE).expect("routes");
+    let with_default = routes.replacen("version = 1", "version = 1\ndefault_route = \"main\"", 1);
+    fs::write(home.join("routes.toml"), with_default + OUTSIDE).expect("routes");
     let base = routes.split("base_url = \"http://").nth(1).and_then(|rest| rest.split('/').next()).expect("a base URL");
     let report = home.join("strace.txt");
     let mut wrapper: Vec<String> =
@@ -88,7 +89,7 @@ fn output_of(daemon: &Daemon, run: &str) -> String {
 
 /// What became of the run's first call.
 fn result_of(home: &Home, run: &str) -> (String, Value) {
-    let records = home.records(&home.root(), &["--run", run, "--kind", "tool_call.finished"]);
+    let records = home.records(&home.root(), &["--run-id", run, "--kind", "tool_call.finished"]);
     let body = &records[0]["body"];
     let content = body["content"].as_str().expect("a text");
     (body["outcome"].as_str().expect("an outcome").to_string(), serde_json::from_str(content).expect("JSON"))
@@ -141,7 +142,7 @@ fn each_request_of_a_fetch_is_a_signed_action_before_its_bytes_leave() {
     assert!(heard.iter().all(|request| !request.to_ascii_lowercase().contains("authorization")), "{heard:?}");
 
     // Started and durable, then each hop's request before its answer, then the result; the model's own calls around it.
-    let records = home.records(&home.root(), &["--run", &run]);
+    let records = home.records(&home.root(), &["--run-id", &run]);
     let short = |record: &Value| {
         let kind = record["kind"].as_str().expect("a kind");
         match (&record["body"]["kind"], kind.strip_prefix("external_action.")) {
@@ -179,7 +180,7 @@ fn each_request_of_a_fetch_is_a_signed_action_before_its_bytes_leave() {
     assert_eq!(actions.as_array().map(Vec::len), Some(8), "{actions}");
 
     // What is refused before anything leaves is no action.
-    let records = home.records(&home.root(), &["--run", &refused, "--kind", "external_action.request"]);
+    let records = home.records(&home.root(), &["--run-id", &refused, "--kind", "external_action.request"]);
     assert!(records.iter().all(|record| record["body"]["kind"] == "model_provider"), "{records:?}");
     home.assert_journal_verifies(&home.root());
 }
