@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use kheish_daemon::net::{ApiClient, BaseUrl, Net, NetConfig};
+use kheish_daemon::net::{ApiClient, BaseUrl, EgressPolicy, Net, NetConfig};
 use kheish_daemon::scripted::{Script, ScriptedError, ScriptedServer, run};
 use net_raw_server::wait_for_close;
 use serde_json::{Value, json};
@@ -22,7 +22,8 @@ fn start(script: &str) -> ScriptedServer {
 }
 
 fn client(address: SocketAddr) -> ApiClient {
-    let net = Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).expect("client");
+    let config = NetConfig { ca_file: None, resolver_threads: 1, egress: EgressPolicy::command_line() };
+    let net = Net::new(&config).expect("client");
     ApiClient::new(net, BaseUrl::parse(&format!("http://{address}")).expect("URL"), None)
 }
 
