@@ -136,7 +136,7 @@ fn no_process_outlives_its_task_or_its_daemon() {
         let session = format!("s-{round}");
         let tasks = begin(&daemon, &session);
         // The first round warms up; after it nothing may be added.
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             stop_all(&daemon, &session, &tasks);
             assert_eq!(survivors(mark), [], "round {round}: an end was recorded before it was true");
             let found = eventually("idle connections are gone", || {
