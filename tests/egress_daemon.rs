@@ -186,6 +186,45 @@ fn each_request_of_a_fetch_is_a_signed_action_before_its_bytes_leave() {
 }
 
 #[test]
+fn a_redirect_to_another_host_is_followed_only_where_the_rules_let_the_model_go_there_by_itself() {
+    // Nobody listens on the discard service; a redirect that is followed fails to connect, and is an action.
+    let next = "http://127.0.0.2:9/there?with=query";
+    let site = RawServer::answering(format!("HTTP/1.1 302 Found\r\nlocation: {next}\r\ncontent-length: 0\r\n\r\n"));
+    let provider = Provider::start(&tool_turn("fetch", &site.url()));
+    let home = Home::new("egress-redirect", Some(&provider));
+    let address = site.addr.to_string();
+    let open =
+        ["--web-fetch", "on", "--egress-allow-private", "web", "--egress-allow", "127.0.0.2:9", "--egress-allow"];
+    let daemon = home.serve().options(&open).options(&[&address]).start();
+    let rule = |behavior: &str| {
+        json!({"rules": [{"scope": "session", "tool_name_pattern": "web_fetch", "argument": {"host": "127.0.0.2"},
+                          "behavior": behavior}]})
+    };
+    let mut runs = Vec::new();
+    for behavior in ["deny", "ask", "allow"] {
+        daemon.create_session(behavior);
+        let target = format!("/v1/sessions/{behavior}/permission-rules");
+        let set = daemon.client().request("PUT", &target, &[], &rule(behavior).to_string()).expect("an answer");
+        assert_eq!(set.status, 200, "{set:?}");
+        let run = daemon.submit(behavior, "fetch");
+        assert_eq!(daemon.wait_end(&run), "completed", "{behavior}");
+        runs.push((behavior, run));
+    }
+    daemon.stop();
+    for (behavior, run) in runs {
+        let (outcome, result) = result_of(&home, &run);
+        let requests = home.records(&home.root(), &["--run-id", &run, "--kind", "external_action.request"]);
+        let sent = requests.iter().filter(|record| record["body"]["kind"] == "web_fetch").count();
+        if behavior == "allow" {
+            assert_eq!((outcome.as_str(), &result["code"], sent), ("error", &json!("connect_failed"), 2));
+        } else {
+            let told = (outcome.as_str(), &result["status"], &result["redirect_to"], sent);
+            assert_eq!(told, ("ok", &json!(0), &json!(next), 1), "{behavior}");
+        }
+    }
+}
+
+#[test]
 fn a_model_without_the_operators_word_is_offered_no_pages() {
     let provider = Provider::start(&tool_turn("fetch", "http://example.com/"));
     let home = Home::new("egress-off", Some(&provider));
