@@ -186,6 +186,50 @@ fn each_request_of_a_fetch_is_a_signed_action_before_its_bytes_leave() {
 }
 
 #[test]
+fn a_fetch_that_a_kill_cut_off_has_no_known_outcome_and_is_made_again_as_another_action() {
+    let (started, begun) = std::sync::mpsc::channel();
+    let first = Mutex::new(true);
+    let site = RawServer::start(move |mut stream| {
+        read_request(&mut stream);
+        if std::mem::take(&mut *first.lock().expect("unpoisoned")) {
+            started.send(()).expect("the test listens");
+            // The kill ends it.
+            let _closed = std::io::Read::read(&mut stream, &mut [0; 1]);
+            return;
+        }
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nagain";
+        let _client_may_be_gone = stream.write_all(answer.as_bytes());
+    });
+    let provider = Provider::start(&tool_turn("fetch", &site.url()));
+    let home = Home::new("egress-kill", Some(&provider));
+    let address = site.addr.to_string();
+    let options = ["--web-fetch", "on", "--egress-allow-private", "web", "--egress-allow", &address];
+    let daemon = home.serve().options(&options).start();
+    daemon.create_session("s");
+    let run = daemon.submit("s", "fetch");
+    begun.recv_timeout(http::PATIENCE).expect("the fetch began");
+    daemon.kill();
+    let daemon = home.serve().options(&options).start();
+    assert_eq!((daemon.wait_end(&run).as_str(), output_of(&daemon, &run).as_str()), ("completed", "seen"));
+    daemon.stop();
+    let (outcome, page) = result_of(&home, &run);
+    assert_eq!((outcome.as_str(), &page["body"]), ("ok", &json!("again")));
+    let records = home.records(&home.root(), &["--run-id", &run]);
+    let fetches: Vec<&Value> =
+        records.iter().map(|record| &record["body"]).filter(|body| body["kind"] == "web_fetch").collect();
+    let told: Vec<(&str, &str)> = fetches
+        .iter()
+        .map(|body| (body["phase"].as_str().unwrap_or_default(), body["outcome"].as_str().unwrap_or_default()))
+        .collect();
+    assert_eq!(told, [("request", ""), ("response", "unknown"), ("request", ""), ("response", "succeeded")]);
+    assert_eq!(fetches[0]["action_id"], fetches[1]["action_id"]);
+    assert_ne!(fetches[1]["action_id"], fetches[2]["action_id"]);
+    // Tool calls were open, not a model call.
+    let resumed = records.iter().find(|record| record["kind"] == "run.resumed").expect("a resumption");
+    assert_eq!(resumed["body"]["found"], json!("tool_calls_open"));
+}
+
+#[test]
 fn a_redirect_to_another_host_is_followed_only_where_the_rules_let_the_model_go_there_by_itself() {
     // Nobody listens on the discard service; a redirect that is followed fails to connect, and is an action.
     let next = "http://127.0.0.2:9/there?with=query";
