@@ -187,7 +187,7 @@ fn each_request_of_a_fetch_is_a_signed_action_before_its_bytes_leave() {
 
 #[test]
 fn a_fetch_that_a_kill_cut_off_has_no_known_outcome_and_is_made_again_as_another_action() {
-    let (started, begun) = std::sync::mpsc::channel();
+    let (started, begun) = crossbeam_channel::bounded(1);
     let first = Mutex::new(true);
     let site = RawServer::start(move |mut stream| {
         read_request(&mut stream);
