@@ -193,9 +193,11 @@ fn a_first_start_cut_short_anywhere_is_completed_by_the_next() {
             "blobs",
             "control-plane-auth",
             "daemon.lock",
+            "debug",
             "journal",
             "lost+found",
             "probe",
+            "shell-tasks",
             "snapshots",
         ];
         assert_eq!(names, expected, "cut after {cut} steps");

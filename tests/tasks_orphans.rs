@@ -53,8 +53,9 @@ fn provider(mark: &str) -> Provider {
 }
 
 /// A daemon that starts commands unasked, with all walls or with none: then there is no pid namespace to help.
+/// Dumpable, so that its descriptors can be counted by a user other than root.
 fn start(home: &Home, sandbox: &str) -> Daemon {
-    let daemon = home.serve().options(&["--sandbox", sandbox]).start();
+    let daemon = home.serve().options(&["--sandbox", sandbox, "--dumpable"]).start();
     let reply = daemon.post("/v1/runtime/permission-mode", &json!({"mode": "bypassPermissions"}));
     assert_eq!(reply.status, 200, "{reply:?}");
     daemon
@@ -168,7 +169,7 @@ fn a_task_whose_worker_is_killed_ends_as_failed_and_leaves_nothing() {
     let provider = provider(mark);
     for sandbox in ["auto", "off"] {
         let home = Home::new("orphans_worker", Some(&provider));
-        let daemon = home.serve().options(&["--sandbox", sandbox]).start();
+        let daemon = home.serve().options(&["--sandbox", sandbox, "--dumpable"]).start();
         daemon.post("/v1/runtime/permission-mode", &json!({"mode": "bypassPermissions"}));
         let tasks = begin(&daemon, "s");
         let workers = || {
