@@ -74,30 +74,50 @@ fn may_become_key(run: &str) -> bool {
         && (PREFIXES.iter().chain(&["eyJ", PEM_BEGIN]).any(|prefix| run.starts_with(prefix) || prefix.starts_with(run)))
 }
 
+/// One pass that looks further only where a shape may begin: this runs over everything that callers and models say.
 fn key_spans(text: &str) -> Vec<(usize, usize)> {
     let mut spans = Vec::new();
-    for prefix in PREFIXES {
-        spans.extend(occurrences(text, prefix).filter_map(|start| {
-            let end = run_end(text, start);
-            (begins_word(text, start) && end - start >= REDACTION_KEY_BYTES_MIN).then_some((start, end))
-        }));
+    let mut has_pem = false;
+    for (start, byte) in text.bytes().enumerate() {
+        if !matches!(byte, b's' | b'g' | b'x' | b'A' | b'e' | b'b' | b'B' | b'-') {
+            continue;
+        }
+        let rest = &text.as_bytes()[start..];
+        match byte {
+            b'e' if rest.starts_with(b"eyJ") => spans.extend(web_token(text, start)),
+            b'b' | b'B' => spans.extend(bearer_token(text, start)),
+            b'-' => has_pem |= rest.starts_with(PEM_BEGIN.as_bytes()),
+            _ => {
+                if PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes())) && begins_word(text, start) {
+                    let end = run_end(text, start);
+                    spans.extend((end - start >= REDACTION_KEY_BYTES_MIN).then_some((start, end)));
+                }
+            }
+        }
     }
-    spans.extend(occurrences(text, "eyJ").filter_map(|start| {
-        let end = run_end(text, start);
-        let token = text[start..end].trim_end_matches('.');
-        let parts: Vec<&str> = token.split('.').collect();
-        let is_token = parts.len() == 3 && parts.iter().all(|part| part.len() >= 8 && part.bytes().all(is_base64url));
-        (begins_word(text, start) && is_token).then_some((start, start + token.len()))
-    }));
-    let lower = text.to_ascii_lowercase();
-    spans.extend(occurrences(&lower, BEARER).filter_map(|start| {
-        let value = start + BEARER.len();
-        let end = run_end(text, value);
-        (end - value >= REDACTION_KEY_BYTES_MIN).then_some((value, end))
-    }));
-    spans.extend(pem_spans(text));
-    spans.sort_unstable();
+    if has_pem {
+        spans.extend(pem_spans(text));
+        spans.sort_unstable();
+    }
     spans
+}
+
+/// The JSON web token at `start`, where `eyJ` stands.
+fn web_token(text: &str, start: usize) -> Option<(usize, usize)> {
+    let token = text[start..run_end(text, start)].trim_end_matches('.');
+    let parts: Vec<&str> = token.split('.').collect();
+    let is_token = parts.len() == 3 && parts.iter().all(|part| part.len() >= 8 && part.bytes().all(is_base64url));
+    (begins_word(text, start) && is_token).then_some((start, start + token.len()))
+}
+
+/// The value behind the word `bearer` at `start`.
+fn bearer_token(text: &str, start: usize) -> Option<(usize, usize)> {
+    if !begins_with_ignoring_case(&text.as_bytes()[start..], BEARER) {
+        return None;
+    }
+    let value = start + BEARER.len();
+    let end = run_end(text, value);
+    (end - value >= REDACTION_KEY_BYTES_MIN).then_some((value, end))
 }
 
 /// Where the block that `block` begins with ends.
@@ -123,27 +143,32 @@ fn pem_spans(text: &str) -> Vec<(usize, usize)> {
 
 /// Values behind `name=`, `name: `, `"name":"` and the like.
 fn named_spans(text: &str) -> Vec<(usize, usize)> {
-    let lower = text.to_ascii_lowercase();
     let mut spans = Vec::new();
-    for name in SECRET_NAMES {
-        for start in occurrences(&lower, name) {
-            let end = start + name.len();
-            let is_name = start == 0 || !lower.as_bytes()[start - 1].is_ascii_alphanumeric();
-            let rest = text[end..].trim_start_matches(['"', '\'', '\\']);
-            let after = rest.trim_start_matches(' ');
-            let Some(value) = after.strip_prefix(['=', ':']).filter(|_| is_name) else { continue };
-            let value = value.trim_start_matches([' ', '"', '\'', '\\']);
-            let begin = text.len() - value.len();
-            let stop = run_end(text, begin);
-            if stop > begin
-                && !text[begin..].starts_with(MARK)
-                && !ends_with_ignoring_case(&text[begin..stop], "bearer")
-            {
-                spans.push((begin, stop));
-            }
+    for (start, byte) in text.bytes().enumerate() {
+        if matches!(byte | 0x20, b't' | b's' | b'p' | b'a' | b'c' | b'm') {
+            let names = SECRET_NAMES.iter().filter(|name| begins_with_ignoring_case(&text.as_bytes()[start..], name));
+            spans.extend(names.filter_map(|name| named_value(text, start, start + name.len())));
         }
     }
     spans
+}
+
+/// The value of the name that stands from `start` to `end`.
+fn named_value(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
+    let is_name = start == 0 || !text.as_bytes()[start - 1].is_ascii_alphanumeric();
+    let rest = text[end..].trim_start_matches(['"', '\'', '\\']);
+    let after = rest.trim_start_matches(' ');
+    let value = after.strip_prefix(['=', ':']).filter(|_| is_name)?;
+    let value = value.trim_start_matches([' ', '"', '\'', '\\']);
+    let begin = text.len() - value.len();
+    let stop = run_end(text, begin);
+    let is_value =
+        stop > begin && !text[begin..].starts_with(MARK) && !ends_with_ignoring_case(&text[begin..stop], "bearer");
+    is_value.then_some((begin, stop))
+}
+
+fn begins_with_ignoring_case(bytes: &[u8], word: &str) -> bool {
+    bytes.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 fn occurrences<'a>(text: &'a str, what: &'a str) -> impl Iterator<Item = usize> + 'a {
@@ -276,5 +301,69 @@ mod tests {
                 assert_eq!(shown, format!("before {MARK} after"), "{key} in pieces of {size}");
             }
         }
+    }
+
+    /// The shapes, each searched by itself, as a check of the single pass.
+    fn shape_by_shape(text: &str) -> Vec<(usize, usize)> {
+        let mut spans = Vec::new();
+        for prefix in PREFIXES {
+            spans.extend(occurrences(text, prefix).filter_map(|start| {
+                let end = run_end(text, start);
+                (begins_word(text, start) && end - start >= REDACTION_KEY_BYTES_MIN).then_some((start, end))
+            }));
+        }
+        spans.extend(occurrences(text, "eyJ").filter_map(|start| web_token(text, start)));
+        let lower = text.to_ascii_lowercase();
+        spans.extend(occurrences(&lower, BEARER).filter_map(|start| bearer_token(text, start)));
+        spans.extend(pem_spans(text));
+        spans.sort_unstable();
+        spans
+    }
+
+    #[test]
+    fn one_pass_finds_what_a_search_for_each_shape_finds() {
+        let pieces = [
+            " ",
+            "\"",
+            "a",
+            "-",
+            "_",
+            "\u{20ac}",
+            "s",
+            "sk",
+            "sk-",
+            "Bearer ",
+            "BEARER ",
+            "bear",
+            "eyJ",
+            "e",
+            "AKIA",
+            "A",
+            "gh",
+            "ghp_",
+            "xox",
+            "xoxb-",
+            "abcdefghijklmnopqrst",
+            "0123456789.0123456789.0123456789",
+            "-----BEGIN ",
+            "-----BEGIN RSA PRIVATE KEY-----",
+            "-----END RSA PRIVATE KEY-----",
+            "\\",
+        ];
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut found = 0;
+        for round in 0..20_000 {
+            let mut text = String::new();
+            for _ in 0..round % 12 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                text.push_str(pieces[(random % pieces.len() as u64) as usize]);
+            }
+            let spans = key_spans(&text);
+            assert_eq!(spans, shape_by_shape(&text), "{text:?}");
+            found += spans.len();
+        }
+        assert!(found > 1_000, "only {found} keys were made");
     }
 }
