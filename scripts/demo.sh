@@ -222,11 +222,14 @@ until_true "$run to complete" completed "$run"
 task=$(kheish tasks list demo --output json | grep -o 'shell-task-[A-Za-z0-9_-]*' | head -n 1)
 [ -n "$task" ] || fail "no background task is listed"
 list tasks list demo
+clock_has_ticked() { kheish tasks output demo "$task" --output json | grep -Eq '[0-9]{2}:[0-9]{2}:[0-9]{2}'; }
+until_true "output of $task" clock_has_ticked
 show "kheish-daemon tasks stop demo $task"
 kheish tasks stop demo "$task" >/dev/null
-task_has_ended() { kheish tasks get demo "$task" --output json | grep -q '"cancelled"'; }
+task_has_ended() { kheish tasks get demo "$task" --output json >"$place/task.json" && grep -Eq '"status" *: *"cancelled"' "$place/task.json"; }
 until_true "$task to end" task_has_ended
-prove "a background command was listed and stopped; the daemon says that its process tree is gone"
+grep -Eq '"process_tree_shutdown_confirmed" *: *true' "$place/task.json" || fail "$task left processes: $(cat "$place/task.json")"
+prove "a background command was listed, read and stopped; the daemon says that its process tree is gone"
 
 say "9. kill -9 in the middle of a tool"
 show 'kheish-daemon sessions input demo "Ring the bell."'
@@ -238,7 +241,7 @@ kill -KILL "$daemon_pid"
 start_daemon
 until_true "$run to complete" completed "$run"
 kheish runs events "$run" --output json >"$place/bell.json"
-grep -q '"interrupted"' "$place/bell.json" || fail "no event of $run says that the tool was interrupted"
+grep -Eq '"outcome" *: *"interrupted"' "$place/bell.json" || fail "no event of $run says that the tool was interrupted"
 [ "$(cat "$workspace/bell.txt")" = ding ] || fail "the tool was run again: $(cat "$workspace/bell.txt")"
 prove "the daemon was killed while a tool ran: the model was told that the outcome is unknown, and nothing ran twice"
 

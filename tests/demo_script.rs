@@ -12,7 +12,7 @@ const PROVEN: &[&str] = &[
     "  - run-1 is still there, byte for byte as before",
     "  - submitting run-2's input again under the same Idempotency-Key gave run-2, not a new run",
     "  - a tool call waited for a person, was allowed from another terminal, and only then wrote its file",
-    "  - a background command was listed and stopped; the daemon says that its process tree is gone",
+    "  - a background command was listed, read and stopped; the daemon says that its process tree is gone",
     "  - the daemon was killed while a tool ran: the model was told that the outcome is unknown, and nothing ran twice",
     "  - asked to stop, the daemon ended cleanly",
     "  - the whole journal verifies offline: chain, seals and signatures",
