@@ -86,12 +86,7 @@ fn key_spans(text: &str) -> Vec<(usize, usize)> {
             b"ey" if rest.starts_with(b"eyJ") => spans.extend(web_token(text, start)),
             b"be" | b"BE" | b"Be" | b"bE" => spans.extend(bearer_token(text, start)),
             b"--" => has_pem |= rest.starts_with(PEM_BEGIN.as_bytes()),
-            b"sk" | b"gh" | b"gi" | b"gl" | b"xo" | b"xa" | b"AK" | b"AI" => {
-                if PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes())) && begins_word(text, start) {
-                    let end = run_end(text, start);
-                    spans.extend((end - start >= REDACTION_KEY_BYTES_MIN).then_some((start, end)));
-                }
-            }
+            b"sk" | b"gh" | b"gi" | b"gl" | b"xo" | b"xa" | b"AK" | b"AI" => spans.extend(vendor_key(text, start)),
             _ => {}
         }
     }
@@ -100,6 +95,16 @@ fn key_spans(text: &str) -> Vec<(usize, usize)> {
         spans.sort_unstable();
     }
     spans
+}
+
+/// The vendor's key at `start`, if one of the prefixes stands there as the beginning of a word.
+fn vendor_key(text: &str, start: usize) -> Option<(usize, usize)> {
+    let rest = &text.as_bytes()[start..];
+    if !PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes())) || !begins_word(text, start) {
+        return None;
+    }
+    let end = run_end(text, start);
+    (end - start >= REDACTION_KEY_BYTES_MIN).then_some((start, end))
 }
 
 /// The JSON web token at `start`, where `eyJ` stands.
