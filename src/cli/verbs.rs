@@ -34,6 +34,8 @@ pub struct Verb {
     pub info: fn() -> CommandInfoWithArgs,
     /// What it does.
     pub run: Run,
+    /// Parses the words after the verb and does nothing.
+    pub check: fn(&Verb, &[&str]) -> Result<(), CliError>,
 }
 
 impl std::fmt::Debug for Verb {
@@ -58,11 +60,15 @@ pub fn split(path: &'static str) -> (Option<&'static str>, &'static str) {
 }
 
 const fn verb<C: Command>(path: &'static str, aliases: &'static [&'static str]) -> Verb {
-    Verb { path, aliases, info: C::get_args_info, run: run::<C> }
+    Verb { path, aliases, info: C::get_args_info, run: run::<C>, check: check::<C> }
 }
 
 fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Result<(), CliError> {
     super::parse_words::<C>(verb.path, words)?.run(context)
+}
+
+fn check<C: Command>(verb: &Verb, words: &[&str]) -> Result<(), CliError> {
+    super::parse_words::<C>(verb.path, words).map(drop)
 }
 
 /// Groups of verbs with their summaries, in the order of the help.
