@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::context::Api;
+use super::runtime::{RoutesFile, default_route, routes_file};
 use super::status::{HealthWarning, Severity};
 use crate::broker::{RouteAuth, RouteAuthState, SlotId};
 use crate::http::problem::{Problem, codes};
@@ -20,6 +21,9 @@ pub struct ProviderReadiness {
     warning_route_count: usize,
     error_route_count: usize,
     active_route_ready: bool,
+    /// Where the routes come from, and whether the file is still what was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routes_file: Option<RoutesFile>,
     routes: Vec<RouteReadiness>,
 }
 
@@ -83,7 +87,8 @@ pub fn require_ready(api: &Api, route: &Route) -> Result<(), Problem> {
 
 /// The state of every route.
 pub fn provider_readiness(api: &Api) -> ProviderReadiness {
-    let active = api.routes.as_ref().map(|routes| routes.default_route().id.clone());
+    let view = api.core.view();
+    let active = default_route(api, view.runtime.settings()).map(|route| route.id.clone());
     let routes: Vec<RouteReadiness> = api
         .routes
         .iter()
@@ -111,6 +116,7 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
         active_route_ready: routes
             .iter()
             .any(|route| route.active && route.auth.state == RouteAuthState::Ok && route.is_ready()),
+        routes_file: routes_file(api),
         routes,
     }
 }

@@ -361,7 +361,7 @@ pub static RESOURCES: &[Component] = &[
     },
     Component {
         name: "Status",
-        schema: r#"{
+        schema: r##"{
             "type": "object",
             "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
                 "provider_readiness", "runs", "sessions", "tasks", "journal", "events", "http", "sandbox", "health"],
@@ -374,7 +374,8 @@ pub static RESOURCES: &[Component] = &[
                 "control_plane": {"type": "object"},
                 "storage": {"type": "object", "required": ["ok", "probes"]},
                 "provider_readiness": {"type": "object",
-                    "required": ["active_route_ready", "error_route_count", "routes"]},
+                    "required": ["active_route_ready", "error_route_count", "routes"],
+                    "properties": {"routes_file": {"$ref": "#/components/schemas/RoutesFile"}}},
                 "runs": {"type": "object", "required": ["queued", "running", "waiting_for_approval",
                     "waiting_for_user_question"]},
                 "sessions": {"type": "object", "required": ["total"]},
@@ -385,6 +386,25 @@ pub static RESOURCES: &[Component] = &[
                 "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},
                 "http": {"type": "object"},
                 "health": {"type": "object", "required": ["ok"]}
+            }
+        }"##,
+    },
+    Component {
+        name: "RoutesFile",
+        schema: r#"{
+            "type": "object",
+            "required": ["path", "sha256", "drift"],
+            "properties": {
+                "path": {"type": "string"},
+                "sha256": {"type": "string", "description": "Of what is loaded"},
+                "since_ms": {"type": "integer"},
+                "drift": {"type": "object", "required": ["state", "checked_at_ms"], "properties": {
+                    "state": {"enum": ["in_sync", "changed", "unreadable"]},
+                    "checked_at_ms": {"type": "integer"},
+                    "sha256": {"type": "string", "description": "Of the file on disk"},
+                    "loads": {"type": "boolean", "description": "Whether a start with the changed file would succeed"},
+                    "diagnostics": {"type": "array", "items": {"type": "object"}},
+                    "message": {"type": "string"}}}
             }
         }"#,
     },
@@ -400,7 +420,11 @@ pub static RESOURCES: &[Component] = &[
                 "route_id": {"type": "string"},
                 "provider": {"type": ["string", "null"]},
                 "model": {"type": ["string", "null"]},
-                "routes": {"type": "array", "items": {"type": "object"}},
+                "routes": {"type": "array", "items": {"type": "object",
+                    "required": ["route_id", "provider", "model", "base_url", "is_default", "auth_kind", "capabilities"]}},
+                "routes_file": {"$ref": "#/components/schemas/RoutesFile"},
+                "route_diagnostics": {"type": "array", "items": {"type": "object",
+                    "required": ["severity", "code", "message"]}},
                 "permission_mode": {"$ref": "#/components/schemas/PermissionMode"},
                 "permission_rule_count": {"type": "integer"},
                 "system_prompt": {"$ref": "#/components/schemas/SystemPrompt"},

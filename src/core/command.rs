@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
+use super::routes_loaded::RoutesLoaded;
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeInvalid;
 use super::runtime_decide::RuntimeEdit;
@@ -208,6 +209,8 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Record which routes file the daemon was started with, if it is another one than before. Once, at start.
+    NoteRoutes(RoutesLoaded),
     /// Change what a session has of its own.
     UpdateSession {
         /// The session.
@@ -410,6 +413,13 @@ pub enum Decision {
         held: bool,
         /// Whether this command changed it.
         changed: bool,
+    },
+    /// The routes file in force is on record.
+    RoutesNoted {
+        /// Whether it is another one than before.
+        changed: bool,
+        /// Since when it is in force, Unix milliseconds; none without one ever.
+        since_ms: Option<u64>,
     },
     /// The session has these settings now.
     SessionUpdated {

@@ -8,6 +8,7 @@ mod anthropic_models;
 mod anthropic_stream;
 mod chat;
 mod chat_stream;
+mod drift;
 mod driver;
 mod error;
 mod exchange;
@@ -25,6 +26,7 @@ mod schema;
 mod stream;
 mod wire;
 
+pub use drift::{Drift, DriftState, RoutesWatch};
 pub use driver::Driver;
 pub use error::{ErrorClass, ProviderError, Retry};
 pub use exchange::{Attempt, Exchange, PreparedTurn, Turn, run_turn};
