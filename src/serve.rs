@@ -33,7 +33,7 @@ use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Par
 use crate::config::{Config, RawServe};
 use crate::core::{Command, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::engine::{CoreSettings, Engine, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::engine::{CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
@@ -167,6 +167,8 @@ impl Daemon {
         let (snapshotter, snapshots) = Snapshotter::new();
         let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
+        let lanes = Lanes::new(routes.as_deref());
+        let effects_lanes = lanes.clone();
         let task_stops = TaskStops::new().map_err(step("tasks"))?;
         let effects_task_stops = task_stops.clone();
         let live_tasks = state.live_tasks();
@@ -176,7 +178,11 @@ impl Daemon {
             clock: clock.clone(),
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
-                stopped: Box::new(move |run| effects_stops.stop(run)),
+                stopped: Box::new(move |run| {
+                    // In this order: whoever is about to stand in line looks for the stop afterwards.
+                    effects_stops.stop(run);
+                    effects_lanes.leave(run);
+                }),
                 stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
                 acted: Box::new(move |event| effects_audit.acted(event)),
             },
@@ -185,6 +191,7 @@ impl Daemon {
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
             records_since_snapshot: records_replayed,
         });
+        lanes.attach(core.clone());
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
         let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
@@ -258,6 +265,7 @@ impl Daemon {
                 upkeep,
                 routes: routes_watch,
                 routes_since_ms,
+                lanes,
                 sandbox: sandbox.clone(),
                 draining: AtomicBool::new(false),
                 failed,
@@ -561,6 +569,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         net,
         hub: api.hub.clone(),
         stops: stops.clone(),
+        lanes: api.facts.lanes.clone(),
         clock: api.clock.clone(),
     };
     (1..=ENGINE_WORKERS)

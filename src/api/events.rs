@@ -89,6 +89,8 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("question.asked", Wire::Trace),
     ("question.resolved", Wire::Trace),
     ("context.compacted", Wire::Trace),
+    ("route.failover", Wire::Trace),
+    ("output.rejected", Wire::Trace),
     ("external_action.request", Wire::Hidden),
     ("external_action.response", Wire::Hidden),
     ("task.started", Wire::TaskUpdated),

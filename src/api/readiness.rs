@@ -8,6 +8,7 @@ use super::context::Api;
 use super::runtime::{RoutesFile, default_route, routes_file};
 use super::status::{HealthWarning, Severity};
 use crate::broker::{RouteAuth, RouteAuthState, SlotId};
+use crate::engine::LaneView;
 use crate::http::problem::{Problem, codes};
 use crate::limits::CORE_BATCH_STALL_MS;
 use crate::net::{Destination, NetError, Purpose};
@@ -38,6 +39,12 @@ struct RouteReadiness {
     auth_ref: Option<String>,
     #[serde(flatten)]
     auth: RouteAuth,
+    /// Requests at once, for a route with a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<LaneView>,
+    /// The route that its runs go on with when it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failover: Option<String>,
     /// Why the egress guard lets nothing through to its base URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     egress_refused: Option<String>,
@@ -104,6 +111,8 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
                 RouteCredential::Inline(_) | RouteCredential::None => None,
             },
             auth: judge(api, route),
+            concurrency: api.facts.lanes.view(&route.id),
+            failover: route.failover.clone(),
             egress_refused: egress_refused(api, route),
         })
         .collect();

@@ -149,6 +149,8 @@ pub static RESOURCES: &[Component] = &[
                 "pending_questions": {"type": "array", "items": {"$ref": "#/components/schemas/Question"}},
                 "outputs": {"type": "array", "items": {"type": "object", "properties": {
                     "content": {"type": "string"}, "source_kind": {"type": "string"}}}},
+                "failovers": {"type": "array", "items": {"type": "object", "required": ["from_route", "from_model",
+                    "to_route", "to_model", "reason", "message", "at_ms"]}},
                 "error": {"type": "object", "required": ["code", "message"], "properties": {
                     "code": {"type": "string"}, "message": {"type": "string"}}}
             }
@@ -169,7 +171,7 @@ pub static RESOURCES: &[Component] = &[
                     "event": {"type": "object", "required": ["type"], "properties": {"type": {"enum": ["accepted",
                         "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_approval",
                         "approval_resolved", "waiting_for_user_question", "user_question_resolved", "continued",
-                        "context_compacted", "output", "completed", "failed", "interrupted",
+                        "context_compacted", "route_failover", "output_rejected", "output", "completed", "failed", "interrupted",
                         "cancelled"]}}}
                 }
             }

@@ -60,9 +60,32 @@ pub struct RunView {
     /// What it has put out so far, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Box<RawValue>>,
+    /// Moves to another route, oldest first; left out in event frames.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failovers: Vec<FailoverView>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+}
+
+/// One move of a run to another route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverView {
+    /// Where it failed.
+    pub from_route: String,
+    /// With which model.
+    pub from_model: String,
+    /// Where it went on.
+    pub to_route: String,
+    /// With which model.
+    pub to_model: String,
+    /// The failure's code, e.g. `provider_overload`.
+    pub reason: String,
+    /// The failure in words.
+    pub message: String,
+    /// When, Unix milliseconds.
+    #[serde(default)]
+    pub at_ms: u64,
 }
 
 /// What was asked of a run. Each text has at most [`RUN_SUMMARY_TEXT_CHARS_MAX`] characters.
@@ -214,6 +237,7 @@ impl Origin {
             error.message = cut_text(&error.message, SSE_ERROR_CUT_BYTES);
         }
         view.outputs = Vec::new();
+        view.failovers = Vec::new();
         view.pending_approvals = Vec::new();
         view.pending_questions = Vec::new();
         Ok(view)
@@ -308,6 +332,7 @@ pub(super) fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawV
         pending_question_ids: Vec::new(),
         pending_questions: Vec::new(),
         outputs: Vec::new(),
+        failovers: Vec::new(),
         error: None,
     };
     Ok((view, request.metadata.filter(|metadata| metadata.get() != "null")))
@@ -325,6 +350,10 @@ impl RunView {
     /// A record that leaves the run's state as it is and may change what is open.
     fn follow(&mut self, record: &Record) -> Result<(), ViewError> {
         match record.kind.as_str() {
+            "route.failover" => {
+                let moved: FailoverView = content_of(record, record.body.get())?;
+                self.failovers.push(FailoverView { at_ms: record.at_ms, ..moved });
+            }
             "approval.requested" => self.pending_approvals.push(ApprovalView::of(record)?),
             "question.asked" => self.pending_questions.push(QuestionView::of(record)?),
             "approval.resolved" => {

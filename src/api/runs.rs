@@ -174,6 +174,7 @@ fn accepted_view(
         pending_question_ids: Vec::new(),
         pending_questions: Vec::new(),
         outputs: Vec::new(),
+        failovers: Vec::new(),
         error: None,
     }
 }

@@ -62,6 +62,10 @@ struct RouteView {
     auth_ref: Option<String>,
     /// `auth_ref`, `inline_api_key` or `none`.
     auth_kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_concurrency: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failover: Option<String>,
     capabilities: Capabilities,
 }
 
@@ -117,6 +121,8 @@ fn route_view(route: &Route, default: Option<&Arc<Route>>) -> RouteView {
         is_default: default.is_some_and(|default| default.id == route.id),
         auth_ref,
         auth_kind,
+        max_concurrency: route.max_concurrency,
+        failover: route.failover.clone(),
         capabilities: route.capabilities,
     }
 }

@@ -16,6 +16,7 @@ use crate::audit::control_plane::{AuditStats, ControlPlaneAudit};
 use crate::broker::LogStats;
 use crate::commit::{CommandError, CoreView};
 use crate::core::RunStatus;
+use crate::engine::Lanes;
 use crate::http::problem::Problem;
 use crate::http::{Edge, EdgeStats, Response};
 use crate::ids::RunId;
@@ -52,6 +53,8 @@ pub struct Facts {
     pub routes: Option<RoutesWatch>,
     /// Since when that file is the one in force, Unix milliseconds.
     pub routes_since_ms: Option<u64>,
+    /// Places on routes that have a limit.
+    pub lanes: Lanes,
     /// The walls around tools.
     pub sandbox: Sandbox,
     /// Stop has been asked for.

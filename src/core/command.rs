@@ -45,11 +45,15 @@ pub enum NoteKind {
     QuestionAsked,
     /// Older messages are replaced by a summary.
     ContextCompacted,
+    /// The run goes on with another route.
+    RouteFailover,
+    /// An answer does not fit the schema that was asked for, and the model is told so.
+    OutputRejected,
 }
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Output,
         Self::Message,
         Self::ActionRequest,
@@ -60,6 +64,8 @@ impl NoteKind {
         Self::ApprovalRequested,
         Self::QuestionAsked,
         Self::ContextCompacted,
+        Self::RouteFailover,
+        Self::OutputRejected,
     ];
 
     /// The record kind.
@@ -75,6 +81,8 @@ impl NoteKind {
             Self::ApprovalRequested => "approval.requested",
             Self::QuestionAsked => "question.asked",
             Self::ContextCompacted => "context.compacted",
+            Self::RouteFailover => "route.failover",
+            Self::OutputRejected => "output.rejected",
         }
     }
 

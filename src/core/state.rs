@@ -351,6 +351,14 @@ impl State {
         None
     }
 
+    /// Offers an active run again that was taken and is in nobody's hands any more. One that has ended or waits for
+    /// people is not.
+    pub fn ready_again(&mut self, run: RunId) {
+        if let Some(number) = self.run_number(run).filter(|number| self.is_running(*number)) {
+            self.derived.ready.push_back(number);
+        }
+    }
+
     /// Whether [`super::Command::Pump`] would do something.
     pub fn wants_pump(&self) -> bool {
         let nothing_waits = self.derived.promotable.is_empty() && self.derived.resumable.is_empty();

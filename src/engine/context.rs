@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::records::{AcceptedBody, CompactedBody, MessageBody, body};
+use super::records::{AcceptedBody, CompactedBody, MessageBody, RouteMoved, body};
 use crate::core::{
     ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished, ToolCallStarted,
 };
@@ -38,6 +38,8 @@ pub(super) struct Context {
     pub open: Option<OpenTurn>,
     /// The run's input, word for word.
     pub task: String,
+    /// Where the newest failover of this run has led.
+    pub moved: Option<RouteMoved>,
 }
 
 /// A turn whose calls do not all have results.
@@ -234,6 +236,7 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
     let (mut truncated, mut own_started) = (false, false);
     let mut pending = Pending::default();
     let mut summary: Option<CompactedBody> = None;
+    let mut moved: Option<RouteMoved> = None;
     let mut seq = newest;
     while seq != 0 && summary.as_ref().is_none_or(|summary| seq > summary.until || !own_started) {
         let Some(record) = (if walked < CONTEXT_WALK_RECORDS_MAX { kept(reader, seq)? } else { None }) else {
@@ -253,6 +256,7 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
                 own_started = true;
             }
             "external_action.request" if is_own => own_actions += 1,
+            "route.failover" if is_own && moved.is_none() => moved = Some(read(&record)?),
             "message.appended" if is_own => {
                 let message: MessageBody = read(&record)?;
                 if is_summarised {
@@ -329,6 +333,7 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
         usage: gathered.usage.map(|(usage, from_newest)| (usage, count - 1 - from_newest)),
         open: gathered.open,
         task,
+        moved,
     })
 }
 

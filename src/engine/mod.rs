@@ -9,7 +9,9 @@ mod context;
 mod credential;
 mod guard;
 mod hand;
+mod lanes;
 mod live_text;
+mod passage;
 mod permits;
 mod question;
 mod records;
@@ -22,6 +24,7 @@ mod turn;
 mod web_fetch;
 
 pub use budget::Budget;
+pub use lanes::{LaneView, Lanes};
 pub use permits::{InForce, Settings};
 pub use run::{Engine, Tools};
 pub use settings::CoreSettings;

@@ -51,6 +51,18 @@ pub(super) struct CompactedBody {
     pub post_tokens: u64,
 }
 
+/// Body of `route.failover`.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct RouteMoved {
+    pub from_route: String,
+    pub from_model: String,
+    pub to_route: String,
+    pub to_model: String,
+    /// Code of the failure, as a failed run would have it.
+    pub reason: String,
+    pub message: String,
+}
+
 impl CompactedBody {
     /// The message that stands for what was summarised; with the task where that was part of it.
     pub(super) fn shown(&self, task: Option<&str>) -> String {

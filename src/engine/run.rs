@@ -11,6 +11,8 @@ use super::compaction;
 use super::context::{Context, OpenCall, OpenTurn, Submitted, assemble, weight};
 use super::guard::Guard;
 use super::hand::Hand;
+use super::lanes::Lanes;
+use super::live_text::LiveText;
 use super::permits::{InForce, Settings};
 use super::records::{AcceptedBody, MessageBody, Role, body, note, output_note};
 use super::step::{Settled, Turn};
@@ -49,6 +51,8 @@ pub struct Tools {
     pub hub: Hub,
     /// Cancel handles of runs in hand.
     pub stops: Stops,
+    /// Places on routes that have a limit.
+    pub lanes: Lanes,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Where tools run.
@@ -75,8 +79,8 @@ pub(super) struct Carried<'r> {
     pub guard: Guard,
     accepted: &'r Record,
     agent: &'r str,
-    route: &'r Route,
-    model: &'r str,
+    pub route: &'r Route,
+    pub model: String,
     submitted: Submitted,
     context: Context,
     specs: Vec<ToolSpec>,
@@ -99,8 +103,12 @@ impl Engine {
     fn carry(&self, job: &Job) {
         let in_hand = self.tools.stops.take_in_hand(job.id);
         let hand = Hand { engine: self, job, in_hand: &in_hand };
-        match self.attempt_run(&hand) {
-            Ok(()) | Err(Left::Ended) => {}
+        let left = self.attempt_run(&hand);
+        if !matches!(left, Err(Left::InLine)) {
+            self.tools.lanes.leave(job.id);
+        }
+        match left {
+            Ok(()) | Err(Left::Ended | Left::InLine) => {}
             Err(Left::Failed(failure)) => hand.fail(failure, Vec::new()),
             Err(Left::FailedWith(failure, notes)) => hand.fail(failure, notes),
             Err(Left::LetGo) => log::info!("{} was let go; unless it was stopped, the next start resumes it", job.id),
@@ -111,12 +119,17 @@ impl Engine {
         let accepted: Record =
             self.tools.reader.read(hand.job.first_seq).map_err(|error| failed("journal_read", error))?;
         let pinned: AcceptedBody<'_> = body(&accepted).map_err(|cause| failed("journal_read", cause))?;
-        let route = self.tools.routes.as_ref().and_then(|routes| routes.get(&pinned.route)).ok_or_else(|| {
-            let text = format!("route {} is not in the routes file; next: restore it or submit again", pinned.route);
-            failed("route_unknown", text)
-        })?;
         let context = assemble(&self.tools.reader, &accepted, hand.job.last_seq)
             .map_err(|error| failed("journal_read", error))?;
+        // Where a failover has led it, it stays.
+        let (route, model) = match &context.moved {
+            Some(moved) => (&moved.to_route, moved.to_model.clone()),
+            None => (&pinned.route, pinned.model),
+        };
+        let route = self.tools.routes.as_ref().and_then(|routes| routes.get(route)).ok_or_else(|| {
+            let text = format!("route {route} is not in the routes file; next: restore it or submit again");
+            failed("route_unknown", text)
+        })?;
         let submitted = Submitted::read(pinned.request).map_err(|error| failed("journal_read", error))?;
         Carried {
             hand,
@@ -125,7 +138,7 @@ impl Engine {
             accepted: &accepted,
             agent: &pinned.agent,
             route,
-            model: &pinned.model,
+            model,
             submitted,
             context,
             specs: self.tools.toolbox.specs(),
@@ -144,6 +157,7 @@ impl Carried<'_> {
         let mut may_compact = true;
         loop {
             if let Some(turn) = open.take() {
+                self.give_up_place();
                 match Turn::settle(&mut self, turn, std::mem::take(&mut notes))? {
                     Settled::Suspended => return Ok(()),
                     Settled::Results(results, unwritten) => {
@@ -174,13 +188,27 @@ impl Carried<'_> {
         }
     }
 
-    /// Asks the model with the conversation as it stands.
-    fn ask(&mut self, notes: Vec<Note>) -> Result<Asked, Left> {
+    /// Asks the model with the conversation as it stands: on the run's route, and where that fails on those behind it.
+    fn ask(&mut self, mut notes: Vec<Note>) -> Result<Asked, Left> {
+        let mut live = LiveText::default();
+        loop {
+            self.take_place(&mut notes, &live)?;
+            match self.ask_route(std::mem::take(&mut notes), &mut live)? {
+                Asked::Refused(response, error) => match self.failover(&error) {
+                    Some(next) => notes = vec![response, self.move_to(next, &error)],
+                    None => return Ok(Asked::Refused(response, error)),
+                },
+                answered => return Ok(answered),
+            }
+        }
+    }
+
+    fn ask_route(&mut self, notes: Vec<Note>, live: &mut LiveText) -> Result<Asked, Left> {
         let in_force = self.in_force();
         let schema = self.submitted.options.prepared_schema();
         let is_first = matches!(self.context.messages.last(), Some(Message::User { .. }));
         let request = TurnRequest {
-            model: self.model,
+            model: &self.model,
             instructions: in_force.instructions.as_deref(),
             messages: &self.context.messages,
             tools: &self.specs,
@@ -196,13 +224,13 @@ impl Carried<'_> {
             hand: self.hand,
             agent: self.agent,
             route: self.route,
-            model: self.model,
+            model: &self.model,
             prepared,
             actions: self.context.own_actions,
             context_truncated: self.context.truncated,
             is_shown: true,
         };
-        let (asked, attempts) = call.until_answered(notes)?;
+        let (asked, attempts) = call.until_answered(notes, live)?;
         self.context.own_actions += attempts;
         Ok(asked)
     }
@@ -217,7 +245,7 @@ impl Carried<'_> {
             text,
             items,
             route: self.route.id.clone(),
-            model: self.model.to_string(),
+            model: self.model.clone(),
             usage: outcome.usage,
             tool_calls,
         };
@@ -311,8 +339,9 @@ impl Carried<'_> {
     fn summarised(&mut self, messages: &[Message], task: &str) -> Result<(String, &'static str), Left> {
         let said = compaction::rendered(messages);
         let question = [Message::user(compaction::question(&said, task))];
+        self.take_place(&mut Vec::new(), &LiveText::default())?;
         let request = TurnRequest {
-            model: self.model,
+            model: &self.model,
             instructions: None,
             messages: &question,
             tools: &[],
@@ -326,13 +355,13 @@ impl Carried<'_> {
             hand: self.hand,
             agent: self.agent,
             route: self.route,
-            model: self.model,
+            model: &self.model,
             prepared,
             actions: self.context.own_actions,
             context_truncated: false,
             is_shown: false,
         };
-        let (asked, attempts) = call.until_answered(Vec::new())?;
+        let (asked, attempts) = call.until_answered(Vec::new(), &mut LiveText::default())?;
         self.context.own_actions += attempts;
         match asked {
             Asked::Answered(response, outcome) => {
