@@ -20,7 +20,7 @@ const DRIVERS: [(&str, &str, &str); 6] = [
 const SCRIPT: &str = r#"
 [[turn]]
 match = "name a town"
-text = "Größenwahn an der Spree"
+text = '{"town":"Größenwahn an der Spree"}'
 reasoning = "b3BhcXVl"
 chunk_chars = 4
 

@@ -4,11 +4,12 @@
 
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::contract_schemas::CONTRACTS;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, AUTH];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -94,7 +95,9 @@ pub static RESOURCES: &[Component] = &[
                     "allow_parallel_tool_calls": {"type": ["boolean", "null"]},
                     "response_format": {"type": ["object", "null"], "required": ["type"], "properties": {
                         "type": {"enum": ["text", "structured_json"]}, "schema": {"type": "object"},
-                        "name": {"type": "string", "minLength": 1, "maxLength": 64}}},
+                        "name": {"type": "string", "minLength": 1, "maxLength": 64},
+                        "max_repair_attempts": {"type": "integer", "minimum": 0, "maximum": 5,
+                            "description": "How often an answer that does not fit is sent back; 1 when left out"}}},
                     "reasoning": {"type": ["object", "null"], "properties": {
                         "effort": {"enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", null]},
                         "summary": {"enum": ["auto", "concise", "detailed", "none", null]},

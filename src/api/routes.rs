@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
-    streams, tasks,
+    accounts, approval_routes, audit, builtin, contract_routes, runs, runtime, runtime_auth, runtime_routes, secrets,
+    sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -288,7 +288,16 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::SESSION_SETTINGS_PERMISSION_MODE,
     runtime_routes::SESSION_SETTINGS_PERMISSION_RULES,
     runtime_routes::SESSION_SETTINGS_ROUTE_POLICY,
+    runtime_routes::SESSION_SETTINGS_PUT_ROUTE_POLICY,
     runtime_routes::SESSION_SETTINGS_CLEAR_ROUTE_POLICY,
+    contract_routes::GET_INPUT,
+    contract_routes::SET_INPUT,
+    contract_routes::PUT_INPUT,
+    contract_routes::CLEAR_INPUT,
+    contract_routes::GET_OUTPUT,
+    contract_routes::SET_OUTPUT,
+    contract_routes::PUT_OUTPUT,
+    contract_routes::CLEAR_OUTPUT,
     runtime_routes::PERMISSIONS_AUDITS,
     Route {
         query: &[SESSION_FILTER, PAGE, LIMIT, CURSOR, ORDER],

@@ -16,7 +16,9 @@ use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes, unkeyed_fingerprint};
 use crate::actor::Actor;
 use crate::commit::CommandError;
-use crate::core::{Command, Decision, IdempotencyKey, Order as CoreOrder, Refusal, RunPosition, RunQuery, RunStatus};
+use crate::core::{
+    Command, Decision, IdempotencyKey, Order as CoreOrder, Refusal, RunPosition, RunQuery, RunStatus, SessionSettings,
+};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
@@ -43,8 +45,9 @@ struct Prepared {
 fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let session = call.session_id()?;
     let input: SubmitInput = json::parse(&call.body)?;
-    let submission = input.check(call.idempotency_key()?)?;
-    let (route, model) = pin(api, &session, &submission)?;
+    let own = api.core.session_settings(&session);
+    let submission = input.check(call.idempotency_key()?, own.as_deref())?;
+    let (route, model) = pin(api, own.as_deref(), &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
     let earlier = idempotency.map(|known| IdempotencyKey { fingerprint: unkeyed_fingerprint(&submission), ..known });
@@ -71,12 +74,12 @@ fn redacted(api: &Api, request: Box<RawValue>, summary: RunSummary) -> Result<(B
 
 /// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
 /// file's. A model holds only for the route that it was chosen with.
-fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(String, String), Problem> {
+fn pin(api: &Api, own: Option<&SessionSettings>, submission: &Submission) -> Result<(String, String), Problem> {
     let routes = api.routes.as_ref().ok_or_else(|| {
         Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
     })?;
-    let (view, own) = (api.core.view(), api.core.session_settings(session));
-    let (operator, own) = (view.runtime.settings(), own.as_ref().and_then(|own| own.route_policy.as_ref()));
+    let view = api.core.view();
+    let (operator, own) = (view.runtime.settings(), own.and_then(|own| own.route_policy.as_ref()));
     let chosen = choose(&[
         Level { route: submission.provider.as_deref(), model: submission.model.as_deref() },
         Level { route: own.and_then(|own| own.route_id.as_deref()), model: own.and_then(|own| own.model.as_deref()) },

@@ -8,7 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::request_mac::RequestMac;
 use super::run_view::RunSummary;
-use crate::core::IdempotencyKey;
+use crate::contract;
+use crate::core::{IdempotencyKey, SessionSettings};
 use crate::engine::Budget;
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
@@ -115,6 +116,8 @@ pub struct Submission {
     pub model: Option<String>,
     /// The normal form.
     pub request: Box<RawValue>,
+    /// What makes two submissions the same one: the normal form without what the session adds to it.
+    pub identity: Box<RawValue>,
     /// The key, if one was given.
     pub idempotency_key: Option<String>,
     /// What views show of it, without route and model.
@@ -142,11 +145,11 @@ fn label(field: &str, value: Option<String>) -> Result<Option<String>, Problem> 
 }
 
 impl SubmitInput {
-    /// Checks the submission. `key_header` is the value of `Idempotency-Key`.
+    /// Checks the submission. `key_header` is the value of `Idempotency-Key`; `own` is what the session has of its own.
     ///
     /// # Errors
     /// The problem that answers the request.
-    pub fn check(self, key_header: Option<&str>) -> Result<Submission, Problem> {
+    pub fn check(self, key_header: Option<&str>, own: Option<&SessionSettings>) -> Result<Submission, Problem> {
         let generation = self.generation.unwrap_or_default();
         for (field, is_given) in [
             ("attachments", given(&self.attachments)),
@@ -181,9 +184,21 @@ impl SubmitInput {
         {
             return Err(bad("a limit of budget is 0; next: leave it out or give it a value"));
         }
-        let content = content(self.content, self.input_items)?;
+        let output_contract = own.and_then(|own| own.output_contract.as_ref());
+        if output_contract.is_some() && options.expected().is_some() {
+            let detail = "the session has an output contract; next: leave generation.response_format out, or clear the \
+                          contract";
+            return Err(bad(detail));
+        }
+        let mut content = content(self.content, self.input_items)?;
+        if let Some(contract) = own.and_then(|own| own.input_contract.as_ref()) {
+            let value = contract::accept(&contract.schema, &content).map_err(|violation| {
+                Problem::new(&codes::INPUT_CONTRACT_VIOLATED, format!("the input does not fit: {violation}"))
+            })?;
+            content = contract::canonical(&value);
+        }
         let (provider, model) = (label("provider", self.provider)?, label("generation.model", generation.model)?);
-        let normalised = Normalised {
+        let mut normalised = Normalised {
             content,
             source_plugin: label("source_plugin", self.source_plugin)?.unwrap_or_else(|| "daemon".to_string()),
             source_kind: label("source_kind", self.source_kind)?.unwrap_or_else(|| "api".to_string()),
@@ -200,11 +215,24 @@ impl SubmitInput {
             &normalised.source_kind,
             normalised.actor_id.as_deref(),
         );
+        let identity = to_raw_value(&normalised).expect("strings, numbers and JSON values serialise");
+        let request = match output_contract {
+            None => identity.clone(),
+            Some(contract) => {
+                normalised.options.response_format = Some(ResponseFormat::StructuredJson {
+                    schema: contract.schema.clone(),
+                    name: None,
+                    max_repair_attempts: Some(contract.max_repair_attempts),
+                });
+                to_raw_value(&normalised).expect("as above")
+            }
+        };
         Ok(Submission {
             summary,
             provider,
             model,
-            request: to_raw_value(&normalised).expect("strings, numbers and JSON values serialise"),
+            request,
+            identity,
             idempotency_key: idempotency_key(key_header, self.idempotency_key.as_deref())?,
         })
     }
@@ -267,7 +295,7 @@ pub fn idempotency_hashes(mac: &RequestMac, session: &SessionId, key: &str, subm
     let model = submission.model.as_deref().unwrap_or_default();
     IdempotencyKey {
         key: hash("key", &[session.as_str(), key]),
-        fingerprint: mac.fingerprint("request", &[provider, model, submission.request.get()]),
+        fingerprint: mac.fingerprint("request", &[provider, model, submission.identity.get()]),
     }
 }
 
@@ -275,7 +303,7 @@ pub fn idempotency_hashes(mac: &RequestMac, session: &SessionId, key: &str, subm
 pub fn unkeyed_fingerprint(submission: &Submission) -> [u8; 16] {
     let provider = submission.provider.as_deref().unwrap_or_default();
     let model = submission.model.as_deref().unwrap_or_default();
-    hash("request", &[provider, model, submission.request.get()])
+    hash("request", &[provider, model, submission.identity.get()])
 }
 
 /// First 128 bits of SHA-256 over length-prefixed parts, so that no two lists of parts look alike.
@@ -296,7 +324,7 @@ mod tests {
 
     fn check(body: &str) -> Result<Submission, Problem> {
         let input: SubmitInput = serde_json::from_str(body).expect("well-formed");
-        input.check(None)
+        input.check(None, None)
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use runtime_config::{
 };
 pub use runtime_decide::RuntimeEdit;
 pub use session::{Session, SessionStatus};
-pub use session_settings::{RoutePolicy, SessionChange, SessionSettings};
+pub use session_settings::{InputContract, OutputContract, RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
 pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::records::{AcceptedBody, CompactedBody, MessageBody, RouteMoved, body};
+use super::records::{AcceptedBody, CompactedBody, MessageBody, OutputRejected, RouteMoved, body};
 use crate::core::{
     ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished, ToolCallStarted,
 };
@@ -38,6 +38,8 @@ pub(super) struct Context {
     pub open: Option<OpenTurn>,
     /// The run's input, word for word.
     pub task: String,
+    /// Answers of this run that were sent back because they did not fit their schema.
+    pub repairs: u32,
     /// Where the newest failover of this run has led.
     pub moved: Option<RouteMoved>,
 }
@@ -237,6 +239,7 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
     let mut pending = Pending::default();
     let mut summary: Option<CompactedBody> = None;
     let mut moved: Option<RouteMoved> = None;
+    let mut repairs = 0;
     let mut seq = newest;
     while seq != 0 && summary.as_ref().is_none_or(|summary| seq > summary.until || !own_started) {
         let Some(record) = (if walked < CONTEXT_WALK_RECORDS_MAX { kept(reader, seq)? } else { None }) else {
@@ -256,6 +259,16 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
                 own_started = true;
             }
             "external_action.request" if is_own => own_actions += 1,
+            "output.rejected" if is_own || completed == Some(run) => {
+                let rejected: OutputRejected = read(&record)?;
+                repairs = repairs.max(if is_own { rejected.attempt } else { 0 });
+                let message = (Message::user(rejected.told), record.seq);
+                match (is_summarised, is_own) {
+                    (true, _) => {}
+                    (false, true) => gathered.newest_first.push(message),
+                    (false, false) => answers.push(message),
+                }
+            }
             "route.failover" if is_own && moved.is_none() => moved = Some(read(&record)?),
             "message.appended" if is_own => {
                 let message: MessageBody = read(&record)?;
@@ -333,6 +346,7 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
         usage: gathered.usage.map(|(usage, from_newest)| (usage, count - 1 - from_newest)),
         open: gathered.open,
         task,
+        repairs,
         moved,
     })
 }

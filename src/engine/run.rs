@@ -14,7 +14,7 @@ use super::hand::Hand;
 use super::lanes::Lanes;
 use super::live_text::LiveText;
 use super::permits::{InForce, Settings};
-use super::records::{AcceptedBody, MessageBody, Role, body, note, output_note};
+use super::records::{AcceptedBody, MessageBody, Role, body, note};
 use super::step::{Settled, Turn};
 use super::stops::Stops;
 use super::toolbox::{Bench, Toolbox};
@@ -23,13 +23,13 @@ use crate::blobs::{BlobError, Blobs};
 use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::{CoreHandle, Job};
-use crate::core::{BlobRef, Failure, Note, NoteKind, Outcome, QuestionAsked};
+use crate::core::{BlobRef, Failure, Note, NoteKind, QuestionAsked};
 use crate::debug_capture::DebugCapture;
 use crate::journal::{Reader, Record};
 use crate::limits::{TOOL_CALL_ID_BYTES_MAX, TOOL_CALLS_PER_ANSWER_MAX, TOOL_NAME_BYTES_MAX};
 use crate::net::Net;
 use crate::providers::{
-    ErrorClass, Message, Origin, PreparedTurn, ProviderError, Route, Routes, ToolCall, ToolSpec, TurnOptions,
+    ErrorClass, Message, Origin, PreparedTurn, ProviderError, Route, Routes, Stage, ToolCall, ToolSpec, TurnOptions,
     TurnOutcome, TurnRequest, Usage,
 };
 use crate::sse::Hub;
@@ -72,6 +72,16 @@ pub struct Engine {
     pub(super) tools: Tools,
 }
 
+/// What became of an answer.
+pub(super) enum Taken {
+    /// The run is over.
+    Ended,
+    /// These calls are to be settled, and the notes written before they run.
+    Calls(OpenTurn, Vec<Note>),
+    /// The model is asked again; the notes are written before.
+    Again(Vec<Note>),
+}
+
 /// A run being carried.
 pub(super) struct Carried<'r> {
     pub hand: &'r Hand<'r>,
@@ -81,8 +91,8 @@ pub(super) struct Carried<'r> {
     agent: &'r str,
     pub route: &'r Route,
     pub model: String,
-    submitted: Submitted,
-    context: Context,
+    pub submitted: Submitted,
+    pub context: Context,
     specs: Vec<ToolSpec>,
     started_at_ms: u64,
 }
@@ -175,9 +185,14 @@ impl Carried<'_> {
             match self.ask(std::mem::take(&mut notes))? {
                 Asked::Answered(response, outcome) => {
                     may_compact = true;
-                    let Some((turn, answer)) = self.take_answer(response, outcome)? else { return Ok(()) };
-                    open = Some(turn);
-                    notes = answer;
+                    match self.take_answer(response, outcome)? {
+                        Taken::Ended => return Ok(()),
+                        Taken::Calls(turn, answer) => {
+                            open = Some(turn);
+                            notes = answer;
+                        }
+                        Taken::Again(answer) => notes = answer,
+                    }
                 }
                 Asked::Refused(response, error) if error.class == ErrorClass::ContextTooLong && may_compact => {
                     may_compact = false;
@@ -206,7 +221,11 @@ impl Carried<'_> {
     fn ask_route(&mut self, notes: Vec<Note>, live: &mut LiveText) -> Result<Asked, Left> {
         let in_force = self.in_force();
         let schema = self.submitted.options.prepared_schema();
-        let is_first = matches!(self.context.messages.last(), Some(Message::User { .. }));
+        let stage = match self.context.messages.last() {
+            Some(Message::User { .. }) if self.context.repairs > 0 => Stage::Repair,
+            Some(Message::User { .. }) => Stage::First,
+            _ => Stage::Later,
+        };
         let request = TurnRequest {
             model: &self.model,
             instructions: in_force.instructions.as_deref(),
@@ -214,7 +233,7 @@ impl Carried<'_> {
             tools: &self.specs,
             max_output_tokens: self.submitted.max_output_tokens,
             temperature: self.submitted.temperature,
-            options: self.submitted.options.turn_options(&schema, is_first),
+            options: self.submitted.options.turn_options(&schema, stage),
         };
         let prepared = match PreparedTurn::new(self.route, &request) {
             Ok(prepared) => prepared,
@@ -235,9 +254,10 @@ impl Carried<'_> {
         Ok(asked)
     }
 
-    /// Takes an answer: the calls to settle with the notes to write before they run, or none, and then the run is over.
+    /// Takes an answer: the calls to settle with the notes to write before they run, or the end of the run.
     /// Answer, message, output and end are one batch: a crash leaves all of them or none.
-    fn take_answer(&mut self, response: Note, outcome: TurnOutcome) -> Result<Option<(OpenTurn, Vec<Note>)>, Left> {
+    fn take_answer(&mut self, response: Note, outcome: TurnOutcome) -> Result<Taken, Left> {
+        let stop = outcome.stop;
         let text = self.redact(&outcome.text);
         let (tool_calls, items) = self.normalised(outcome.tool_calls, outcome.items);
         let message = MessageBody {
@@ -262,21 +282,17 @@ impl Carried<'_> {
             return Err(Left::FailedWith(failure, notes));
         }
         if message.tool_calls.is_empty() {
-            if !message.text.is_empty() {
-                notes.push(output_note(&self.hand.job.session, self.hand.job.id, &message.text));
-            }
-            self.hand.finish(notes, Outcome::Completed);
-            return Ok(None);
+            return self.take_last(notes, message, stop);
         }
         let MessageBody { text, items, route, model, usage, tool_calls, .. } = message;
         self.note_usage(usage);
         let calls = tool_calls.iter().cloned().map(OpenCall::new).collect();
         let origin = Origin { route, model };
         self.context.messages.push(Message::Assistant { text, tool_calls, items, origin });
-        Ok(Some((OpenTurn { calls }, notes)))
+        Ok(Taken::Calls(OpenTurn { calls }, notes))
     }
 
-    fn note_usage(&mut self, usage: Option<Usage>) {
+    pub(super) fn note_usage(&mut self, usage: Option<Usage>) {
         self.context.turns += 1;
         self.context.output_tokens += usage.map_or(0, |usage| usage.output_tokens);
         self.context.usage = usage.map(|usage| (usage, self.context.messages.len()));
@@ -391,7 +407,7 @@ impl Carried<'_> {
     fn used(&self) -> Used {
         let passed = |_| self.now_ms().saturating_sub(self.started_at_ms);
         Used {
-            turns: self.context.turns,
+            turns: self.context.turns.saturating_sub(self.context.repairs),
             output_tokens: self.context.output_tokens,
             duration_ms: self.submitted.budget.max_duration_ms.map_or(0, passed),
         }

@@ -10,3 +10,18 @@ pub const ROUTES_WATCH_INTERVAL_MS: u64 = 2_000;
 pub const ROUTE_CONCURRENCY_MAX: usize = 1_024;
 /// Names in `anthropic_beta_headers`; more would not fit the header lines that gateways take.
 pub const ANTHROPIC_BETAS_MAX: usize = 16;
+
+// --- contracts -------------------------------------------------------------------------------
+
+/// Depth of a schema, references included, to which a value is checked; a deeper one is refused.
+pub const CONTRACT_DEPTH_MAX: usize = 64;
+/// Pairs of a value and a schema that one check looks at; choices within choices multiply. More is refused.
+pub const CONTRACT_STEPS_MAX: usize = 200_000;
+/// Issues of a contract that are told at once; the rest is left out.
+pub const CONTRACT_ISSUES_MAX: usize = 32;
+/// Times that an answer is sent back to the model because it does not fit its schema, at most.
+pub const OUTPUT_REPAIRS_MAX: u32 = 5;
+/// The same for a session's contract that names no number.
+pub const CONTRACT_REPAIRS_DEFAULT: u32 = 3;
+/// The same for a submission that names no number.
+pub const OUTPUT_REPAIRS_DEFAULT: u32 = 1;

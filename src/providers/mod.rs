@@ -34,7 +34,9 @@ pub use message::{
     Effort, InputPart, Message, Origin, OutputSchema, Reasoning, Stop, ToolCall, ToolChoice, ToolResult, ToolSpec,
     TurnEvent, TurnOptions, TurnOutcome, TurnRequest, Usage,
 };
-pub use options::{GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Summary, ToolChoiceOption};
+pub use options::{
+    Expected, GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Stage, Summary, ToolChoiceOption,
+};
 pub use retry::retry_delay_ms;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,
