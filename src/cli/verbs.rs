@@ -34,6 +34,9 @@ pub struct Verb {
     pub info: fn() -> CommandInfoWithArgs,
     /// What it does.
     pub run: Run,
+    /// Parses the words after the verb and does nothing; for the check of documents.
+    #[cfg(test)]
+    pub accepts: fn(&Verb, &[&str]) -> Result<(), CliError>,
 }
 
 impl std::fmt::Debug for Verb {
@@ -58,7 +61,19 @@ pub fn split(path: &'static str) -> (Option<&'static str>, &'static str) {
 }
 
 const fn verb<C: Command>(path: &'static str, aliases: &'static [&'static str]) -> Verb {
-    Verb { path, aliases, info: C::get_args_info, run: run::<C> }
+    Verb {
+        path,
+        aliases,
+        info: C::get_args_info,
+        run: run::<C>,
+        #[cfg(test)]
+        accepts: accepts::<C>,
+    }
+}
+
+#[cfg(test)]
+fn accepts<C: Command>(verb: &Verb, words: &[&str]) -> Result<(), CliError> {
+    super::parse_words::<C>(verb.path, words).map(drop)
 }
 
 fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Result<(), CliError> {

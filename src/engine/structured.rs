@@ -38,7 +38,7 @@ impl Carried<'_> {
             return Ok(Taken::Ended);
         };
         let error = match stop {
-            Stop::Done | Stop::ToolCalls => match contract::accept(&expected.schema, &message.text) {
+            Stop::Done | Stop::ToolCalls => match contract::accept(expected.schema, &message.text) {
                 Ok(value) => {
                     notes.push(structured_note(session, run, &contract::canonical(&value), &value));
                     self.hand.finish(notes, Outcome::Completed);
@@ -65,7 +65,7 @@ impl Carried<'_> {
             );
             return Err(Left::FailedWith(violated(text), notes));
         }
-        let told = told(&error, &expected.schema);
+        let told = told(&error, expected.schema);
         notes.push(note(NoteKind::OutputRejected, &OutputRejected { attempt, error, told: told.clone() }));
         // What was shown of it is void.
         self.hand.engine.tools.hub.withdraw_previews(session, run);

@@ -303,7 +303,8 @@ impl Routes {
             None if names.len() == 1 => Some(names[0]),
             None if names.is_empty() => {
                 if parsed {
-                    let message = "the file has no route; next: add a [routes.<id>] table, see docs/routes.md";
+                    let message =
+                        "the file has no route; next: add a [routes.<id>] table, see docs/operators/routes.md";
                     findings.add(Severity::Error, "no_routes", None, message);
                 }
                 None

@@ -170,7 +170,7 @@ impl RawRoutes {
         let Some((key, kind)) = keys.iter().find(|(name, _)| *name == key) else {
             let message = match nearest(key, keys.iter().map(|(name, _)| *name)) {
                 Some(name) => format!("unknown key; next: did you mean `{name}`?"),
-                None => "unknown key; next: remove it, docs/routes.md lists the keys".to_string(),
+                None => "unknown key; next: remove it, docs/operators/routes.md lists the keys".to_string(),
             };
             return self.fault("unknown_key", route, at, message);
         };
