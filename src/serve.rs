@@ -250,6 +250,7 @@ impl Daemon {
             capture,
             stops: stops.clone(),
             tasks,
+            blobs: blobs.clone(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {

@@ -22,6 +22,7 @@ pub mod debug;
 pub mod errors;
 pub mod events;
 pub mod front;
+pub mod input_parts;
 pub mod json;
 pub mod limiter;
 pub mod openapi;

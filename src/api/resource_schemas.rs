@@ -76,15 +76,32 @@ pub static RESOURCES: &[Component] = &[
         }"##,
     },
     Component {
-        name: "SubmitInput",
+        name: "InputItem",
         schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["type"],
+            "properties": {
+                "type": {"enum": ["text", "inline_asset"]},
+                "text": {"type": ["string", "null"], "description": "Of a text"},
+                "file_name": {"type": ["string", "null"], "minLength": 1, "maxLength": 256, "description": "Of a file"},
+                "media_type": {"type": ["string", "null"],
+                    "description": "image/png, image/jpeg, image/gif, image/webp, application/pdf or a type of text; found out when absent"},
+                "content_base64": {"type": ["string", "null"]},
+                "asset_id": {"type": "null"}
+            }
+        }"#,
+    },
+    Component {
+        name: "SubmitInput",
+        schema: r##"{
             "type": "object",
             "additionalProperties": false,
             "description": "Absent, null and empty mean the same. A field whose feature is missing is refused when it asks for something.",
             "properties": {
                 "content": {"type": ["string", "null"]},
-                "input_items": {"type": ["array", "null"], "items": {"type": "object",
-                    "required": ["type"], "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}},
+                "input_items": {"type": ["array", "null"], "items": {"$ref": "#/components/schemas/InputItem"},
+                    "description": "In order; excludes content and attachments"},
                 "provider": {"type": ["string", "null"], "description": "Route id"},
                 "generation": {"type": ["object", "null"], "properties": {
                     "model": {"type": ["string", "null"]},
@@ -111,14 +128,15 @@ pub static RESOURCES: &[Component] = &[
                     "max_duration_ms": {"type": ["integer", "null"], "minimum": 1},
                     "max_total_output_tokens": {"type": ["integer", "null"], "minimum": 1}}},
                 "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
-                "attachments": {"type": ["array", "null"], "maxItems": 0},
+                "attachments": {"type": ["array", "null"], "items": {"$ref": "#/components/schemas/InputItem"},
+                    "description": "Files that come with content"},
                 "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
                 "binding_keys": {"type": ["array", "null"], "maxItems": 0},
                 "reply_targets": {"type": ["array", "null"], "maxItems": 0},
                 "reply_plugin": {"type": "null"},
                 "reply_address": {"type": "null"}
             }
-        }"#,
+        }"##,
     },
     Component {
         name: "Run",
@@ -145,6 +163,8 @@ pub static RESOURCES: &[Component] = &[
                     "text_preview": {"type": "string"},
                     "provider": {"type": "string", "description": "Route id"},
                     "model": {"type": "string"}}},
+                "input_attachments": {"type": "array", "items": {"type": "object",
+                    "required": ["file_name", "media_type", "sha256", "bytes"]}},
                 "input_metadata": {},
                 "pending_approval_ids": {"type": "array", "items": {"type": "string"}},
                 "pending_approvals": {"type": "array", "items": {"$ref": "#/components/schemas/Approval"}},

@@ -194,8 +194,9 @@ pub static ROUTES: &[Route<Api>] = &[
         body_bytes_max: BODY_BYTES_MAX,
         // `run.accepted` names the token and the request.
         witness: Witness::Journal,
-        // Parsed in microseconds and handed to the core without waiting: the main path has one hand-over.
-        lane: Lane::Inline,
+        // Parsed in microseconds and handed to the core without waiting: the main path has one hand-over. But for files,
+        // which are stored before.
+        lane: Lane::InlineWithout("\"content_base64\""),
         problems: &[
             &codes::SESSION_NOT_FOUND,
             &codes::SESSION_ENDED,
@@ -203,6 +204,9 @@ pub static ROUTES: &[Route<Api>] = &[
             &codes::RUN_QUEUE_FULL,
             &codes::ROUTE_NOT_READY,
             &codes::ROUTE_UNKNOWN,
+            &codes::INPUT_NOT_SUPPORTED,
+            &codes::INPUT_CONTRACT_VIOLATED,
+            &codes::STORAGE_FULL,
             &codes::UNSUPPORTED_FEATURE,
             &codes::INVALID_IDEMPOTENCY_KEY,
             &codes::IDEMPOTENCY_CONFLICT,

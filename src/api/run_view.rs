@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::waiting::{ApprovalView, QuestionView};
 use crate::core::{Body, DecodeError, Failure, RunStatus, WaitsFor};
+use crate::engine::{StoredFile, StoredPart};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
 use crate::limits::{RUN_SUMMARY_TEXT_CHARS_MAX, SSE_ERROR_CUT_BYTES};
@@ -42,6 +43,9 @@ pub struct RunView {
     pub queued_position: Option<u32>,
     /// What was asked, in short.
     pub request: RunSummary,
+    /// Files of the input, without their bytes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub input_attachments: Vec<StoredFile>,
     /// The submission's metadata, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_metadata: Option<Box<RawValue>>,
@@ -198,6 +202,8 @@ struct Request {
     source_kind: Option<String>,
     actor_id: Option<String>,
     metadata: Option<Box<RawValue>>,
+    #[serde(default)]
+    input_parts: Vec<StoredPart>,
 }
 
 #[derive(Deserialize)]
@@ -314,6 +320,11 @@ pub(super) fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawV
     );
     summary.provider = Some(short(&accepted.route)).filter(|text| !text.is_empty());
     summary.model = Some(short(&accepted.model)).filter(|text| !text.is_empty());
+    let files = request.input_parts.into_iter().filter_map(|part| match part {
+        StoredPart::File(file) => Some(file),
+        StoredPart::Text { .. } => None,
+    });
+    let files = files.collect();
     let view = RunView {
         run_id,
         session_id,
@@ -326,6 +337,7 @@ pub(super) fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawV
         finished_at_ms: None,
         queued_position: (accepted.position != 0).then_some(accepted.position),
         request: summary,
+        input_attachments: files,
         input_metadata: None,
         pending_approval_ids: Vec::new(),
         pending_approvals: Vec::new(),

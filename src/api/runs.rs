@@ -2,6 +2,8 @@
 //! Owns: the routes below `/v1/runs` and the submission of a run.
 //! Never: waits for a run.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,6 +17,7 @@ use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
 use crate::actor::Actor;
+use crate::blobs::BlobError;
 use crate::commit::CommandError;
 use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus, SessionSettings};
 use crate::http::Response;
@@ -46,12 +49,32 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let (route, model) = pin(api, own.as_deref(), &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
-    let Submission { request, summary, .. } = submission;
+    let Submission { request, summary, files, .. } = submission;
+    store(api, &route, &files)?;
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
     let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
     Ok(Prepared { session, command, by: call.actor(), summary })
+}
+
+/// The files of a submission are durable before the record that names them. Not on the reactor: see the route's lane.
+fn store(api: &Api, route: &str, files: &[Vec<u8>]) -> Result<(), Problem> {
+    let takes_files = |route: &crate::providers::Route| route.capabilities.multimodal_input;
+    if !files.is_empty() && !api.routes.as_ref().and_then(|routes| routes.get(route)).is_some_and(|it| takes_files(it))
+    {
+        let detail = format!("route {route} takes no pictures and documents; next: choose another route");
+        return Err(Problem::new(&codes::INPUT_NOT_SUPPORTED, detail));
+    }
+    for bytes in files {
+        api.blobs.put(bytes).map_err(|error| match &error {
+            BlobError::Io { cause, .. } if cause.kind() == ErrorKind::StorageFull => {
+                Problem::new(&codes::STORAGE_FULL, error.to_string())
+            }
+            _ => Problem::new(&codes::INTERNAL_ERROR, error.to_string()),
+        })?;
+    }
+    Ok(())
 }
 
 /// A secret that somebody types must not reach the journal, nor a model by way of it: memory, disk and what the model is
@@ -153,6 +176,7 @@ fn accepted_view(
         finished_at_ms: None,
         queued_position: None,
         request,
+        input_attachments: Vec::new(),
         input_metadata: None,
         pending_approval_ids: Vec::new(),
         pending_approvals: Vec::new(),

@@ -9,6 +9,7 @@ mod context;
 mod credential;
 mod guard;
 mod hand;
+mod input;
 mod lanes;
 mod live_text;
 mod passage;
@@ -25,6 +26,7 @@ mod turn;
 mod web_fetch;
 
 pub use budget::Budget;
+pub use input::{StoredFile, StoredPart};
 pub use lanes::{LaneView, Lanes};
 pub use permits::{InForce, Settings};
 pub use run::{Engine, Tools};

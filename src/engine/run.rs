@@ -11,6 +11,7 @@ use super::compaction;
 use super::context::{Context, OpenCall, OpenTurn, Submitted, assemble, weight};
 use super::guard::Guard;
 use super::hand::Hand;
+use super::input::Files;
 use super::lanes::Lanes;
 use super::live_text::LiveText;
 use super::permits::{InForce, Settings};
@@ -129,7 +130,10 @@ impl Engine {
         let accepted: Record =
             self.tools.reader.read(hand.job.first_seq).map_err(|error| failed("journal_read", error))?;
         let pinned: AcceptedBody<'_> = body(&accepted).map_err(|cause| failed("journal_read", cause))?;
-        let context = assemble(&self.tools.reader, &accepted, hand.job.last_seq)
+        let takes_files = self.tools.routes.as_ref().and_then(|routes| routes.get(&pinned.route));
+        let takes_files = takes_files.is_some_and(|route| route.capabilities.multimodal_input);
+        let files = Files::new(self.tools.blobs.as_ref(), takes_files);
+        let context = assemble(&self.tools.reader, &files, &accepted, hand.job.last_seq)
             .map_err(|error| failed("journal_read", error))?;
         // Where a failover has led it, it stays.
         let (route, model) = match &context.moved {
@@ -340,7 +344,9 @@ impl Carried<'_> {
             },
         };
         let reader = &hand.engine.tools.reader;
-        let again = |newest| assemble(reader, self.accepted, newest).map_err(|error| failed("journal_read", error));
+        let files = Files::new(hand.engine.tools.blobs.as_ref(), self.route.capabilities.multimodal_input);
+        let again =
+            |newest| assemble(reader, &files, self.accepted, newest).map_err(|error| failed("journal_read", error));
         let context = again(newest)?;
         let Some(cut) = compaction::cut(&context) else { return Ok(()) };
         let (summary, strategy) = self.summarised(&context.messages[..cut], &context.task)?;

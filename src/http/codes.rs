@@ -302,6 +302,9 @@ codes! {
     ROUTE_NOT_READY: 400 "routes" "route_not_ready",
         "The model route is in error state.",
         "see provider_readiness in GET /v1/status";
+    INPUT_NOT_SUPPORTED: 400 "routes" "input_not_supported",
+        "The route takes no pictures and documents.",
+        "choose a route whose capabilities have multimodal_input";
     ROUTE_UNKNOWN: 400 "routes" "route_unknown",
         "No model route has this id.",
         "use an id of the routes file";

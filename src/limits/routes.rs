@@ -25,3 +25,15 @@ pub const OUTPUT_REPAIRS_MAX: u32 = 5;
 pub const CONTRACT_REPAIRS_DEFAULT: u32 = 3;
 /// The same for a submission that names no number.
 pub const OUTPUT_REPAIRS_DEFAULT: u32 = 1;
+
+// --- files of input --------------------------------------------------------------------------
+
+/// Pictures and documents of one submission together: as base64 they fit a request body, and beside a conversation a
+/// request to a provider.
+pub const INPUT_FILE_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// Pictures and documents of one submission; vendors take about as many.
+pub const INPUT_FILES_MAX: usize = 16;
+/// Files of earlier runs of a session that are sent again, newest first; the rest is named only.
+pub const CONTEXT_FILES_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes of text that a picture, or a page's worth of a document, weighs about as much as.
+pub const CONTEXT_PICTURE_BYTES: usize = 6 * 1024;
