@@ -519,7 +519,7 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
         return Ok(None);
     };
     let environment = |name: &str| std::env::var(name).ok();
-    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("routes file"))?;
+    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("settings"))?;
     for diagnostic in routes.diagnostics() {
         log::warn!("routes file: {}: {}", diagnostic.code, diagnostic.message);
     }

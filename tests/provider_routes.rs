@@ -1,8 +1,13 @@
 //! The routes file: what is accepted, what is refused, and that a refusal never shows a value.
 
+#[allow(dead_code, reason = "a part of it is used")]
+#[path = "support/rng.rs"]
+mod rng;
+
 use std::path::PathBuf;
 
 use kheish_daemon::providers::{RouteCredential, Routes, RoutesError, Severity};
+use rng::Rng;
 
 struct Scratch(PathBuf);
 
@@ -201,7 +206,7 @@ fn an_inline_key_works_and_is_remarked_upon() {
     assert_eq!(secret.expose(), b"sk-from-environment");
     let found: Vec<_> = routes.diagnostics().iter().map(|it| (it.severity, it.code, it.line)).collect();
     let expected =
-        [(Severity::Info, "inline_credential", Some(6)), (Severity::Warning, "credential_over_http", Some(5))];
+        [(Severity::Warning, "credential_over_http", Some(5)), (Severity::Info, "inline_credential", Some(6))];
     assert_eq!(found, expected);
 }
 
@@ -342,4 +347,58 @@ fn limits_and_ways_out_of_a_route_are_read() {
     let (main, two) = (routes.default_route(), routes.get("two").expect("there"));
     assert_eq!((main.max_concurrency, main.failover.as_deref()), (Some(3), Some("two")));
     assert_eq!((two.anthropic_beta.as_deref(), two.failover.as_deref()), (Some("one-1,two-2"), None));
+}
+
+/// Files that nobody would write: pieces of good ones in the wrong places. Nothing panics, every error has its next step,
+/// and no value of the file is repeated.
+#[test]
+fn mutated_files_are_judged_without_a_panic_and_without_a_word_of_theirs() {
+    const SECRET: &str = "sk-live-SECRET-0123456789";
+    const TOKENS: [&str; 16] = [
+        "=",
+        "[",
+        "]",
+        "[[",
+        "\"",
+        "'",
+        "\n",
+        "#",
+        "routes.",
+        "true",
+        "-1",
+        "99999999999999999999",
+        "0x",
+        "{}",
+        "\u{0}",
+        "é",
+    ];
+    let base = include_str!("../deploy/routes.default.toml").replace("\n#[", "\n[").replace("\n#", "\n");
+    let base = format!("{base}api_key = '{SECRET}'\n");
+    let scratch = Scratch::new("mutated", "");
+    for seed in 0..3_000 {
+        let mut rng = Rng::new(seed);
+        let mut text = base.clone();
+        for _ in 0..1 + rng.below(5) {
+            let boundary = |at: usize| (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            let mut place = || boundary(rng.below(text.len() as u64 + 1) as usize);
+            let (at, other) = (place(), place());
+            let (from, to) = (at.min(other), boundary(at.max(other).min(at.min(other) + 60)));
+            match rng.below(3) {
+                0 => text.insert_str(at, TOKENS[rng.below(TOKENS.len() as u64) as usize]),
+                1 => text.replace_range(from..to, ""),
+                _ => {
+                    let piece = text[from..to].to_string();
+                    text.insert_str(at, &piece);
+                }
+            }
+        }
+        std::fs::write(&scratch.0, &text).expect("scratch file");
+        if let Err(error) = Routes::load(&scratch.0, None, &environment) {
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("SECRET"), "seed {seed}: {shown}");
+            for finding in error.diagnostics.iter().filter(|it| it.severity == Severity::Error) {
+                assert!(finding.message.contains("; next: "), "seed {seed}: {finding}");
+            }
+        }
+    }
 }

@@ -58,7 +58,7 @@ fn a_routes_file_is_on_record_once_and_its_drift_shows_while_the_loaded_routes_s
     let found = until_drift(&daemon, "changed", |drift| drift["loads"] == false);
     let codes: Vec<&str> =
         found["diagnostics"].as_array().expect("a list").iter().filter_map(|it| it["code"].as_str()).collect();
-    assert_eq!(codes, ["unknown_key", "credential_missing"]);
+    assert_eq!(codes, ["credential_missing", "unknown_key"]);
     assert!(!found.to_string().contains("sk-live"), "{found}");
     daemon.create_session("s");
     let run = daemon.submit("s", "are you there?");
@@ -82,4 +82,22 @@ fn a_routes_file_is_on_record_once_and_its_drift_shows_while_the_loaded_routes_s
     assert_eq!(digests, [&json!(loaded_sha256), &json!(sha256(&path))]);
     assert_eq!(source["since_ms"], records[1]["at_ms"], "{source} {}", records[1]);
     home.assert_journal_verifies(&home.root());
+}
+
+#[test]
+fn a_daemon_does_not_start_with_a_broken_file_and_says_where_it_is_broken() {
+    let home = Home::new("routes-broken", None);
+    let path = home.join("routes.toml");
+    let good = fs::read_to_string(&path).expect("the routes file");
+    fs::write(&path, format!("{good}failover = \"nowhere\"\nauth_reff = \"x\"\n")).expect("written");
+    let (code, log) = home.serve().refused();
+    assert_eq!(code, Some(1), "{log}");
+    let file = format!("routes file {} cannot be used", path.display());
+    for part in [
+        file.as_str(),
+        "line 7, column 1: route \"main\": `failover` names no route of this file; next: name one of its [routes.<id>] [failover_unknown]",
+        "line 8, column 1: route \"main\": unknown key; next: did you mean `auth_ref`? [unknown_key]",
+    ] {
+        assert!(log.contains(part), "{part}\nis not in\n{log}");
+    }
 }

@@ -324,6 +324,7 @@ impl Routes {
             Some(named) => default_route.map(|_| named),
             None => default_route,
         };
+        findings.list.sort_by_key(|finding| (finding.line.is_none(), finding.line, finding.column));
         let has_error = findings.list.iter().any(|finding| finding.severity == Severity::Error);
         match default_route {
             Some(default_route) if !has_error => {
