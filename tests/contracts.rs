@@ -5,7 +5,13 @@ mod daemon;
 #[path = "support/http.rs"]
 mod http;
 
+#[allow(dead_code, reason = "a part of it is used")]
+#[path = "support/rng.rs"]
+mod rng;
+
 use daemon::{Daemon, Home, Place, Provider};
+use kheish_daemon::contract::{accept, canonical, contract_issues};
+use rng::Rng;
 use serde_json::{Value, json};
 
 const DRIVERS: [(&str, &str); 6] = [
@@ -217,4 +223,59 @@ fn a_session_holds_input_and_answers_to_its_contracts_and_refuses_what_it_cannot
         "{detail}"
     );
     assert_eq!(daemon.get("/v1/sessions/nobody/input-contract").refusal(), (404, "session_not_found".to_string()));
+}
+
+fn any_value(rng: &mut Rng, depth: u64) -> Value {
+    match rng.below(if depth == 0 { 6 } else { 8 }) {
+        0 => Value::Null,
+        1 => json!(rng.chance(2)),
+        2 => json!(rng.below(4)),
+        3 => json!(rng.below(9) as f64 / 4.0),
+        4 => json!(u64::MAX - rng.below(2)),
+        5 => json!(["a", "b", "é", ""][rng.below(4) as usize]),
+        6 => (0..rng.below(4)).map(|_| any_value(rng, depth - 1)).collect(),
+        _ => (0..rng.below(4))
+            .map(|_| (["a", "b", "c"][rng.below(3) as usize].to_string(), any_value(rng, depth - 1)))
+            .collect(),
+    }
+}
+
+fn any_schema(rng: &mut Rng, depth: u64) -> Value {
+    let mut schema = serde_json::Map::new();
+    for _ in 0..rng.below(4) {
+        let inner = |rng: &mut Rng| if depth == 0 { json!({}) } else { any_schema(rng, depth - 1) };
+        let (key, value) = match rng.below(12) {
+            0 | 1 => ("type", json!(["object", "array", "string", "integer", "number", "null"][rng.below(6) as usize])),
+            2 => ("type", json!(["object", "null"])),
+            3 => ("properties", json!({"a": inner(rng), "b": inner(rng)})),
+            4 => ("required", json!(["a"])),
+            5 => ("additionalProperties", if rng.chance(2) { json!(false) } else { inner(rng) }),
+            6 => ("items", inner(rng)),
+            7 => ("anyOf", json!([inner(rng), inner(rng)])),
+            8 => ("enum", json!([any_value(rng, 1), 1])),
+            9 => ("$ref", json!(["#", "#/properties/a", "#/nowhere", "elsewhere"][rng.below(4) as usize])),
+            10 => (["minimum", "maxLength", "minItems"][rng.below(3) as usize], json!(rng.below(3))),
+            // A keyword with a value that makes no sense.
+            _ => (["type", "properties", "items", "required", "enum"][rng.below(5) as usize], any_value(rng, 1)),
+        };
+        schema.insert(key.to_string(), value);
+    }
+    Value::Object(schema)
+}
+
+/// Schemas and values at random: no panic, and what is accepted is accepted again, unchanged.
+#[test]
+fn what_was_accepted_is_accepted_again_whatever_the_schema_says() {
+    let (mut accepted, mut sound) = (0, 0);
+    for seed in 0..30_000 {
+        let mut rng = Rng::new(seed);
+        let (schema, value) = (any_schema(&mut rng, 3), any_value(&mut rng, 3));
+        sound += u64::from(contract_issues(&schema).is_empty());
+        let Ok(found) = accept(&schema, &value.to_string()) else { continue };
+        accepted += 1;
+        let again = accept(&schema, &canonical(&found))
+            .unwrap_or_else(|error| panic!("seed {seed}: {schema} {value}: {error}"));
+        assert_eq!(canonical(&again), canonical(&found), "seed {seed}: {schema} {value}");
+    }
+    assert!(accepted > 1_000 && sound > 1_000, "{accepted} accepted, {sound} without an issue");
 }
