@@ -5,9 +5,11 @@
 
 mod egress;
 mod engine;
+mod routes;
 
 pub use egress::*;
 pub use engine::*;
+pub use routes::*;
 
 // --- identifiers -----------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-//! Background checks of the storage: write probes, free space, re-hashing of the journal's older segments.
-//! Owns: the published storage view.
-//! May touch: probe files in the state root and the workspace root; the journal, reading.
+//! Background checks of the storage: write probes, free space, re-hashing of the journal's older segments; drift of the routes
+//! file.
+//! Owns: the published storage view, and the pace of all these.
+//! May touch: probe files in the state root and the workspace root; the journal and the routes file, reading.
 //! Never: runs inside a request. A probe that hangs hangs this thread alone, and its age shows.
 
 use std::path::{Path, PathBuf};
@@ -15,8 +16,10 @@ use crate::clock::Clock;
 use crate::ids::Seq;
 use crate::journal::Reader;
 use crate::limits::{
-    INODES_USED_ERROR_PERCENT, PROBE_INTERVAL_MS, PROBE_STALE_MS, SPACE_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
+    INODES_USED_ERROR_PERCENT, PROBE_INTERVAL_MS, PROBE_STALE_MS, ROUTES_WATCH_INTERVAL_MS, SPACE_USED_ERROR_PERCENT,
+    SPACE_USED_WARNING_PERCENT,
 };
+use crate::providers::RoutesWatch;
 use crate::state_root::LockStatus;
 use crate::state_root::probe::{Probe, ProbeState, probe, sweep};
 use crate::sys::{FileSystemFigures, file_system_figures};
@@ -134,6 +137,7 @@ pub struct UpkeepLoop {
     lock: LockStatus,
     scrub: ScrubView,
     scrubbed: Seq,
+    routes: Option<RoutesWatch>,
 }
 
 impl Upkeep {
@@ -147,7 +151,7 @@ impl Upkeep {
         let scrub = ScrubView::default();
         let view = look(&roots, &lock, &scrub, clock.now_ms());
         let upkeep = Self { view: Arc::new(Mutex::new(view)), clock };
-        let looped = UpkeepLoop { upkeep: upkeep.clone(), roots, reader, lock, scrub, scrubbed: 0 };
+        let looped = UpkeepLoop { upkeep: upkeep.clone(), roots, reader, lock, scrub, scrubbed: 0, routes: None };
         (upkeep, looped)
     }
 
@@ -164,10 +168,24 @@ impl Upkeep {
 }
 
 impl UpkeepLoop {
+    /// Also compares the routes file with what was loaded of it.
+    pub fn with_routes(self, routes: Option<RoutesWatch>) -> Self {
+        Self { routes, ..self }
+    }
+
     /// Runs until `stop` is disconnected.
     pub fn run(mut self, stop: Receiver<()>) {
-        let interval = Duration::from_millis(PROBE_INTERVAL_MS);
+        let interval = Duration::from_millis(ROUTES_WATCH_INTERVAL_MS);
+        let mut waited_ms = 0;
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(interval) {
+            if let Some(routes) = &self.routes {
+                routes.look(self.upkeep.clock.now_ms());
+            }
+            waited_ms += ROUTES_WATCH_INTERVAL_MS;
+            if waited_ms < PROBE_INTERVAL_MS {
+                continue;
+            }
+            waited_ms = 0;
             self.scrub_next_segment();
             let view = look(&self.roots, &self.lock, &self.scrub, self.upkeep.clock.now_ms());
             *self.upkeep.view.lock().unwrap_or_else(PoisonError::into_inner) = view;

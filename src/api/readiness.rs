@@ -5,8 +5,10 @@
 use serde::Serialize;
 
 use super::context::Api;
+use super::runtime::{RoutesFile, default_route, routes_file};
 use super::status::{HealthWarning, Severity};
 use crate::broker::{RouteAuth, RouteAuthState, SlotId};
+use crate::engine::LaneView;
 use crate::http::problem::{Problem, codes};
 use crate::limits::CORE_BATCH_STALL_MS;
 use crate::net::{Destination, NetError, Purpose};
@@ -20,6 +22,9 @@ pub struct ProviderReadiness {
     warning_route_count: usize,
     error_route_count: usize,
     active_route_ready: bool,
+    /// Where the routes come from, and whether the file is still what was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routes_file: Option<RoutesFile>,
     routes: Vec<RouteReadiness>,
 }
 
@@ -34,6 +39,12 @@ struct RouteReadiness {
     auth_ref: Option<String>,
     #[serde(flatten)]
     auth: RouteAuth,
+    /// Requests at once, for a route with a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<LaneView>,
+    /// The route that its runs go on with when it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failover: Option<String>,
     /// Why the egress guard lets nothing through to its base URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     egress_refused: Option<String>,
@@ -83,7 +94,8 @@ pub fn require_ready(api: &Api, route: &Route) -> Result<(), Problem> {
 
 /// The state of every route.
 pub fn provider_readiness(api: &Api) -> ProviderReadiness {
-    let active = api.routes.as_ref().map(|routes| routes.default_route().id.clone());
+    let view = api.core.view();
+    let active = default_route(api, view.runtime.settings()).map(|route| route.id.clone());
     let routes: Vec<RouteReadiness> = api
         .routes
         .iter()
@@ -99,6 +111,8 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
                 RouteCredential::Inline(_) | RouteCredential::None => None,
             },
             auth: judge(api, route),
+            concurrency: api.facts.lanes.view(&route.id),
+            failover: route.failover.clone(),
             egress_refused: egress_refused(api, route),
         })
         .collect();
@@ -111,6 +125,7 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
         active_route_ready: routes
             .iter()
             .any(|route| route.active && route.auth.state == RouteAuthState::Ok && route.is_ready()),
+        routes_file: routes_file(api),
         routes,
     }
 }

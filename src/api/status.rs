@@ -16,11 +16,13 @@ use crate::audit::control_plane::{AuditStats, ControlPlaneAudit};
 use crate::broker::LogStats;
 use crate::commit::{CommandError, CoreView};
 use crate::core::RunStatus;
+use crate::engine::Lanes;
 use crate::http::problem::Problem;
 use crate::http::{Edge, EdgeStats, Response};
 use crate::ids::RunId;
 use crate::limits::{PENDING_WAIT_WARNING_MS, QUEUED_RUN_LAG_WARNING_MS, STALE_RUN_WARNING_MS};
 use crate::net::{EgressView, Net};
+use crate::providers::RoutesWatch;
 use crate::sandbox::{Level, Sandbox, SandboxReport, Strength};
 use crate::sse::HubStats;
 use crate::upkeep::{StorageView, Upkeep};
@@ -47,6 +49,12 @@ pub struct Facts {
     pub edge: OnceLock<Arc<Edge>>,
     /// Storage probes and the scrub.
     pub upkeep: Upkeep,
+    /// Compares the routes file on disk with what is loaded, if there is one.
+    pub routes: Option<RoutesWatch>,
+    /// Since when that file is the one in force, Unix milliseconds.
+    pub routes_since_ms: Option<u64>,
+    /// Places on routes that have a limit.
+    pub lanes: Lanes,
     /// The walls around tools.
     pub sandbox: Sandbox,
     /// Stop has been asked for.

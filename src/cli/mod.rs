@@ -16,6 +16,7 @@ mod argv_tests;
 mod audit;
 mod client;
 mod context;
+mod contracts;
 mod debug;
 #[cfg(test)]
 mod docs_tests;

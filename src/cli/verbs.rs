@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, debug, events, input, journal, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, contracts, debug, events, input, journal, overview, permissions, questions, runs,
+    runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -109,6 +109,8 @@ pub const VERBS: &[Verb] = &[
     verb::<session_settings::SetPermissionMode>("sessions set-permission-mode", &[]),
     verb::<session_settings::SetPermissionRules>("sessions set-permission-rules", &[]),
     verb::<session_settings::SetRoute>("sessions set-route", &[]),
+    verb::<contracts::SetInput>("sessions set-input-contract", &[]),
+    verb::<contracts::SetOutput>("sessions set-output-contract", &[]),
     verb::<session_settings::PermissionAudits>("sessions permission-audits", &[]),
     verb::<runs::List>("runs list", &[]),
     verb::<runs::Get>("runs get", &["show"]),

@@ -48,6 +48,8 @@ pub struct Published {
     settings: Mutex<HashMap<SessionId, Arc<SessionSettings>>>,
     /// Runs whose evidence is held.
     holds: Mutex<HashMap<RunId, RetentionHold>>,
+    /// Active runs that waited in nobody's hands and need an engine again.
+    again: Mutex<Vec<RunId>>,
     start: Instant,
     /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
@@ -59,6 +61,7 @@ impl Default for Published {
             view: Mutex::default(),
             settings: Mutex::default(),
             holds: Mutex::default(),
+            again: Mutex::default(),
             start: Instant::now(),
             batch_began: AtomicU64::new(0),
         }
@@ -102,6 +105,16 @@ impl Published {
             Some(hold) => drop(all.insert(run, hold)),
             None => drop(all.remove(&run)),
         }
+    }
+
+    /// Leaves word for the core's next pass that a run needs an engine again.
+    pub fn put_again(&self, run: RunId) {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+    }
+
+    /// What was left there.
+    pub fn take_again(&self) -> Vec<RunId> {
+        std::mem::take(&mut self.again.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Marks the begin of a pass: a batch, its replies and the journal's upkeep.

@@ -19,6 +19,7 @@ mod ledger;
 mod questions;
 mod receipts;
 mod retention;
+mod routes_loaded;
 mod run;
 mod runtime_config;
 mod runtime_decide;
@@ -37,6 +38,7 @@ pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Out
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use retention::{RetentionChanged, RetentionHold};
+pub use routes_loaded::{RoutesInForce, RoutesLoaded};
 pub use run::{Run, RunStatus, RunTable};
 pub use runtime_config::{
     ChangeSource, DebugLevel, DebugSetting, MaxSandbox, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
@@ -44,7 +46,7 @@ pub use runtime_config::{
 };
 pub use runtime_decide::RuntimeEdit;
 pub use session::{Session, SessionStatus};
-pub use session_settings::{RoutePolicy, SessionChange, SessionSettings};
+pub use session_settings::{InputContract, OutputContract, RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
 pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};
