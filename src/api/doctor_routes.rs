@@ -19,8 +19,11 @@ pub(super) const PROBE: QueryParam = QueryParam {
               not exist.",
 };
 
-const NONCE: QueryParam =
-    QueryParam { name: "nonce", kind: QueryKind::Text(SSE_PROBE_NONCE_BYTES_MAX), summary: "Name of the probe stream." };
+const NONCE: QueryParam = QueryParam {
+    name: "nonce",
+    kind: QueryKind::Text(SSE_PROBE_NONCE_BYTES_MAX),
+    summary: "Name of the probe stream.",
+};
 
 pub(super) const SEND_PROBE: Route<Api> = Route {
     lane: Lane::Inline,

@@ -60,7 +60,9 @@ pub fn list(api: &Api, _call: &Call) -> Result<Response, Problem> {
         found.add(StaleReference { kind: "runtime", id: "default".into(), session_id: None, status: None, route_id });
     }
     for (session, settings) in api.core.all_session_settings() {
-        let Some(route_id) = settings.route_policy.as_ref().and_then(|policy| policy.route_id.clone()) else { continue };
+        let Some(route_id) = settings.route_policy.as_ref().and_then(|policy| policy.route_id.clone()) else {
+            continue;
+        };
         found.session_policy_count += 1;
         if !is_known(&route_id) && api.core.session(&session)?.is_some_and(|view| !view.session.ended) {
             let id = session.to_string();

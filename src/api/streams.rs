@@ -51,7 +51,10 @@ pub(super) fn probe_of(call: &Call) -> Result<Option<StreamSpec>, Problem> {
 
 fn nonce(text: &str) -> Result<ProbeNonce, Problem> {
     ProbeNonce::parse(text).ok_or_else(|| {
-        Problem::new(&codes::BAD_REQUEST, "a probe stream's name is 16 to 64 letters, digits, - and _; next: choose one")
+        Problem::new(
+            &codes::BAD_REQUEST,
+            "a probe stream's name is 16 to 64 letters, digits, - and _; next: choose one",
+        )
     })
 }
 

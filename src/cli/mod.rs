@@ -19,6 +19,10 @@ mod context;
 mod debug;
 #[cfg(test)]
 mod docs_tests;
+mod doctor;
+mod doctor_canary;
+mod doctor_probe;
+mod doctor_routes;
 mod duration;
 mod environment;
 mod events;

@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, debug, events, input, journal, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, debug, doctor, doctor_routes, events, input, journal, overview, permissions, questions,
+    runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -73,6 +73,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("approvals", "allow or refuse tool calls that wait for a person"),
     ("questions", "answer or decline what a model asks people"),
     ("events", "the daemon's event stream"),
+    ("doctor", "parts of the diagnosis on their own"),
     ("runtime", "the daemon's configuration in force"),
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
@@ -88,6 +89,8 @@ pub const VERBS: &[Verb] = &[
     verb::<serve::Serve>("serve", &["start"]),
     verb::<overview::Status>("status", &[]),
     verb::<overview::Capabilities>("capabilities", &[]),
+    verb::<doctor::Doctor>("doctor", &[]),
+    verb::<doctor_routes::DoctorRoutes>("doctor routes", &[]),
     verb::<scripted::ScriptedProvider>("scripted-provider", &[]),
     verb::<sessions::Create>("sessions create", &["open"]),
     verb::<sessions::List>("sessions list", &[]),

@@ -21,7 +21,7 @@ pub const ROUTE_REFERENCE_SESSIONS_PAGE: usize = 1_000;
 /// `doctor`: `/readyz`, `/healthz`, a preflight, the head of an event stream; each.
 pub const DOCTOR_PROBE_MS: u64 = 3_000;
 /// `doctor`: a frame that the daemon sends at once must have come by then, else something on the way holds it back.
-pub const DOCTOR_FRAME_MS: u64 = 12_000;
+pub const DOCTOR_FRAME_MS: u64 = 5_000;
 /// `doctor`: a frame that takes longer is worth a warning.
 pub const DOCTOR_FRAME_SLOW_MS: u64 = 2_000;
 /// `doctor routes --canary`: a route's whole check, unless `--canary-timeout-ms` says otherwise.
@@ -30,6 +30,8 @@ pub const CANARY_TIMEOUT_MS: u64 = 90_000;
 pub const CANARY_POLL_MS: u64 = 250;
 /// `doctor routes --canary`: ceiling of the answer. The answer is a few tokens; models that think first need the rest.
 pub const CANARY_OUTPUT_TOKENS: u32 = 4_096;
+/// Characters of a route's id in the name of its canary's session, which has to stay a legal one.
+pub const CANARY_ROUTE_CHARS_MAX: usize = 60;
 /// Characters of a canary's answer that a failure shows.
 pub const CANARY_QUOTE_CHARS_MAX: usize = 240;
 /// A credential that expires sooner is worth a warning.

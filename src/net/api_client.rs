@@ -37,6 +37,8 @@ pub struct ApiReply {
     pub request_id: Option<String>,
     /// `Retry-After`, as sent.
     pub retry_after: Option<String>,
+    /// Header lines in the order received; names in lower case, values as far as they are text.
+    pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -208,9 +210,10 @@ fn reply(mut response: Response) -> Result<ApiReply, NetError> {
     let text = |name| response.header(name).map(str::to_string);
     let (request_id, retry_after) = (text("x-request-id"), text("retry-after"));
     let content_type = content_type(&response);
+    let headers = response.headers().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     response.body.set_bytes_max(CLIENT_REPLY_BYTES_MAX as u64);
     let body = response.body.read_to_end()?;
-    Ok(ApiReply { status: response.status, content_type, request_id, retry_after, body })
+    Ok(ApiReply { status: response.status, content_type, request_id, retry_after, headers, body })
 }
 
 /// An open event stream.

@@ -47,12 +47,8 @@ struct ProbeData<'a> {
 
 /// The first frame. Its id is the tail, repeated in the data: who reads another one knows that ids are rewritten on the way.
 pub(super) fn encode_opened(nonce: &ProbeNonce, tail: Seq) -> Arc<[u8]> {
-    let data = ProbeData {
-        r#type: PROBE_EVENT,
-        nonce: nonce.as_str(),
-        phase: "opened",
-        event_id: Some(tail.to_string()),
-    };
+    let data =
+        ProbeData { r#type: PROBE_EVENT, nonce: nonce.as_str(), phase: "opened", event_id: Some(tail.to_string()) };
     event_bytes(Some(tail), PROBE_EVENT, &json(&data))
 }
 

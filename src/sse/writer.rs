@@ -63,11 +63,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(
-        shared: Arc<Shared>,
-        desk: Arc<Desk>,
-        inlets: Inlets,
-    ) -> io::Result<Self> {
+    pub fn new(shared: Arc<Shared>, desk: Arc<Desk>, inlets: Inlets) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&desk.wake, BELL, Interest { readable: true, writable: false, edge: false })?;
         let tail = shared.log.committed() + 1;
@@ -155,7 +151,8 @@ impl Writer {
             for slot in 0..self.slots.len() {
                 let entry = &mut self.slots[slot];
                 let token = Token { slot: slot as u32, generation: entry.generation };
-                if let Some(client) = entry.client.as_mut().filter(|client| client.scope == wanted && client.has_room()) {
+                if let Some(client) = entry.client.as_mut().filter(|client| client.scope == wanted && client.has_room())
+                {
                     client.push(encode_asked(nonce), now);
                     self.flush(token, now);
                 }
