@@ -20,6 +20,7 @@ pub mod engine;
 pub mod hex;
 pub mod http;
 pub mod ids;
+pub mod incident;
 pub mod journal;
 pub mod limits;
 pub mod logging;

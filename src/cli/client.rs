@@ -54,6 +54,11 @@ impl Client {
         self.base.is_https() || self.base.is_local()
     }
 
+    /// Whether the daemon is on this host.
+    pub fn is_local(&self) -> bool {
+        self.base.is_local()
+    }
+
     /// The daemon's address.
     pub fn base_url(&self) -> String {
         self.base.to_string()

@@ -9,6 +9,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::client::Client;
 use super::context::Context;
 use super::doctor_probe::{Seeing, look};
 use super::exit::CliError;
@@ -75,10 +76,8 @@ impl Command for Doctor {
             let next = "give scheme and host as a browser does, such as https://kheish.example.com";
             return Err(CliError::invalid("--cors-origin", fault, next));
         }
-        let client = context.client()?;
-        let seeing = look(&client, self.cors_origin.as_deref())?;
-        let (report, verdict, failure) = judge(seeing);
-        print(&mut context.out, &Document::of(&report), &verdict.checks)?;
+        let (report, verdict, failure) = ask(&context.client()?, self.cors_origin.as_deref())?;
+        print(&mut context.out, &report, &verdict.checks)?;
         match failure {
             // What kept the status away decides the exit code: a refused token is not a broken daemon.
             Some(error) => Err(error),
@@ -131,6 +130,15 @@ impl Doctor {
         print(&mut context.out, &Document::of(&report), &verdict.checks)?;
         finish("doctor --offline", &verdict)
     }
+}
+
+/// The whole diagnosis of a daemon: the report, its verdict, and why there is no status, if there is none.
+///
+/// # Errors
+/// This host gives no thread or no random bytes; what the daemon does not give is a finding.
+pub fn ask(client: &Client, cors_origin: Option<&str>) -> Result<(Document, Verdict, Option<CliError>), CliError> {
+    let (report, verdict, failure) = judge(look(client, cors_origin)?);
+    Ok((Document::of(&report), verdict, failure))
 }
 
 fn judge(seeing: Seeing) -> (Report, Verdict, Option<CliError>) {

@@ -12,6 +12,7 @@ use super::client::Client;
 use super::context::Context;
 use super::doctor_canary::{self, value_of};
 use super::doctor_probe;
+use super::environment::Environment;
 use super::exit::CliError;
 use super::json_text::{Document, terminal_safe};
 use super::path::Path;
@@ -55,25 +56,7 @@ impl Command for DoctorRoutes {
             let next = "add --routes-file, or change the daemon's with `kheish-daemon runtime set-model`";
             return Err(CliError::invalid("--default-route", "it goes with --routes-file only", next));
         }
-        let client = context.client()?;
-        let mut failure = None;
-        let mut report = match &self.routes_file {
-            Some(path) => self.of_file(FilePath::new(path), &client, context),
-            None => self.of_daemon(&client)?,
-        };
-        if let Some(route) = &self.route {
-            report.keep_only(route);
-        }
-        if self.check_auth {
-            self.auth(&client, &mut report, &mut failure);
-        }
-        if self.check_references {
-            self.references(&client, &mut report, &mut failure);
-        }
-        if self.canary {
-            self.canaries(&client, &mut report);
-        }
-        report.finish();
+        let (report, failure) = self.examine(&context.client()?, context.env)?;
         print(context, &report)?;
         match (failure, report.ok) {
             // What kept the evidence away decides the exit code.
@@ -85,17 +68,55 @@ impl Command for DoctorRoutes {
 }
 
 impl DoctorRoutes {
-    fn of_daemon(&self, client: &Client) -> Result<Report, CliError> {
+    /// What `--check-auth` or `--check-references` alone asks for.
+    pub fn only(check_auth: bool, check_references: bool) -> Self {
+        Self {
+            route: None,
+            routes_file: None,
+            default_route: None,
+            check_auth,
+            check_references,
+            canary: false,
+            canary_timeout_ms: None,
+        }
+    }
+
+    /// The report, and what kept evidence away.
+    ///
+    /// # Errors
+    /// There is no inventory: the daemon's status could not be had.
+    pub fn examine(&self, client: &Client, env: &Environment) -> Result<(Report, Option<CliError>), CliError> {
+        let mut failure = None;
+        let mut report = match &self.routes_file {
+            Some(path) => self.of_file(FilePath::new(path), client, env),
+            None => Self::of_daemon(client)?,
+        };
+        if let Some(route) = &self.route {
+            report.keep_only(route);
+        }
+        if self.check_auth {
+            self.auth(client, &mut report, &mut failure);
+        }
+        if self.check_references {
+            self.references(client, &mut report, &mut failure);
+        }
+        if self.canary {
+            self.canaries(client, &mut report);
+        }
+        report.finish();
+        Ok((report, failure))
+    }
+
+    fn of_daemon(client: &Client) -> Result<Report, CliError> {
         let status = doctor_probe::status(client).0?;
         let mut report = Report::of_status(&status);
         report.check_readiness(&status);
         Ok(report)
     }
 
-    fn of_file(&self, path: &FilePath, client: &Client, context: &Context<'_>) -> Report {
-        let read = Routes::load(path, self.default_route.as_deref(), &|name| {
-            context.env.get(name).ok().flatten().map(str::to_string)
-        });
+    fn of_file(&self, path: &FilePath, client: &Client, env: &Environment) -> Report {
+        let read =
+            Routes::load(path, self.default_route.as_deref(), &|name| env.get(name).ok().flatten().map(str::to_string));
         let mut report = Report::of_file(read.as_ref());
         let Ok(routes) = read else { return report };
         match doctor_probe::status(client).0 {

@@ -31,6 +31,8 @@ mod frame;
 mod generation;
 mod globals;
 mod help;
+mod incident;
+mod incident_collect;
 mod input;
 mod journal;
 mod json_file;

@@ -67,6 +67,7 @@ const STORE: Scope = Scope::Verbs(&[
     "secrets delete",
     "secrets import",
     "secrets rekey",
+    "incident collect",
     "journal verify",
     "journal show",
     "audit verify",

@@ -8,8 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, debug, doctor, doctor_routes, events, input, journal, overview, permissions, questions,
-    runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, debug, doctor, doctor_routes, events, incident, input, journal, overview, permissions,
+    questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions,
+    tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -80,6 +81,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
     ("secrets", "the encrypted auth store"),
+    ("incident", "evidence of an incident: collect it, check it later"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
 ];
@@ -169,6 +171,8 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::Delete>("secrets delete", &[]),
     verb::<secrets::Import>("secrets import", &[]),
     verb::<secrets::Rekey>("secrets rekey", &[]),
+    verb::<incident::Collect>("incident collect", &[]),
+    verb::<incident::VerifyEvidence>("incident verify", &[]),
     verb::<audit::Verify>("audit verify", &[]),
     verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
     verb::<audit::ShowPublicKey>("audit public-key", &[]),
