@@ -3,10 +3,12 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod doctor;
 mod egress;
 mod engine;
 mod routes;
 
+pub use doctor::*;
 pub use egress::*;
 pub use engine::*;
 pub use routes::*;

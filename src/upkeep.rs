@@ -20,8 +20,8 @@ use crate::limits::{
     SPACE_USED_WARNING_PERCENT,
 };
 use crate::providers::RoutesWatch;
-use crate::state_root::LockStatus;
 use crate::state_root::probe::{Probe, ProbeState, probe, sweep};
+use crate::state_root::{LockStatus, LockWatch};
 use crate::sys::{FileSystemFigures, file_system_figures};
 
 /// `storage` of the status.
@@ -99,6 +99,15 @@ impl StorageView {
                 "check for a hanging disk or network file system",
             ));
         }
+        if !self.state_root_lock.held {
+            found.push(HealthWarning::new(
+                Severity::Error,
+                "state_root_lock_lost",
+                "the lock file was removed or replaced, so a second daemon could open this state root".to_string(),
+                Some(self.state_root_lock.path.clone()),
+                "stop this daemon, make sure that no other one runs on the state root, and start it again",
+            ));
+        }
         if let Some(damage) = &self.scrub.damage {
             found.push(HealthWarning::new(
                 Severity::Error,
@@ -134,7 +143,7 @@ pub struct UpkeepLoop {
     upkeep: Upkeep,
     roots: Roots,
     reader: Reader,
-    lock: LockStatus,
+    lock: LockWatch,
     scrub: ScrubView,
     scrubbed: Seq,
     routes: Option<RoutesWatch>,
@@ -142,7 +151,7 @@ pub struct UpkeepLoop {
 
 impl Upkeep {
     /// Probes once, so that the first status has a verdict, and returns the view and the loop that keeps it.
-    pub fn begin(roots: Roots, lock: LockStatus, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
+    pub fn begin(roots: Roots, lock: LockWatch, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
         for directory in [&roots.state_probe, &roots.workspace_root] {
             if let Err(error) = sweep(directory) {
                 log::warn!("old write probes in {} stay: {error}", directory.display());
@@ -208,7 +217,7 @@ impl UpkeepLoop {
     }
 }
 
-fn look(roots: &Roots, lock: &LockStatus, scrub: &ScrubView, now_ms: u64) -> StorageView {
+fn look(roots: &Roots, lock: &LockWatch, scrub: &ScrubView, now_ms: u64) -> StorageView {
     let probes = vec![
         probe_root("state_root", &roots.state_probe, &roots.state_root, now_ms),
         probe_root("workspace_root", &roots.workspace_root, &roots.workspace_root, now_ms),
@@ -219,7 +228,7 @@ fn look(roots: &Roots, lock: &LockStatus, scrub: &ScrubView, now_ms: u64) -> Sto
         ok: errors == 0 && scrub.damage.is_none(),
         write_error_count: errors,
         probes,
-        state_root_lock: lock.clone(),
+        state_root_lock: lock.look(),
         scrub: scrub.clone(),
         stale: false,
     }

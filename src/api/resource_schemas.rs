@@ -5,11 +5,12 @@
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
 use super::contract_schemas::CONTRACTS;
+use super::doctor_schemas::DOCTOR;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, AUTH];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, AUTH, DOCTOR];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[

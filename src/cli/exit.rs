@@ -170,6 +170,17 @@ pub enum CliError {
         /// Its error, when it has one.
         error: Option<String>,
     },
+    /// A diagnosis found what must be mended; its report was printed.
+    Findings {
+        /// Which diagnosis.
+        what: String,
+        /// The codes of all that must be mended.
+        codes: Vec<String>,
+        /// The first of them in words.
+        first: String,
+        /// The command or step that helps against the first.
+        next: String,
+    },
     /// Standard output failed.
     Output {
         /// Why.
@@ -198,6 +209,7 @@ impl CliError {
             | Self::File { .. }
             | Self::Component { .. }
             | Self::Damage { .. }
+            | Self::Findings { .. }
             | Self::Output { .. } => Exit::Failure,
             Self::Transport { failure, .. } => match failure {
                 TransportFailure::Unreachable => Exit::Unreachable,
@@ -284,6 +296,9 @@ impl fmt::Display for CliError {
                 }
                 write!(f, "; next: `kheish-daemon runs events {run_id}`")
             }
+            Self::Findings { what, codes, first, next } => {
+                write!(f, "{what} found {} ({}): {first}; next: {next}", count(codes.len()), codes.join(", "))
+            }
             Self::Output { cause } => {
                 write!(f, "standard output: {cause}; next: make room or redirect the output elsewhere")
             }
@@ -293,6 +308,10 @@ impl fmt::Display for CliError {
 }
 
 impl std::error::Error for CliError {}
+
+fn count(errors: usize) -> String {
+    if errors == 1 { "1 error".to_string() } else { format!("{errors} errors") }
+}
 
 fn next_for_status(status: u16) -> &'static str {
     match status {
@@ -357,6 +376,7 @@ mod tests {
             CliError::Damage { file: "f".into(), offset: 1, reason: "r".into(), next: "n".into() },
             CliError::WaitTimeout { run_id: "run-1".into(), status: "running".into(), timeout_ms: 5 },
             CliError::RunNotCompleted { run_id: "run-1".into(), status: "failed".into(), error: None },
+            CliError::Findings { what: "doctor".into(), codes: vec!["c".into()], first: "f".into(), next: "n".into() },
             CliError::Output { cause: "full".into() },
         ];
         for error in errors {

@@ -8,8 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, contracts, debug, events, input, journal, overview, permissions, questions, runs,
-    runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, contracts, debug, doctor, doctor_routes, events, incident, input, journal, overview,
+    permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
+    sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -79,12 +80,14 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("approvals", "allow or refuse tool calls that wait for a person"),
     ("questions", "answer or decline what a model asks people"),
     ("events", "the daemon's event stream"),
+    ("doctor", "parts of the diagnosis on their own"),
     ("runtime", "the daemon's configuration in force"),
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
     ("secrets", "the encrypted auth store"),
+    ("incident", "evidence of an incident: collect it, check it later"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
 ];
@@ -94,6 +97,8 @@ pub const VERBS: &[Verb] = &[
     verb::<serve::Serve>("serve", &["start"]),
     verb::<overview::Status>("status", &[]),
     verb::<overview::Capabilities>("capabilities", &[]),
+    verb::<doctor::Doctor>("doctor", &[]),
+    verb::<doctor_routes::DoctorRoutes>("doctor routes", &[]),
     verb::<scripted::ScriptedProvider>("scripted-provider", &[]),
     verb::<sessions::Create>("sessions create", &["open"]),
     verb::<sessions::List>("sessions list", &[]),
@@ -174,6 +179,8 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::Delete>("secrets delete", &[]),
     verb::<secrets::Import>("secrets import", &[]),
     verb::<secrets::Rekey>("secrets rekey", &[]),
+    verb::<incident::Collect>("incident collect", &[]),
+    verb::<incident::VerifyEvidence>("incident verify", &[]),
     verb::<audit::Verify>("audit verify", &[]),
     verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
     verb::<audit::ShowPublicKey>("audit public-key", &[]),

@@ -84,6 +84,12 @@ impl Published {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
     }
 
+    /// What sessions have of their own, in no order.
+    pub fn all_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
+        let all = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(session, settings)| (session.clone(), Arc::clone(settings))).collect()
+    }
+
     /// Replaces what a session has of its own.
     pub fn publish_settings(&self, session: &SessionId, settings: Option<&SessionSettings>) {
         let mut all = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
