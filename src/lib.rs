@@ -26,6 +26,7 @@ pub mod net;
 pub mod oauth;
 pub mod permissions;
 pub mod providers;
+pub mod recent;
 pub mod redaction;
 pub mod sandbox;
 pub mod scripted;

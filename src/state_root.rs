@@ -94,10 +94,21 @@ pub struct Holder {
 pub struct LockStatus {
     /// Path of `daemon.lock`.
     pub path: String,
-    /// Always true for an open root.
+    /// Whether the file at that path is the one that was locked.
     pub held: bool,
     /// `flock`.
     pub mechanism: &'static str,
+    /// Device and inode of the locked file.
+    #[serde(skip)]
+    identity: Option<(u64, u64)>,
+}
+
+impl LockStatus {
+    /// Looks again: a lock on a file that somebody has replaced or removed keeps nobody out.
+    pub fn look(&self) -> Self {
+        let found = std::fs::symlink_metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        Self { held: found.is_some() && found == self.identity, ..self.clone() }
+    }
 }
 
 /// Why a state root was not opened.
@@ -277,7 +288,9 @@ impl StateRoot {
 
     /// The lock, for status.
     pub fn lock_status(&self) -> LockStatus {
-        LockStatus { path: self.path.join(LOCK_FILE).display().to_string(), held: true, mechanism: MECHANISM }
+        let identity = self.lock.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let path = self.path.join(LOCK_FILE).display().to_string();
+        LockStatus { path, held: true, mechanism: MECHANISM, identity }
     }
 
     /// Space and inodes of its file system.
