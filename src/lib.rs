@@ -32,6 +32,7 @@ pub mod sandbox;
 pub mod scripted;
 pub mod secret;
 pub mod serve;
+pub mod slo;
 pub mod sse;
 pub mod state_root;
 pub mod sys;

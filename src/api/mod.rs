@@ -21,6 +21,7 @@ pub mod events;
 pub mod front;
 pub mod json;
 pub mod limiter;
+pub mod metrics;
 pub mod openapi;
 pub mod paging;
 pub mod permissions;

@@ -4,6 +4,9 @@
 
 // --- status ----------------------------------------------------------------------------------
 
+/// Time for which the default route may be in a bad state before somebody is told.
+pub const ROUTE_STATE_ALARM_MS: u64 = 5 * 60 * 1_000;
+
 /// Age of the oldest queued run from which status lists `queued_run_lag`; `KHEISH_QUEUED_RUN_LAG_WARNING_THRESHOLD_MS`
 /// is another one. A held daemon lists nothing.
 pub const QUEUED_RUN_LAG_WARNING_MS: u64 = 30 * 60 * 1_000;
@@ -30,3 +33,5 @@ pub const RECENT_MINUTES_KEPT: u64 = 64;
 pub const DELIVERY_WORKER_STALE_MS: u64 = 120_000;
 /// Lag of a due schedule at which the daemon is unhealthy.
 pub const SCHEDULE_LAG_WARNING_MS: u64 = 120_000;
+/// Series of `GET /metrics`, whatever the load: a scraper pays for each, every few seconds.
+pub const METRICS_SERIES_MAX: usize = 300;

@@ -467,6 +467,19 @@ pub fn find(code: &str) -> Option<&'static HealthCode> {
     HEALTH_CODES.iter().find(|row| row.code == code)
 }
 
+/// The table of docs/operators/slo.md.
+pub fn health_table() -> String {
+    let mut text = String::from(
+        "| code | severity | raised when | related_id | points at | action |\n|---|---|---|---|---|---|\n",
+    );
+    for HealthCode { code, severities, when, related, component, action } in HEALTH_CODES {
+        let severities: Vec<&str> = severities.iter().map(|severity| severity.as_str()).collect();
+        let (severities, related) = (severities.join(", "), if related.is_empty() { "–" } else { related });
+        text.push_str(&format!("| `{code}` | {severities} | {when} | {related} | {component} | {action} |\n"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
