@@ -23,6 +23,7 @@ use crate::providers::RoutesWatch;
 use crate::state_root::probe::{Probe, ProbeState, probe, sweep};
 use crate::state_root::{LockStatus, LockWatch};
 use crate::sys::{FileSystemFigures, file_system_figures};
+use crate::worker::idle;
 
 /// `storage` of the status.
 #[derive(Debug, Clone, Serialize)]
@@ -91,31 +92,16 @@ impl StorageView {
             ));
         }
         if self.stale {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "storage_write_probe_timeout",
-                format!("the write probes have not returned for {PROBE_STALE_MS} ms"),
-                None,
-                "check for a hanging disk or network file system",
-            ));
+            let message = format!("the write probes have not returned for {PROBE_STALE_MS} ms");
+            found.push(HealthWarning::of(Severity::Error, "storage_write_probe_timeout", message, None));
         }
         if !self.state_root_lock.held {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "state_root_lock_lost",
-                "the lock file was removed or replaced, so a second daemon could open this state root".to_string(),
-                Some(self.state_root_lock.path.clone()),
-                "stop this daemon, make sure that no other one runs on the state root, and start it again",
-            ));
+            let path = self.state_root_lock.path.clone();
+            let message = format!("{path} is not the file that this daemon has locked");
+            found.push(HealthWarning::of(Severity::Error, "state_root_lock_lost", message, Some(path)));
         }
         if let Some(damage) = &self.scrub.damage {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "journal_damaged",
-                damage.clone(),
-                None,
-                "run kheish-daemon journal verify --offline on a copy and restore from a backup",
-            ));
+            found.push(HealthWarning::of(Severity::Error, "journal_damaged", damage.clone(), None));
         }
         found
     }
@@ -164,13 +150,20 @@ impl Upkeep {
         (upkeep, looped)
     }
 
-    /// The newest view. Never waits for a probe.
-    pub fn storage(&self) -> StorageView {
+    /// The newest view, with whether the journal's reserve for a full disk is there. Never waits for a probe.
+    pub fn storage(&self, reserve_is_intact: bool) -> StorageView {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let age_ms = self.clock.now_ms().saturating_sub(view.checked_at_ms);
         if age_ms > PROBE_STALE_MS {
             view.stale = true;
             view.ok = false;
+        }
+        let root = view.probes.iter_mut().find(|root| root.name == STATE_ROOT && root.probe.state == ProbeState::Ok);
+        if let Some(root) = root.filter(|_| !reserve_is_intact) {
+            root.probe.state = ProbeState::Warning;
+            root.probe.code = "reserve_missing";
+            root.probe.message = "there is no room for the reserve that serves cancelling on a full disk".to_string();
+            root.probe.action = Some("free space under the state root");
         }
         view
     }
@@ -186,7 +179,7 @@ impl UpkeepLoop {
     pub fn run(mut self, stop: Receiver<()>) {
         let interval = Duration::from_millis(ROUTES_WATCH_INTERVAL_MS);
         let mut waited_ms = 0;
-        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(interval) {
+        while let Err(RecvTimeoutError::Timeout) = idle(|| stop.recv_timeout(interval)) {
             if let Some(routes) = &self.routes {
                 routes.look(self.upkeep.clock.now_ms());
             }
@@ -217,18 +210,22 @@ impl UpkeepLoop {
     }
 }
 
+/// The name of the state root's probe.
+const STATE_ROOT: &str = "state_root";
+
 fn look(roots: &Roots, lock: &LockWatch, scrub: &ScrubView, now_ms: u64) -> StorageView {
+    let lock = lock.look();
     let probes = vec![
-        probe_root("state_root", &roots.state_probe, &roots.state_root, now_ms),
+        probe_root(STATE_ROOT, &roots.state_probe, &roots.state_root, now_ms),
         probe_root("workspace_root", &roots.workspace_root, &roots.workspace_root, now_ms),
     ];
     let errors = probes.iter().filter(|root| !root.probe.writable).count();
     StorageView {
         checked_at_ms: now_ms,
-        ok: errors == 0 && scrub.damage.is_none(),
+        ok: errors == 0 && scrub.damage.is_none() && lock.held,
         write_error_count: errors,
         probes,
-        state_root_lock: lock.look(),
+        state_root_lock: lock,
         scrub: scrub.clone(),
         stale: false,
     }
@@ -239,10 +236,16 @@ fn probe_root(name: &'static str, directory: &Path, shown: &Path, now_ms: u64) -
     let space = file_system_figures(shown).ok().map(Space::from);
     if let Some(space) = space.filter(|_| probe.state == ProbeState::Ok) {
         let inodes = space.inodes_used_percent.unwrap_or(0);
-        if space.used_percent >= SPACE_USED_WARNING_PERCENT || inodes >= INODES_USED_ERROR_PERCENT {
-            let full = space.used_percent >= SPACE_USED_ERROR_PERCENT;
+        let code = if inodes >= INODES_USED_ERROR_PERCENT {
+            Some("inodes_low")
+        } else if space.used_percent >= SPACE_USED_ERROR_PERCENT {
+            Some("space_nearly_full")
+        } else {
+            (space.used_percent >= SPACE_USED_WARNING_PERCENT).then_some("space_low")
+        };
+        if let Some(code) = code {
             probe.state = ProbeState::Warning;
-            probe.code = if full { "space_nearly_full" } else { "space_low" };
+            probe.code = code;
             probe.message = format!("{} is {} % full ({inodes} % of inodes)", shown.display(), space.used_percent);
             probe.action = Some("free space or enlarge the file system");
         }

@@ -53,7 +53,7 @@ REQUIRED = [
     "scripts/e2e/run_mcp_local_true_binary.sh",
 ]
 # The mode that undoes containment, and a home path of a laptop.
-FORBIDDEN = ["runtime set-permission-mode default", "/Users/"]
+FORBIDDEN = ["runtime set-permission-mode default", "/" + "Users/"]
 FENCE = re.compile(r"^(`{3,})(bash|sh|shell)[^\n]*\n(.*?)^\1`*\s*$", re.M | re.S)
 ANY_FENCE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1`*\s*$", re.M | re.S)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")

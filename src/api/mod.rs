@@ -27,6 +27,7 @@ pub mod front;
 pub mod input_parts;
 pub mod json;
 pub mod limiter;
+pub mod metrics;
 pub mod openapi;
 pub mod paging;
 pub mod permissions;

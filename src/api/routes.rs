@@ -7,7 +7,7 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, runs, runtime, runtime_auth,
+    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, metrics, runs, runtime, runtime_auth,
     runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
@@ -108,6 +108,13 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(status::get),
         )
     },
+    get(
+        "/metrics",
+        Access::ReadOnly,
+        "The same figures for Prometheus; their number is fixed.",
+        Success::Text,
+        Handler::Plain(metrics::get),
+    ),
     Route {
         lane: Lane::Inline,
         ..get("/v1/runtime", Access::ReadOnly, "Settings in force.", json(200, "Runtime"), Handler::Plain(runtime::get))
