@@ -56,6 +56,7 @@ mod secrets;
 mod serve;
 mod session_settings;
 mod sessions;
+mod slo;
 mod stream;
 mod streaming;
 mod suggest;

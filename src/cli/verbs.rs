@@ -10,7 +10,7 @@ use super::exit::CliError;
 use super::{
     accounts, approvals, audit, contracts, debug, doctor, doctor_routes, events, incident, input, journal, overview,
     permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
-    sessions, tasks,
+    sessions, slo, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -96,6 +96,7 @@ pub const GROUPS: &[(&str, &str)] = &[
 pub const VERBS: &[Verb] = &[
     verb::<serve::Serve>("serve", &["start"]),
     verb::<overview::Status>("status", &[]),
+    verb::<slo::Slo>("slo", &[]),
     verb::<overview::Capabilities>("capabilities", &[]),
     verb::<doctor::Doctor>("doctor", &[]),
     verb::<doctor_routes::DoctorRoutes>("doctor routes", &[]),

@@ -35,3 +35,12 @@ pub const DELIVERY_WORKER_STALE_MS: u64 = 120_000;
 pub const SCHEDULE_LAG_WARNING_MS: u64 = 120_000;
 /// Series of `GET /metrics`, whatever the load: a scraper pays for each, every few seconds.
 pub const METRICS_SERIES_MAX: usize = 300;
+
+// --- slo and top -----------------------------------------------------------------------------
+
+/// Samples that `slo` takes at most: more are a monitoring system's work.
+pub const CLI_SLO_SAMPLES_MAX: u64 = 1_000;
+/// Pause between two samples of `slo`: two of them lie well within the minute of the readiness row.
+pub const CLI_SLO_INTERVAL_MS: u64 = 5_000;
+/// Bytes of a file of thresholds.
+pub const CLI_THRESHOLDS_BYTES_MAX: usize = 64 * 1024;
