@@ -67,12 +67,17 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        let used = |total: u64, available: u64| (total != 0).then(|| (total - available.min(total)) * 100 / total);
+        // As df(1) tells it: of what an unprivileged writer can have, rounded up.
+        let used_percent = |used: u64, available: u64| {
+            let all = used + available;
+            (all != 0).then(|| (used * 100).div_ceil(all))
+        };
+        let inodes_used = figures.total_inodes.saturating_sub(figures.available_inodes);
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: used(figures.total_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: used(figures.total_inodes, figures.available_inodes),
+            used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: used_percent(inodes_used, figures.available_inodes),
         }
     }
 }

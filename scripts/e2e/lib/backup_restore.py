@@ -25,7 +25,7 @@ def diagnostics(smoke, daemon, label, routes):
     smoke.check(f"{label} doctor routes --check-references", references, "ok", "==", True)
     smoke.check(f"{label} doctor routes --check-references", references, "reference_checked", "==", True)
     slot = smoke.cli(url, f"{label}-secret", "secrets", "get", "openai.prod")
-    smoke.check(f"{label} secrets get", slot, "provider", "==", "openai")
+    smoke.check(f"{label} secrets get", slot, "provider", "==", "open_ai")
     return status
 
 

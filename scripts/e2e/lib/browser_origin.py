@@ -51,7 +51,9 @@ def nginx(smoke, port):
     (place / "logs").mkdir(parents=True)
     cert, key, listen = place / "cert.pem", place / "tls-key.pem", free_port()
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    # Not an authority: a certificate cannot be one and stand for a server, though it may be trusted as an anchor.
+    words += ["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", str(key), "-out", str(cert)]
     subprocess.run(words, check=True, capture_output=True, timeout=60)
     text = (REPOSITORY / "deploy/reverse-proxy/nginx-kheish.conf").read_text()
     text = text.replace("127.0.0.1:4000", f"127.0.0.1:{port}").replace("listen 8443", f"listen 127.0.0.1:{listen}")

@@ -26,6 +26,7 @@ class StreamingProxy:
                 body = self.rfile.read(length) if length else None
                 sent = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
                 if set_host:
+                    sent = {name: value for name, value in sent.items() if name.lower() != "host"}
                     sent["Host"] = f"127.0.0.1:{upstream_port}"
                 link = http.client.HTTPConnection("127.0.0.1", upstream_port, timeout=300)
                 try:

@@ -1,6 +1,6 @@
 """`ops_slo_probe_smoke.sh`: every path of the SLO table on a healthy daemon with one OpenAI route. No model traffic."""
 
-from smoke import CANARY_SCRIPT, Daemon, Model, Smoke, http_call
+from smoke import CANARY_SCRIPT, MISSING, Daemon, Model, Smoke, at, http_call
 
 
 def main():
@@ -20,7 +20,7 @@ def main():
         for counter in ("running", "queued", "waiting_for_approval", "waiting_for_user_question"):
             smoke.check("status", status, f"runs.{counter}", "==", 0)
         for age in ("oldest_queued_run_age_ms", "oldest_non_terminal_run_idle_ms"):
-            smoke.check("status", status, f"runs.{age}", "in", [None, 0])
+            smoke.expect(f"no {age} without such a run", at(status, f"runs.{age}") is MISSING)
         smoke.check("status", status, "runtime.debug_level", "!=", "full")
         smoke.check("status", status, "control_plane.auth_enabled", "==", True)
         smoke.check("status", status, "control_plane.bind_is_loopback", "==", True)
@@ -28,10 +28,12 @@ def main():
         report = smoke.cli(daemon.url, "doctor-routes", "doctor", "routes", "--check-auth")
         smoke.check("doctor routes --check-auth", report, "ok", "==", True)
         smoke.check("doctor routes --check-auth", report, "diagnostics", "==", [])
-        if smoke.has_command("slo"):
-            smoke.cli(daemon.url, "slo", "slo")
-        else:
-            smoke.is_not_built("slo")
+        # A host whose disk is fuller than the table wants is no fault of the daemon: those two rows may warn here.
+        signals = smoke.cli(daemon.url, "slo", "slo", exits=(0, 1))
+        rows = smoke.check("slo", signals, "signals", "!=", [])
+        for row in rows:
+            allowed = ["ok", "warning"] if row["id"] in ("storage", "disk") else ["ok"]
+            smoke.check(f"slo {row['id']}", row, "level", "in", allowed)
         daemon.stop()
         smoke.leaks()
 

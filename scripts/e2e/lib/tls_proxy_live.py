@@ -15,7 +15,9 @@ def certificate(smoke):
     """A certificate of one day for localhost, and its key, which stays out of the evidence."""
     cert, key = smoke.evidence / "tls-cert.pem", smoke.secrets / "tls-key.pem"
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    # Not an authority: a certificate cannot be one and stand for a server, though it may be trusted as an anchor.
+    words += ["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", str(key), "-out", str(cert)]
     subprocess.run(words, check=True, capture_output=True, timeout=60)
     return cert, key
 
@@ -43,12 +45,12 @@ def main():
         smoke.quartet("the command line over HTTPS", smoke.cli(url, "status-cli", "status", more=ca_option))
         smoke.healthy_report("doctor over HTTPS", smoke.cli(url, "doctor", "doctor", more=ca_option), ("events_sse",))
 
-        empty = dict.fromkeys(("session_id", "title", "metadata", "agent_id", "binding_keys"))
+        empty = dict.fromkeys(("session_id", "thread_id", "persona_id", "capability_scope", "credential_scope"))
         created = call("POST", "/v1/sessions", empty)
         smoke.expect("a session is created", created.status in (200, 201), created.body[:300].decode())
         session = smoke.check("the session", created.json(), "session_id", "!=", "")
         asked = {"content": f"Reply exactly {MARKER} and nothing else.", "provider": "openai", "metadata": None}
-        asked |= {"generation": {"model": model.name, "max_output_tokens": 64, "tool_choice": "none"}}
+        asked |= {"generation": {"model": model.name, "max_output_tokens": 64, "tool_choice": {"type": "none"}}}
         accepted = call("POST", f"/v1/sessions/{session}/runs", asked)
         smoke.expect("the run is accepted", accepted.status == 202, accepted.body[:300].decode())
         run = smoke.check("the run", accepted.json(), "run_id", "!=", "")
