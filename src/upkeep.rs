@@ -64,12 +64,14 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        let used = |total: u64, available: u64| (total != 0).then(|| (total - available.min(total)) * 100 / total);
+        // As df tells it: of what is in use and what may still be used. What is kept for root is neither.
+        let share = |used: u64, available: u64| used.saturating_mul(100).checked_div(used.saturating_add(available));
+        let inodes = share(figures.used_inodes, figures.available_inodes).filter(|_| figures.total_inodes > 0);
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: used(figures.total_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: used(figures.total_inodes, figures.available_inodes),
+            used_percent: share(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: inodes,
         }
     }
 }
