@@ -67,17 +67,14 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        // As df(1) tells it: of what an unprivileged writer can have, rounded up.
-        let used_percent = |used: u64, available: u64| {
-            let all = used + available;
-            (all != 0).then(|| (used * 100).div_ceil(all))
-        };
-        let inodes_used = figures.total_inodes.saturating_sub(figures.available_inodes);
+        // As df tells it: of what is in use and what may still be used. What is kept for root is neither.
+        let share = |used: u64, available: u64| used.saturating_mul(100).checked_div(used.saturating_add(available));
+        let inodes = share(figures.used_inodes, figures.available_inodes).filter(|_| figures.total_inodes > 0);
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: used_percent(inodes_used, figures.available_inodes),
+            used_percent: share(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: inodes,
         }
     }
 }
