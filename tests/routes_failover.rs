@@ -218,3 +218,49 @@ fn a_full_route_is_entered_in_order_holds_no_engine_and_waiting_can_be_stopped()
     assert_eq!(daemon.post(&format!("/v1/runs/{hold}/cancel"), &json!({})).status, 200);
     assert_eq!(daemon.wait_end(&late), "completed");
 }
+
+#[test]
+fn a_failover_to_a_full_route_takes_back_what_was_shown_and_stands_in_line() {
+    let first = Provider::start(
+        "[[turn]]\nmatch = \"speak\"\ntext = \"one two three\"\nchunk_chars = 4\n\
+         fault = { kind = \"error_event\", code = \"insufficient_quota\", after_frames = 5 }\n",
+    );
+    let second = Provider::start(
+        "[[turn]]\nmatch = \"hold\"\ntext = \"x\"\nfault = { kind = \"hang\" }\n[default]\ntext = \"one by one\"\n",
+    );
+    let home = home(
+        "failover-full",
+        &[
+            route("main", "openai", &first, "failover = \"second\""),
+            route("second", "openai_compatible", &second, "max_concurrency = 1"),
+        ],
+    );
+    let daemon = home.start();
+    let hold = submit(&daemon, "hold", "hold", "second");
+    eventually("the place is taken", || (concurrency(&daemon, "second")["in_flight"] == 1).then_some(()));
+    daemon.create_session("s");
+    let mut stream = daemon.stream("/v1/events/stream?session_id=s");
+    let run = submit(&daemon, "s", "speak", "main");
+    let mut shown = String::new();
+    let mut take = |frame: &http::Frame| match frame.event.as_str() {
+        "preview" if frame.json()["withdrawn"] == true => {
+            shown.clear();
+            true
+        }
+        "preview" => {
+            shown.push_str(frame.json()["text"].as_str().expect("a text"));
+            false
+        }
+        _ => false,
+    };
+    stream.until("what was shown is taken back", &mut take);
+    eventually("it stands in line", || (concurrency(&daemon, "second")["waiting"] == 1).then_some(()));
+    assert_eq!(daemon.status_of(&run), "running");
+    assert_eq!(daemon.post(&format!("/v1/runs/{hold}/cancel"), &json!({})).status, 200);
+    stream.until("the end of the run", |frame| {
+        take(frame);
+        frame.run_status().is_some_and(|(_, status)| http::is_terminal(&status))
+    });
+    assert_eq!((shown.as_str(), output(&daemon.run(&run))), ("one by one", "one by one"));
+    assert_eq!(moves(&daemon.run(&run)), [["main", "second", "provider_quota"]]);
+}
