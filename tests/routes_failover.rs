@@ -264,3 +264,51 @@ fn a_failover_to_a_full_route_takes_back_what_was_shown_and_stands_in_line() {
     assert_eq!((shown.as_str(), output(&daemon.run(&run))), ("one by one", "one by one"));
     assert_eq!(moves(&daemon.run(&run)), [["main", "second", "provider_quota"]]);
 }
+
+#[test]
+fn the_submissions_other_model_comes_before_the_routes_failover() {
+    let first = Provider::start(
+        "[[turn]]\nmatch = \"down\"\nerror = { status = 402 }\n[[turn]]\nmatch = \"half\"\ntimes = 1\nerror = { status = 402 }\n[default]\ntext = \"other model\"\n",
+    );
+    let second = Provider::start("[default]\ntext = \"other route\"\n");
+    let home = home(
+        "failover-model",
+        &[
+            route("main", "openai", &first, "failover = \"second\"\nmax_concurrency = 1"),
+            route("second", "anthropic", &second, ""),
+        ],
+    );
+    let daemon = home.start();
+    daemon.create_session("s");
+    let run = |text: &str| {
+        let view = home.cli_json(&daemon, &["sessions", "input", "s", text, "--fallback-model", "small", "--wait"]);
+        let models = |key: &str| -> Vec<String> {
+            let moves = view["failovers"].as_array().expect("moves").iter();
+            moves
+                .map(|it| {
+                    format!(
+                        "{}/{}",
+                        it[format!("{key}_route")].as_str().unwrap(),
+                        it[format!("{key}_model")].as_str().unwrap()
+                    )
+                })
+                .collect()
+        };
+        (output(&view).to_string(), models("from"), models("to"))
+    };
+    let texts = |list: &[&str]| list.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+    assert_eq!(run("half"), ("other model".to_string(), texts(&["main/model-of-main"]), texts(&["main/small"])));
+    let expected = (
+        "other route".to_string(),
+        texts(&["main/model-of-main", "main/small"]),
+        texts(&["main/small", "second/model-of-second"]),
+    );
+    assert_eq!(run("down"), expected);
+    let asked: Vec<Value> = first
+        .requests()
+        .iter()
+        .map(|(_, body)| serde_json::from_str::<Value>(body).expect("JSON")["model"].clone())
+        .collect();
+    assert_eq!(asked, ["model-of-main", "small", "model-of-main", "small"]);
+    assert_eq!(concurrency(&daemon, "main")["in_flight"], 0);
+}
