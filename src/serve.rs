@@ -23,6 +23,7 @@ use crate::api::events::Events;
 use crate::api::front::{Front, FrontParts};
 use crate::api::request_mac::RequestMac;
 use crate::api::status::Facts;
+use crate::api::status::observed::{Observed, observe};
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
@@ -91,6 +92,7 @@ pub fn run(raw: RawServe) -> Result<(), ServeError> {
         sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
     }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
+    crate::worker::enroll("main");
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
     }
@@ -128,6 +130,7 @@ struct Opened {
     root: StateRoot,
     journal: Journal,
     signer: Arc<SigningKey>,
+    key_in_state_root: bool,
     state: State,
     records_replayed: u64,
     store: Store,
@@ -154,7 +157,8 @@ impl Daemon {
         let net_config =
             NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
         let net = Net::new(&net_config).map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store, broker_log, capture } = opened;
+        let Opened { root, journal, signer, key_in_state_root, state, records_replayed, store, broker_log, capture } =
+            opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -231,7 +235,8 @@ impl Daemon {
             state_root: root.path().to_path_buf(),
             workspace_root: config.workspace_root.clone(),
         };
-        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, root.lock_status(), reader.clone(), clock.clone());
+        let lock = root.lock_watch().map_err(step("state root"))?;
+        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, lock, reader.clone(), clock.clone());
         let upkeep_loop = upkeep_loop.with_routes(routes_watch.clone());
         let (stop_upkeep, upkeep_stopped) = crossbeam_channel::bounded(0);
         let upkeep_thread =
@@ -268,6 +273,9 @@ impl Daemon {
                 routes_since_ms,
                 lanes,
                 sandbox: sandbox.clone(),
+                thresholds: config.run_thresholds,
+                key_in_state_root,
+                observed: Observed::default(),
                 draining: AtomicBool::new(false),
                 failed,
                 failed_seen: OnceLock::new(),
@@ -318,7 +326,8 @@ impl Daemon {
 
     /// Waits for a stop signal while looking after the threads.
     fn watch(&self, signals: &StopSignals) {
-        while signals.wait(WATCH_INTERVAL_MS) == 0 {
+        while crate::worker::idle(|| signals.wait(WATCH_INTERVAL_MS)) == 0 {
+            observe(&self.api);
             // Without these two nothing can be decided or called; a process that only looks alive is worse
             // than one that its supervisor restarts.
             for (name, dead) in [("core", self.core.is_finished()), ("broker", !self.api.broker.stats().is_alive)] {
@@ -460,7 +469,9 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
-    let signer = Arc::new(load_signing_key(config, root.path(), nothing_signed)?);
+    let (signer, origin) = load_signing_key(config, root.path(), nothing_signed)?;
+    let key_in_state_root = matches!(origin, KeyOrigin::Created | KeyOrigin::StateRoot);
+    let signer = Arc::new(signer);
     let disk = |directory: &Path| {
         let opened = RealDisk::open(directory).map(Box::new);
         opened.map_err(|cause| step("journal")(file_error("open", directory, cause)))
@@ -486,10 +497,15 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log, capture })
+    let records_replayed = recovery.records_replayed;
+    Ok(Opened { root, journal, signer, key_in_state_root, state, records_replayed, store, broker_log, capture })
 }
 
-fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
+fn load_signing_key(
+    config: &Config,
+    state_root: &Path,
+    nothing_signed: bool,
+) -> Result<(SigningKey, KeyOrigin), ServeError> {
     const INLINE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY";
     const FILE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE";
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
@@ -510,7 +526,7 @@ fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) ->
         ),
         KeyOrigin::Inline | KeyOrigin::File(_) => log::info!("audit signing key: {}", key.key_id()),
     }
-    Ok(key)
+    Ok((key, origin))
 }
 
 fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {

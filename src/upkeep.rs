@@ -20,9 +20,10 @@ use crate::limits::{
     SPACE_USED_WARNING_PERCENT,
 };
 use crate::providers::RoutesWatch;
-use crate::state_root::LockStatus;
 use crate::state_root::probe::{Probe, ProbeState, probe, sweep};
+use crate::state_root::{LockStatus, LockWatch};
 use crate::sys::{FileSystemFigures, file_system_figures};
+use crate::worker::idle;
 
 /// `storage` of the status.
 #[derive(Debug, Clone, Serialize)]
@@ -66,12 +67,17 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        let used = |total: u64, available: u64| (total != 0).then(|| (total - available.min(total)) * 100 / total);
+        // As df(1) tells it: of what an unprivileged writer can have, rounded up.
+        let used_percent = |used: u64, available: u64| {
+            let all = used + available;
+            (all != 0).then(|| (used * 100).div_ceil(all))
+        };
+        let inodes_used = figures.total_inodes.saturating_sub(figures.available_inodes);
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: used(figures.total_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: used(figures.total_inodes, figures.available_inodes),
+            used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: used_percent(inodes_used, figures.available_inodes),
         }
     }
 }
@@ -91,22 +97,16 @@ impl StorageView {
             ));
         }
         if self.stale {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "storage_write_probe_timeout",
-                format!("the write probes have not returned for {PROBE_STALE_MS} ms"),
-                None,
-                "check for a hanging disk or network file system",
-            ));
+            let message = format!("the write probes have not returned for {PROBE_STALE_MS} ms");
+            found.push(HealthWarning::of(Severity::Error, "storage_write_probe_timeout", message, None));
+        }
+        if !self.state_root_lock.held {
+            let path = self.state_root_lock.path.clone();
+            let message = format!("{path} is not the file that this daemon has locked");
+            found.push(HealthWarning::of(Severity::Error, "state_root_lock_lost", message, Some(path)));
         }
         if let Some(damage) = &self.scrub.damage {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "journal_damaged",
-                damage.clone(),
-                None,
-                "run kheish-daemon journal verify --offline on a copy and restore from a backup",
-            ));
+            found.push(HealthWarning::of(Severity::Error, "journal_damaged", damage.clone(), None));
         }
         found
     }
@@ -134,7 +134,7 @@ pub struct UpkeepLoop {
     upkeep: Upkeep,
     roots: Roots,
     reader: Reader,
-    lock: LockStatus,
+    lock: LockWatch,
     scrub: ScrubView,
     scrubbed: Seq,
     routes: Option<RoutesWatch>,
@@ -142,7 +142,7 @@ pub struct UpkeepLoop {
 
 impl Upkeep {
     /// Probes once, so that the first status has a verdict, and returns the view and the loop that keeps it.
-    pub fn begin(roots: Roots, lock: LockStatus, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
+    pub fn begin(roots: Roots, lock: LockWatch, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
         for directory in [&roots.state_probe, &roots.workspace_root] {
             if let Err(error) = sweep(directory) {
                 log::warn!("old write probes in {} stay: {error}", directory.display());
@@ -155,13 +155,20 @@ impl Upkeep {
         (upkeep, looped)
     }
 
-    /// The newest view. Never waits for a probe.
-    pub fn storage(&self) -> StorageView {
+    /// The newest view, with whether the journal's reserve for a full disk is there. Never waits for a probe.
+    pub fn storage(&self, reserve_is_intact: bool) -> StorageView {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let age_ms = self.clock.now_ms().saturating_sub(view.checked_at_ms);
         if age_ms > PROBE_STALE_MS {
             view.stale = true;
             view.ok = false;
+        }
+        let root = view.probes.iter_mut().find(|root| root.name == STATE_ROOT && root.probe.state == ProbeState::Ok);
+        if let Some(root) = root.filter(|_| !reserve_is_intact) {
+            root.probe.state = ProbeState::Warning;
+            root.probe.code = "reserve_missing";
+            root.probe.message = "there is no room for the reserve that serves cancelling on a full disk".to_string();
+            root.probe.action = Some("free space under the state root");
         }
         view
     }
@@ -177,7 +184,7 @@ impl UpkeepLoop {
     pub fn run(mut self, stop: Receiver<()>) {
         let interval = Duration::from_millis(ROUTES_WATCH_INTERVAL_MS);
         let mut waited_ms = 0;
-        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(interval) {
+        while let Err(RecvTimeoutError::Timeout) = idle(|| stop.recv_timeout(interval)) {
             if let Some(routes) = &self.routes {
                 routes.look(self.upkeep.clock.now_ms());
             }
@@ -208,18 +215,22 @@ impl UpkeepLoop {
     }
 }
 
-fn look(roots: &Roots, lock: &LockStatus, scrub: &ScrubView, now_ms: u64) -> StorageView {
+/// The name of the state root's probe.
+const STATE_ROOT: &str = "state_root";
+
+fn look(roots: &Roots, lock: &LockWatch, scrub: &ScrubView, now_ms: u64) -> StorageView {
+    let lock = lock.look();
     let probes = vec![
-        probe_root("state_root", &roots.state_probe, &roots.state_root, now_ms),
+        probe_root(STATE_ROOT, &roots.state_probe, &roots.state_root, now_ms),
         probe_root("workspace_root", &roots.workspace_root, &roots.workspace_root, now_ms),
     ];
     let errors = probes.iter().filter(|root| !root.probe.writable).count();
     StorageView {
         checked_at_ms: now_ms,
-        ok: errors == 0 && scrub.damage.is_none(),
+        ok: errors == 0 && scrub.damage.is_none() && lock.held,
         write_error_count: errors,
         probes,
-        state_root_lock: lock.clone(),
+        state_root_lock: lock,
         scrub: scrub.clone(),
         stale: false,
     }
@@ -230,10 +241,16 @@ fn probe_root(name: &'static str, directory: &Path, shown: &Path, now_ms: u64) -
     let space = file_system_figures(shown).ok().map(Space::from);
     if let Some(space) = space.filter(|_| probe.state == ProbeState::Ok) {
         let inodes = space.inodes_used_percent.unwrap_or(0);
-        if space.used_percent >= SPACE_USED_WARNING_PERCENT || inodes >= INODES_USED_ERROR_PERCENT {
-            let full = space.used_percent >= SPACE_USED_ERROR_PERCENT;
+        let code = if inodes >= INODES_USED_ERROR_PERCENT {
+            Some("inodes_low")
+        } else if space.used_percent >= SPACE_USED_ERROR_PERCENT {
+            Some("space_nearly_full")
+        } else {
+            (space.used_percent >= SPACE_USED_WARNING_PERCENT).then_some("space_low")
+        };
+        if let Some(code) = code {
             probe.state = ProbeState::Warning;
-            probe.code = if full { "space_nearly_full" } else { "space_low" };
+            probe.code = code;
             probe.message = format!("{} is {} % full ({inodes} % of inodes)", shown.display(), space.used_percent);
             probe.action = Some("free space or enlarge the file system");
         }

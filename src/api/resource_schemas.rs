@@ -5,11 +5,12 @@
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
 use super::contract_schemas::CONTRACTS;
+use super::doctor_schemas::DOCTOR;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, AUTH];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, AUTH, DOCTOR];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -389,26 +390,41 @@ pub static RESOURCES: &[Component] = &[
         name: "Status",
         schema: r##"{
             "type": "object",
-            "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
-                "provider_readiness", "runs", "sessions", "tasks", "journal", "events", "http", "sandbox", "health"],
+            "required": ["snapshot_at_ms", "process_id", "status", "ready", "capabilities", "runtime", "control_plane",
+                "storage", "provider_readiness", "runs", "sessions", "schedules", "delivery", "agents", "tasks", "hooks",
+                "connectors", "mcp", "run_memory", "session_memory", "journal", "events", "threads", "http", "broker",
+                "sandbox", "egress", "health"],
             "properties": {
-                "snapshot_at_ms": {"type": "integer"},
+                "snapshot_at_ms": {"type": "integer", "description": "the moment that all ages are told from"},
                 "process_id": {"type": "integer"},
                 "status": {"enum": ["ready", "draining"]},
                 "ready": {"type": "boolean"},
+                "capabilities": {"type": "object"},
                 "runtime": {"type": "object"},
                 "control_plane": {"type": "object"},
-                "storage": {"type": "object", "required": ["ok", "probes"]},
+                "storage": {"type": "object", "required": ["ok", "probes", "state_root_lock"]},
                 "provider_readiness": {"type": "object",
-                    "required": ["active_route_ready", "error_route_count", "routes"],
+                    "required": ["active_route_ready", "active_route_state", "error_route_count", "routes"],
                     "properties": {"routes_file": {"$ref": "#/components/schemas/RoutesFile"}}},
                 "runs": {"type": "object", "required": ["queued", "running", "waiting_for_approval",
                     "waiting_for_user_question"]},
                 "sessions": {"type": "object", "required": ["total"]},
+                "schedules": {"type": "object", "required": ["supported", "total"]},
+                "delivery": {"type": "object", "required": ["supported", "unresolved_dead_lettered"]},
+                "agents": {"type": "object", "required": ["supported", "total"]},
                 "tasks": {"type": "object", "required": ["live_background_shell_task_count", "total", "pending",
                     "in_progress", "blocked", "completed", "failed", "cancelled"]},
+                "hooks": {"type": "object", "required": ["supported", "configured_count"]},
+                "connectors": {"type": "object", "required": ["supported", "total"]},
+                "mcp": {"type": "object", "required": ["supported", "server_count"]},
+                "run_memory": {"type": "object", "required": ["supported"]},
+                "session_memory": {"type": "object", "required": ["supported"]},
                 "journal": {"type": "object"},
                 "events": {"type": "object"},
+                "threads": {"type": "array", "items": {"type": "object",
+                    "required": ["name", "count", "alive", "busy", "queue_depth"]}},
+                "broker": {"type": "object"},
+                "egress": {"type": "object"},
                 "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},
                 "http": {"type": "object"},
                 "health": {"type": "object", "required": ["ok"]}

@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, contract_routes, runs, runtime, runtime_auth, runtime_routes, secrets,
-    sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, metrics, runs, runtime, runtime_auth,
+    runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -108,6 +108,13 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(status::get),
         )
     },
+    get(
+        "/metrics",
+        Access::ReadOnly,
+        "The same figures for Prometheus; their number is fixed.",
+        Success::Text,
+        Handler::Plain(metrics::get),
+    ),
     Route {
         lane: Lane::Inline,
         ..get("/v1/runtime", Access::ReadOnly, "Settings in force.", json(200, "Runtime"), Handler::Plain(runtime::get))
@@ -132,7 +139,7 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::PERMISSIONS_CHECK,
     runtime_routes::PERMISSIONS_MATRIX,
     Route {
-        query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR],
+        query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::STREAM_LIMIT],
         ..get(
             "/v1/events/stream",
@@ -180,7 +187,7 @@ pub static ROUTES: &[Route<Api>] = &[
         )
     },
     Route {
-        query: &[EVENT_CURSOR],
+        query: &[EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::SESSION_NOT_FOUND, &codes::STREAM_LIMIT],
         ..get(
             "/v1/sessions/{session_id}/stream",
@@ -328,7 +335,7 @@ pub static ROUTES: &[Route<Api>] = &[
         )
     },
     Route {
-        query: &[EVENT_CURSOR],
+        query: &[EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::RUN_NOT_FOUND, &codes::STREAM_LIMIT],
         ..get(
             "/v1/runs/{run_id}/stream",
@@ -363,6 +370,9 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
+    doctor_routes::SEND_PROBE,
+    doctor_routes::ROUTE_REFERENCES,
+    doctor_routes::INCIDENT_SIGNATURE,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,

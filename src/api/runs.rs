@@ -230,6 +230,9 @@ pub fn events(api: &Api, call: &Call) -> Result<Response, Problem> {
 /// `GET /v1/runs/{run_id}/stream`.
 pub fn stream(api: &Api, call: Call, reply: Reply) {
     streams::open(api, reply, || {
+        if let Some(probe) = streams::probe_of(&call)? {
+            return Ok(probe);
+        }
         let position = position(api, call.run_id()?)?;
         let mut spec = StreamSpec::new(Scope::Run(position.id), call.event_cursor()?);
         spec.last = Some(position.last_seq);

@@ -193,6 +193,11 @@ pub(super) fn default_route<'a>(api: &'a Api, settings: &Settings) -> Option<&'a
     Some(chosen.unwrap_or_else(|| routes.default_route()))
 }
 
+/// The route of runs that name none, as of now.
+pub fn active_route(api: &Api) -> Option<Arc<Route>> {
+    default_route(api, api.core.view().runtime.settings()).cloned()
+}
+
 fn config_view(config: &RuntimeConfig) -> ConfigView {
     let current = config.current();
     ConfigView {

@@ -165,7 +165,7 @@ fn every_command_on_the_page_about_routes_is_one_that_the_command_line_takes() {
         let info = (verb.info)();
         super::options::complete(&mut given, &info, Some(verb.path), &super::Environment::default())
             .unwrap_or_else(|error| panic!("{line}: {error}"));
-        (verb.accepts)(verb, &given.words_for(&info)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        (verb.check)(verb, &given.words_for(&info)).unwrap_or_else(|error| panic!("{line}: {error}"));
         count += 1;
     }
     assert!(count >= 12, "only {count} commands were found");

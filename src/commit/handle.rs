@@ -354,6 +354,11 @@ impl CoreHandle {
         self.published.settings(session)
     }
 
+    /// What sessions have of their own, in no order.
+    pub fn all_session_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
+        self.published.all_settings()
+    }
+
     /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it
     /// waits for work.
     pub fn batch_age_ms(&self) -> Option<u64> {

@@ -15,6 +15,7 @@ mod control;
 mod decide;
 mod digest_map;
 mod event;
+mod lag;
 mod ledger;
 mod questions;
 mod receipts;
@@ -37,6 +38,7 @@ pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES,
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
+pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};
 pub use routes_loaded::{RoutesInForce, RoutesLoaded};
 pub use run::{Run, RunStatus, RunTable};

@@ -106,7 +106,7 @@ impl Engine {
 
     /// Carries runs until the daemon stops.
     pub fn run(self) {
-        while let Some(job) = self.tools.core.take_run() {
+        while let Some(job) = crate::worker::idle(|| self.tools.core.take_run()) {
             self.carry(&job);
         }
     }

@@ -77,6 +77,8 @@ pub enum Method {
     Put,
     /// Remove.
     Delete,
+    /// Ask what would be allowed, as a browser does.
+    Options,
 }
 
 impl Method {
@@ -86,6 +88,7 @@ impl Method {
             Self::Post => http::Method::POST,
             Self::Put => http::Method::PUT,
             Self::Delete => http::Method::DELETE,
+            Self::Options => http::Method::OPTIONS,
         }
     }
 }

@@ -19,7 +19,7 @@ mod roots;
 mod sse_reader;
 mod url;
 
-pub use api_client::{ApiClient, ApiReply, ApiStream, StreamError};
+pub use api_client::{ApiClient, ApiReply, ApiStream, Events, StreamError};
 pub use auth::{Auth, CredentialRefused};
 pub use cancel::Cancel;
 pub use client::{Body, Method, Net, NetConfig, NetConfigError, Request, Response, Timeouts, Trust};
