@@ -106,6 +106,7 @@ pub static RESOURCES: &[Component] = &[
                 "provider": {"type": ["string", "null"], "description": "Route id"},
                 "generation": {"type": ["object", "null"], "properties": {
                     "model": {"type": ["string", "null"]},
+                    "fallback_model": {"type": ["string", "null"], "description": "On the same route, when the first one fails"},
                     "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
                     "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
                     "tool_choice": {"type": ["object", "null"], "required": ["type"], "properties": {

@@ -112,8 +112,9 @@ fn pin(api: &Api, own: Option<&SessionSettings>, submission: &Submission) -> Res
             )
         })?,
     };
-    let model = chosen.model.unwrap_or(&route.default_model);
-    if !route.accepts_model(model) {
+    let model: &str = chosen.model.unwrap_or(&route.default_model);
+    let mut models = std::iter::once(model).chain(submission.fallback_model.as_deref());
+    if let Some(model) = models.find(|model| !route.accepts_model(model)) {
         let detail =
             format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
         return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));

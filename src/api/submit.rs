@@ -65,7 +65,7 @@ pub struct Generation {
     pub max_output_tokens: Option<u32>,
     /// Sampling temperature, where the model has one.
     pub temperature: Option<f64>,
-    /// Not in this version.
+    /// The model that the run goes on with, on the same route, when the first one fails.
     pub fallback_model: Option<String>,
     /// Whether tools may, must or must not be called.
     pub tool_choice: Option<ToolChoiceOption>,
@@ -93,6 +93,8 @@ struct Normalised {
     max_output_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_model: Option<String>,
     #[serde(skip_serializing_if = "Budget::is_empty")]
     budget: Budget,
     #[serde(flatten)]
@@ -106,6 +108,8 @@ pub struct Submission {
     pub provider: Option<String>,
     /// Model asked for.
     pub model: Option<String>,
+    /// Model to go on with when that one fails.
+    pub fallback_model: Option<String>,
     /// The normal form.
     pub request: Box<RawValue>,
     /// Bytes of the files among its parts, to be stored before it is.
@@ -151,7 +155,6 @@ impl SubmitInput {
             ("reply_targets", given(&self.reply_targets)),
             ("reply_plugin", self.reply_plugin.is_some()),
             ("reply_address", self.reply_address.is_some()),
-            ("generation.fallback_model", generation.fallback_model.is_some()),
         ] {
             if is_given {
                 return Err(unsupported(field));
@@ -201,6 +204,7 @@ impl SubmitInput {
             metadata: self.metadata.filter(|metadata| !metadata.is_null()),
             max_output_tokens: generation.max_output_tokens,
             temperature: generation.temperature,
+            fallback_model: label("generation.fallback_model", generation.fallback_model)?,
             budget,
             options,
         };
@@ -226,6 +230,7 @@ impl SubmitInput {
             summary,
             provider,
             model,
+            fallback_model: normalised.fallback_model,
             request,
             files: gathered.files,
             identity,
