@@ -220,8 +220,7 @@ impl Daemon {
             state_root: root.path().to_path_buf(),
             workspace_root: config.workspace_root.clone(),
         };
-        let lock = root.lock_watch().map_err(step("state root"))?;
-        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, lock, reader.clone(), clock.clone());
+        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, root.lock_status(), reader.clone(), clock.clone());
         let (stop_upkeep, upkeep_stopped) = crossbeam_channel::bounded(0);
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;

@@ -17,8 +17,8 @@ use crate::journal::Reader;
 use crate::limits::{
     INODES_USED_ERROR_PERCENT, PROBE_INTERVAL_MS, PROBE_STALE_MS, SPACE_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
 };
+use crate::state_root::LockStatus;
 use crate::state_root::probe::{Probe, ProbeState, probe, sweep};
-use crate::state_root::{LockStatus, LockWatch};
 use crate::sys::{FileSystemFigures, file_system_figures};
 
 /// `storage` of the status.
@@ -96,15 +96,6 @@ impl StorageView {
                 "check for a hanging disk or network file system",
             ));
         }
-        if !self.state_root_lock.held {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "state_root_lock_lost",
-                "the lock file was removed or replaced, so a second daemon could open this state root".to_string(),
-                Some(self.state_root_lock.path.clone()),
-                "stop this daemon, make sure that no other one runs on the state root, and start it again",
-            ));
-        }
         if let Some(damage) = &self.scrub.damage {
             found.push(HealthWarning::new(
                 Severity::Error,
@@ -140,14 +131,14 @@ pub struct UpkeepLoop {
     upkeep: Upkeep,
     roots: Roots,
     reader: Reader,
-    lock: LockWatch,
+    lock: LockStatus,
     scrub: ScrubView,
     scrubbed: Seq,
 }
 
 impl Upkeep {
     /// Probes once, so that the first status has a verdict, and returns the view and the loop that keeps it.
-    pub fn begin(roots: Roots, lock: LockWatch, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
+    pub fn begin(roots: Roots, lock: LockStatus, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
         for directory in [&roots.state_probe, &roots.workspace_root] {
             if let Err(error) = sweep(directory) {
                 log::warn!("old write probes in {} stay: {error}", directory.display());
@@ -199,7 +190,8 @@ impl UpkeepLoop {
     }
 }
 
-fn look(roots: &Roots, lock: &LockWatch, scrub: &ScrubView, now_ms: u64) -> StorageView {
+fn look(roots: &Roots, lock: &LockStatus, scrub: &ScrubView, now_ms: u64) -> StorageView {
+    let lock = lock.look();
     let probes = vec![
         probe_root("state_root", &roots.state_probe, &roots.state_root, now_ms),
         probe_root("workspace_root", &roots.workspace_root, &roots.workspace_root, now_ms),
@@ -207,10 +199,10 @@ fn look(roots: &Roots, lock: &LockWatch, scrub: &ScrubView, now_ms: u64) -> Stor
     let errors = probes.iter().filter(|root| !root.probe.writable).count();
     StorageView {
         checked_at_ms: now_ms,
-        ok: errors == 0 && scrub.damage.is_none(),
+        ok: errors == 0 && scrub.damage.is_none() && lock.held,
         write_error_count: errors,
         probes,
-        state_root_lock: lock.look(),
+        state_root_lock: lock,
         scrub: scrub.clone(),
         stale: false,
     }
