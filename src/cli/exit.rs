@@ -141,6 +141,17 @@ pub enum CliError {
         /// What to do.
         next: &'static str,
     },
+    /// A diagnosis found what must be mended; its report was printed.
+    Findings {
+        /// Which diagnosis.
+        what: String,
+        /// The codes of all that must be mended.
+        codes: Vec<String>,
+        /// The first of them in words.
+        first: String,
+        /// The command or step that helps against the first.
+        next: String,
+    },
     /// The journal's files are not what they must be.
     Damage {
         /// Which file.
@@ -169,17 +180,6 @@ pub enum CliError {
         status: String,
         /// Its error, when it has one.
         error: Option<String>,
-    },
-    /// A diagnosis found what must be mended; its report was printed.
-    Findings {
-        /// Which diagnosis.
-        what: String,
-        /// The codes of all that must be mended.
-        codes: Vec<String>,
-        /// The first of them in words.
-        first: String,
-        /// The command or step that helps against the first.
-        next: String,
     },
     /// Standard output failed.
     Output {
@@ -282,6 +282,9 @@ impl fmt::Display for CliError {
                            that --base-url is the daemon itself"
                 )
             }
+            Self::Findings { what, codes, first, next } => {
+                write!(f, "{what} found {} ({}): {first}; next: {next}", count(codes.len()), codes.join(", "))
+            }
             Self::Damage { file, offset, reason, next } => {
                 write!(f, "{} at byte {offset}: {reason}; next: {next}", file.display())
             }
@@ -295,9 +298,6 @@ impl fmt::Display for CliError {
                     write!(f, ": {error}")?;
                 }
                 write!(f, "; next: `kheish-daemon runs events {run_id}`")
-            }
-            Self::Findings { what, codes, first, next } => {
-                write!(f, "{what} found {} ({}): {first}; next: {next}", count(codes.len()), codes.join(", "))
             }
             Self::Output { cause } => {
                 write!(f, "standard output: {cause}; next: make room or redirect the output elsewhere")
@@ -373,10 +373,10 @@ mod tests {
             http("broken; next: mend it"),
             CliError::Schema { what: "w".into(), cause: "c".into() },
             CliError::NotFound { what: "w".into(), next: "n" },
+            CliError::Findings { what: "doctor".into(), codes: vec!["c".into()], first: "f".into(), next: "n".into() },
             CliError::Damage { file: "f".into(), offset: 1, reason: "r".into(), next: "n".into() },
             CliError::WaitTimeout { run_id: "run-1".into(), status: "running".into(), timeout_ms: 5 },
             CliError::RunNotCompleted { run_id: "run-1".into(), status: "failed".into(), error: None },
-            CliError::Findings { what: "doctor".into(), codes: vec!["c".into()], first: "f".into(), next: "n".into() },
             CliError::Output { cause: "full".into() },
         ];
         for error in errors {
