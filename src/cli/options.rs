@@ -120,6 +120,13 @@ pub const ROWS: &[Row] = &[
         Default::Described("audit-signing.key in the state root"),
     ),
     row(SERVE, "--approval-expires-after-s", "KHEISH_APPROVAL_EXPIRES_AFTER_S", Default::None),
+    row(
+        SERVE,
+        "--queued-run-lag-threshold-ms",
+        "KHEISH_QUEUED_RUN_LAG_WARNING_THRESHOLD_MS",
+        Default::Described("1800000"),
+    ),
+    row(SERVE, "--stale-run-threshold-ms", "KHEISH_STALE_NON_TERMINAL_RUN_THRESHOLD_MS", Default::Described("1800000")),
     row(SERVE, "--segment-bytes", "KHEISH_SEGMENT_BYTES", Default::Described("64 MiB, less on a small file system")),
     row(SERVE, "--sandbox", "KHEISH_SANDBOX", Default::Value("auto")),
     row(SERVE, "--sandbox-read-only-path", "KHEISH_SANDBOX_READ_ONLY_PATHS", Default::None),

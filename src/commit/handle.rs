@@ -144,6 +144,8 @@ pub(super) enum Message {
     Decide(Asked),
     Ask(Query),
     TakeRun(Sender<Job>),
+    /// There is something to do that does not travel in a message.
+    Wake,
     Stop,
 }
 
@@ -322,6 +324,13 @@ impl CoreHandle {
         let (reply, job) = bounded(1);
         self.sender.send(Message::TakeRun(reply)).ok()?;
         self.wait(&job)
+    }
+
+    /// Has an active run handed out again that an engine let go of without an end. Never waits: with a full mailbox the
+    /// core comes by anyway.
+    pub fn hand_again(&self, run: RunId) {
+        self.published.put_again(run);
+        drop(self.send(Message::Wake));
     }
 
     /// Asks the core to end after what is in its mailbox.

@@ -17,6 +17,7 @@ use crate::ids::Seq;
 use crate::journal::Record;
 use crate::limits::{SSE_PREVIEWS_MAX, SSE_PROBES_MAX, SSE_SWEEP_MS_MAX, SSE_SWEEP_MS_MIN, SSE_TAIL_SLICE_BYTES_MAX};
 use crate::sys::{Epoll, Interest, Ready};
+use crate::worker::idle;
 
 /// Registration of the doorbell; client tokens carry a slot below it.
 const BELL: u64 = u64::MAX;
@@ -89,7 +90,7 @@ impl Writer {
         let mut busy = false;
         while !self.shared.stopping.load(Ordering::SeqCst) {
             let timeout_ms = if busy { 0 } else { self.timeout_ms(Instant::now()) };
-            if let Err(error) = self.epoll.wait(&mut ready, timeout_ms) {
+            if let Err(error) = idle(|| self.epoll.wait(&mut ready, timeout_ms)) {
                 ::log::error!("event streams cannot wait for their sockets: {error}; next: restart the daemon");
                 return;
             }
