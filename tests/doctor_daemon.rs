@@ -260,7 +260,7 @@ fn a_lock_that_was_removed_or_replaced_is_lost() {
         outcome.found().contains(&"state_root_lock_lost".to_string()).then_some(outcome)
     });
     lost.assert_found(&["state_root_lock_lost"], "make sure that no other one uses the state root");
-    assert_eq!(lost.report.pointer("/status/health/ok"), Some(&json!(false)));
+    assert_eq!(lost.report.pointer("/status/storage/ok"), Some(&json!(false)));
     daemon.stop();
 }
 

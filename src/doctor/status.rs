@@ -204,7 +204,9 @@ impl Reader<'_> {
                 format!("{}: {} ({what})", path.clone().unwrap_or_default(), text("message").unwrap_or_default());
             self.found.add_with(code, message, path, text("action").or_else(|| next_of_probe(&what)));
         }
-        if self.flag("/storage/ok") == Some(false) && !self.found.has("storage_probe_failed") {
+        // A lost lock makes it false as well, and is named below.
+        let lost = self.status.pointer("/storage/state_root_lock/held") == Some(&Value::Bool(false));
+        if self.flag("/storage/ok") == Some(false) && !lost && !self.found.has("storage_probe_failed") {
             let stale = self.status.pointer("/storage/stale") == Some(&Value::Bool(true));
             let damage = self.text("/storage/scrub/damage").map(|damage| format!(": {damage}"));
             let message = match damage {

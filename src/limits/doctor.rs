@@ -43,8 +43,10 @@ pub const DOCTOR_NAMED_MAX: usize = 20;
 
 /// `incident collect` without `--run` and `--session`: the newest runs that are taken in full.
 pub const INCIDENT_RUNS_DEFAULT: usize = 20;
+/// Runs of named sessions that `incident collect` takes in full, the newest first; the rest is named as missing.
+pub const INCIDENT_RUNS_MAX: usize = 1_000;
 /// Pages of one list that `incident collect` follows; then the list is kept as far as it was read and named as cut.
-pub const INCIDENT_PAGES_MAX: usize = 50;
+pub const INCIDENT_PAGES_MAX: usize = 1_000;
 /// Bytes of the control-plane audit file that are taken, from its end.
 pub const INCIDENT_AUDIT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of one file of an evidence directory that `incident verify` reads as text: the manifest and the signature.
