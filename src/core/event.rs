@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::command::NoteKind;
+use super::connectors::ConnectorRecord;
 use super::control::{ControlIntent, ControlResult};
 use super::retention::RetentionChanged;
 use super::runtime_config::RuntimeChanged;
@@ -126,6 +127,8 @@ pub enum Body {
     ControlResult(ControlResult),
     /// Something happened to a task of the session.
     Task(TaskRecord),
+    /// Something happened to connectors.
+    Connector(ConnectorRecord),
 }
 
 /// Body of `session.created`.
@@ -279,6 +282,7 @@ impl Body {
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
+            Self::Connector(record) => record.kind(),
         }
     }
 
@@ -319,6 +323,7 @@ impl Body {
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
+            Self::Connector(record) => record.encode(),
         }
     }
 
@@ -354,6 +359,10 @@ impl Body {
             "retention.changed" => Self::RetentionChanged(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
+            kind if ConnectorRecord::decode(kind, body).is_some() => {
+                let record = ConnectorRecord::decode(kind, body).expect("asked just now");
+                Self::Connector(record.map_err(|error| DecodeError { kind: kind.to_string(), cause: error.to_string() })?)
+            }
             kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {
                 (Some(note), _) => Self::RunNote(note, body.to_owned()),
                 (None, Some(record)) => Self::Task(
@@ -366,7 +375,7 @@ impl Body {
 }
 
 /// Sixteen bytes as 32 lower-case hex digits.
-mod hex16 {
+pub(super) mod hex16 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::hex::{parse_hex, to_hex};
