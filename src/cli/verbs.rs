@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, debug, events, input, journal, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, connectors, debug, events, input, journal, overview, permissions, questions, runs,
+    runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -78,6 +78,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
+    ("connectors", "where work arrives from outside, and the sidecars behind some of it"),
     ("secrets", "the encrypted auth store"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
@@ -159,6 +160,15 @@ pub const VERBS: &[Verb] = &[
     verb::<accounts::Get>("runtime auth accounts get", &["show"]),
     verb::<accounts::Refresh>("runtime auth accounts refresh", &[]),
     verb::<accounts::Revoke>("runtime auth accounts revoke", &["delete"]),
+    verb::<connectors::List>("connectors list", &[]),
+    verb::<connectors::Get>("connectors get", &["show"]),
+    verb::<connectors::PutHttp>("connectors put-http", &[]),
+    verb::<connectors::PutSlack>("connectors put-slack", &[]),
+    verb::<connectors::PutTelegram>("connectors put-telegram", &[]),
+    verb::<connectors::PutExternal>("connectors put-external", &[]),
+    verb::<connectors::Delete>("connectors delete", &[]),
+    verb::<connectors::Hold>("connectors hold", &[]),
+    verb::<connectors::Release>("connectors release", &[]),
     verb::<secrets::Generate>("secrets generate", &[]),
     verb::<secrets::Set>("secrets set", &[]),
     verb::<secrets::Get>("secrets get", &["show"]),

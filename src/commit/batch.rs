@@ -14,7 +14,10 @@ use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, ConnectorCommand, ConnectorRecord, Decision, Delta, Event, State, Target, TaskCommand, TaskRecord, Txn};
+use crate::core::{
+    Body, Command, ConnectorCommand, ConnectorRecord, Decision, Delta, Event, State, Target, TaskCommand, TaskRecord,
+    Txn,
+};
 use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{

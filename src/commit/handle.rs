@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
-    Command, Connectors, Decision, Refusal, RetentionHold, Run, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings,
-    SessionView, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
+    Command, Connectors, Decision, Refusal, RetentionHold, Run, RunPage, RunPosition, RunQuery, SessionPage,
+    SessionSettings, SessionView, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;

@@ -361,7 +361,9 @@ impl Body {
             "control.result" => Self::ControlResult(parse(kind, body)?),
             kind if ConnectorRecord::decode(kind, body).is_some() => {
                 let record = ConnectorRecord::decode(kind, body).expect("asked just now");
-                Self::Connector(record.map_err(|error| DecodeError { kind: kind.to_string(), cause: error.to_string() })?)
+                Self::Connector(
+                    record.map_err(|error| DecodeError { kind: kind.to_string(), cause: error.to_string() })?,
+                )
             }
             kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {
                 (Some(note), _) => Self::RunNote(note, body.to_owned()),

@@ -87,3 +87,7 @@ pub const SIDECAR_LEASE_MS: u64 = 300_000;
 pub const SIDECAR_SPAWN_MS_MAX: u64 = 5_000;
 /// Arguments of a sidecar's command, and variables of its environment, each.
 pub const SIDECAR_WORDS_MAX: usize = 64;
+/// Attempts of one change of a connector that others get in between of; then it is refused with 409.
+pub const CONNECTOR_PUT_TRIES_MAX: u32 = 4;
+/// Messages waiting for the supervisor of sidecars: one look's result for each.
+pub const SIDECAR_MAILBOX_MAX: usize = 2 * CONNECTORS_MAX;
