@@ -15,6 +15,7 @@ mod argv;
 mod argv_tests;
 mod audit;
 mod client;
+mod connector;
 mod connectors;
 mod context;
 mod debug;

@@ -8,8 +8,8 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, connectors, debug, events, input, journal, overview, permissions, questions, runs,
-    runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, connector, connectors, debug, events, input, journal, overview, permissions, questions,
+    runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -79,6 +79,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
     ("connectors", "where work arrives from outside, and the sidecars behind some of it"),
+    ("connector", "sidecars in this binary, which the daemon starts"),
     ("secrets", "the encrypted auth store"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
@@ -169,6 +170,7 @@ pub const VERBS: &[Verb] = &[
     verb::<connectors::Delete>("connectors delete", &[]),
     verb::<connectors::Hold>("connectors hold", &[]),
     verb::<connectors::Release>("connectors release", &[]),
+    verb::<connector::Webhook>("connector webhook", &[]),
     verb::<secrets::Generate>("secrets generate", &[]),
     verb::<secrets::Set>("secrets set", &[]),
     verb::<secrets::Get>("secrets get", &["show"]),

@@ -12,6 +12,7 @@ pub mod secrets;
 pub mod sidecar;
 pub mod signature;
 pub mod view;
+pub mod webhook;
 
 pub use config::{SecretRef, Settings};
 pub use registry::{Entry, Registry, Source};

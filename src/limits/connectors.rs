@@ -91,3 +91,7 @@ pub const SIDECAR_WORDS_MAX: usize = 64;
 pub const CONNECTOR_PUT_TRIES_MAX: u32 = 4;
 /// Messages waiting for the supervisor of sidecars: one look's result for each.
 pub const SIDECAR_MAILBOX_MAX: usize = 2 * CONNECTORS_MAX;
+/// The webhook sidecar's call of the daemon, connect to last byte.
+pub const WEBHOOK_CALL_MS_MAX: u64 = 30_000;
+/// Its call of a callback, and of a credential.
+pub const WEBHOOK_CALLBACK_MS_MAX: u64 = 15_000;
