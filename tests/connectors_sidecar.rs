@@ -184,8 +184,9 @@ fn the_runbooks_rotation_of_a_connector_runs_as_written() {
         if text.contains("runtime auth subject") {
             ready(&daemon, 0);
         }
-        let output = Command::new("sh").args(["-c", &text]).env_clear();
-        let output = output.env("WEBHOOK_ROUTES_JSON", routes("whsec-number-one")).output().expect("a shell");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &text]).env_clear().env("WEBHOOK_ROUTES_JSON", routes("whsec-number-one"));
+        let output = shell.output().expect("a shell");
         assert!(output.status.success(), "{text}: {output:?}");
         let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         if let Some(id) = answer["active_connector_lease_ids"][0].as_str() {
