@@ -52,6 +52,10 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
         Refusal::TaskNotFound(_) => &codes::TASK_NOT_FOUND,
         Refusal::TaskStateConflict { .. } => &codes::TASK_STATE_CONFLICT,
         Refusal::TaskLimit { .. } => &codes::TASK_LIMIT,
+        Refusal::ConnectorNotFound { .. } => &codes::CONNECTOR_NOT_FOUND,
+        Refusal::ConnectorRevisionConflict { .. } => &codes::CONNECTOR_REVISION_CONFLICT,
+        Refusal::ConnectorLimit { .. } => &codes::CONNECTOR_LIMIT,
+        Refusal::ConnectorsHeld { .. } => &codes::CONNECTORS_HELD,
         Refusal::RunStateConflict { .. } => &codes::RUN_STATE_CONFLICT,
     }
 }

@@ -4,13 +4,14 @@
 
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::connector_schemas::CONNECTORS;
 use super::contract_schemas::CONTRACTS;
 use super::doctor_schemas::DOCTOR;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, AUTH, DOCTOR];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[

@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, metrics, runs, runtime, runtime_auth,
-    runtime_routes, secrets, sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, connector_routes, contract_routes, doctor_routes, metrics, runs,
+    runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -126,6 +126,17 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "Hold"),
         Handler::Plain(runs::hold),
     ),
+    connector_routes::LIST,
+    connector_routes::GET,
+    connector_routes::PUT,
+    connector_routes::DELETE,
+    connector_routes::RELEASE,
+    connector_routes::HTTP,
+    connector_routes::SLACK,
+    connector_routes::TELEGRAM,
+    connector_routes::EVENTS,
+    connector_routes::BATCH,
+    connector_routes::CREDENTIAL,
     runtime_routes::RUNTIME_CHANGES_PERMISSION_MODE,
     runtime_routes::RUNTIME_CHANGES_MODEL,
     runtime_routes::RUNTIME_CHANGES_DEBUG_LEVEL,

@@ -8,9 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, contracts, debug, doctor, doctor_routes, events, incident, input, journal, overview,
-    permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
-    sessions, slo, tasks,
+    accounts, approvals, audit, connector, connectors, contracts, debug, doctor, doctor_routes, events, incident,
+    input, journal, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets,
+    serve, session_settings, sessions, slo, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -86,6 +86,8 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
+    ("connectors", "where work arrives from outside, and the sidecars behind some of it"),
+    ("connector", "sidecars in this binary, which the daemon starts"),
     ("secrets", "the encrypted auth store"),
     ("incident", "evidence of an incident: collect it, check it later"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
@@ -173,6 +175,16 @@ pub const VERBS: &[Verb] = &[
     verb::<accounts::Get>("runtime auth accounts get", &["show"]),
     verb::<accounts::Refresh>("runtime auth accounts refresh", &[]),
     verb::<accounts::Revoke>("runtime auth accounts revoke", &["delete"]),
+    verb::<connectors::List>("connectors list", &[]),
+    verb::<connectors::Get>("connectors get", &["show"]),
+    verb::<connectors::PutHttp>("connectors put-http", &[]),
+    verb::<connectors::PutSlack>("connectors put-slack", &[]),
+    verb::<connectors::PutTelegram>("connectors put-telegram", &[]),
+    verb::<connectors::PutExternal>("connectors put-external", &[]),
+    verb::<connectors::Delete>("connectors delete", &[]),
+    verb::<connectors::Hold>("connectors hold", &[]),
+    verb::<connectors::Release>("connectors release", &[]),
+    verb::<connector::Webhook>("connector webhook", &[]),
     verb::<secrets::Generate>("secrets generate", &[]),
     verb::<secrets::Set>("secrets set", &[]),
     verb::<secrets::Get>("secrets get", &["show"]),

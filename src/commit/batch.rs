@@ -14,7 +14,10 @@ use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Delta, Event, State, Target, TaskCommand, TaskRecord, Txn};
+use crate::core::{
+    Body, Command, ConnectorCommand, ConnectorRecord, Decision, Delta, Event, State, Target, TaskCommand, TaskRecord,
+    Txn,
+};
 use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
@@ -102,6 +105,8 @@ impl CommitLoop {
         for (session, settings) in this.parts.state.own_settings() {
             this.published.publish_settings(session, Some(settings));
         }
+        this.published.publish_connectors(this.parts.state.connectors().clone());
+        this.published.publish_bindings(this.parts.state.bindings().map(|(key, id)| (key, id.clone())));
         this.publish();
         (this, handle)
     }
@@ -258,6 +263,15 @@ impl CommitLoop {
                 self.published.publish_hold(run, hold.map(|(_, hold)| hold.clone()));
             }
         }
+        for event in events {
+            match (&event.body, &event.session) {
+                (Body::Connector(ConnectorRecord::SessionBound(bound)), Some(session)) => {
+                    self.published.publish_bindings(bound.keys.iter().map(|key| (key.0, session.clone())));
+                }
+                (Body::Connector(_), _) => self.published.publish_connectors(self.parts.state.connectors().clone()),
+                _ => {}
+            }
+        }
         for event in events.iter().filter(|event| matches!(event.body, Body::SessionUpdated(_))) {
             let session = event.session.as_ref().expect("session.updated names its session");
             let state = &self.parts.state;
@@ -372,6 +386,7 @@ impl CommitLoop {
             Query::Tasks(id, reply) => drop(reply.try_send(state.session_tasks(&id))),
             Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
             Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
+            Query::RunOfKey(key, reply) => drop(reply.try_send(state.run_of_key(&key))),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
             Query::Waiting(query, reply) => {
                 let page = state.waiting_page(query.waits_for, query.session.as_ref(), query.after, query.limit);
@@ -494,6 +509,11 @@ fn weight(command: &Command) -> usize {
         }
         Command::Task(command) => match &**command {
             TaskCommand::Start(_, started) => started.command.len(),
+            _ => 0,
+        },
+        Command::Connector(command) => match &**command {
+            ConnectorCommand::Ingest(ingest) => ingest.request.get().len(),
+            ConnectorCommand::Put { config, .. } => config.get().len(),
             _ => 0,
         },
         // Ending a session writes a record for each queued run.

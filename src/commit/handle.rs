@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
-    Command, Decision, Refusal, RetentionHold, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings,
-    SessionView, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
+    Command, Connectors, Decision, Refusal, RetentionHold, Run, RunPage, RunPosition, RunQuery, SessionPage,
+    SessionSettings, SessionView, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
@@ -111,6 +111,7 @@ pub(super) enum Query {
     Session(SessionId, Sender<Option<SessionView>>),
     Sessions { after: u32, limit: usize, reply: Sender<SessionPage> },
     Run(RunId, Sender<Option<RunPosition>>),
+    RunOfKey([u8; 16], Sender<Option<(RunId, Run)>>),
     Runs(RunQuery, Sender<RunPage>),
     Tasks(SessionId, Sender<Option<Vec<Arc<Task>>>>),
     Task(SessionId, String, Sender<Option<Arc<Task>>>),
@@ -271,6 +272,14 @@ impl CoreHandle {
         self.ask(|reply| Query::Run(id, reply))
     }
 
+    /// The run of an idempotency key.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn run_of_key(&self, key: [u8; 16]) -> Result<Option<(RunId, Run)>, CommandError> {
+        self.ask(|reply| Query::RunOfKey(key, reply))
+    }
+
     /// One page of runs.
     ///
     /// # Errors
@@ -357,6 +366,16 @@ impl CoreHandle {
     /// What sessions have of their own, in no order.
     pub fn all_session_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
         self.published.all_settings()
+    }
+
+    /// The connectors that were configured at runtime, as of the last committed batch; never waits for the core.
+    pub fn connectors(&self) -> Arc<Connectors> {
+        self.published.connectors()
+    }
+
+    /// The session that the first of these binding keys to name one names; never waits for the core.
+    pub fn bound_session(&self, keys: &[[u8; 16]]) -> Option<SessionId> {
+        self.published.bound(keys)
     }
 
     /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it

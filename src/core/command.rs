@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::connectors::{ConnectorCommand, ConnectorKind, Ingested};
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
 use super::routes_loaded::RoutesLoaded;
@@ -316,6 +317,8 @@ pub enum Command {
     },
     /// Change something about tasks.
     Task(Box<TaskCommand>),
+    /// Change something about connectors, or accept what came through one.
+    Connector(Box<ConnectorCommand>),
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
     /// at most `limit` of them. Does nothing while held.
     Pump {
@@ -342,6 +345,8 @@ impl Command {
                 | Self::ControlIntent { containment: true, .. }
                 | Self::ControlResult { containment: true, .. }
         ) || matches!(self, Self::Task(command) if matches!(**command, TaskCommand::Stop(..)))
+            || matches!(self, Self::Connector(command)
+                if matches!(**command, ConnectorCommand::Delete { .. } | ConnectorCommand::Hold { held: true, .. }))
     }
 }
 
@@ -440,6 +445,13 @@ pub enum Decision {
     },
     /// The task is like this now.
     Task(Arc<Task>),
+    /// The connectors are at this revision now.
+    Connectors {
+        /// Its number.
+        revision: u64,
+    },
+    /// What became of an event.
+    Ingested(Box<Ingested>),
     /// Runs started or resumed.
     Pumped {
         /// How many.
@@ -495,6 +507,32 @@ pub enum Refusal {
         what: &'static str,
         /// How many there may be.
         most: usize,
+    },
+    /// No connector of this kind has that name, or it is not one of the runtime's.
+    ConnectorNotFound {
+        /// The kind.
+        kind: ConnectorKind,
+        /// The name.
+        name: String,
+    },
+    /// Another revision of the connector is in force than the caller expects.
+    ConnectorRevisionConflict {
+        /// The caller's; 0 is none.
+        expected: u64,
+        /// The one in force; 0 is none.
+        current: u64,
+    },
+    /// A bound of connectors is reached.
+    ConnectorLimit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Nothing passes through connectors at the moment.
+    ConnectorsHeld {
+        /// Why.
+        reason: Option<String>,
     },
     /// The run does not wait for an approval.
     ApprovalStateConflict {
@@ -585,6 +623,21 @@ impl fmt::Display for Refusal {
             Self::TaskLimit { what, most } => {
                 write!(f, "{most} {what} exist, which is the limit; next: end some, or wait for them")
             }
+            Self::ConnectorNotFound { kind, name } => {
+                write!(f, "no {kind} connector {name:?} was configured at runtime; next: list the connectors")
+            }
+            Self::ConnectorRevisionConflict { expected, current } => write!(
+                f,
+                "revision {current} of the connector is in force, not {expected}; next: read it again and decide anew"
+            ),
+            Self::ConnectorLimit { what, most } => {
+                write!(f, "{most} {what} exist, which is the limit; next: delete connectors that are not needed")
+            }
+            Self::ConnectorsHeld { reason } => write!(
+                f,
+                "connectors are held ({}); next: check the restored state, then run `kheish-daemon connectors release`",
+                reason.as_deref().unwrap_or("by an operator")
+            ),
             Self::ApprovalBatchEmpty => f.write_str("the batch resolves nothing; next: name at least one approval"),
             Self::ApprovalDuplicate(id) => {
                 write!(f, "approval {id} is resolved twice in one batch; next: name it once")

@@ -85,6 +85,7 @@ impl Txn<'_> {
             }
             Command::Expire { limit } => Ok(self.expire(limit)),
             Command::Task(command) => self.decide_task(*command),
+            Command::Connector(command) => self.decide_connector(*command),
             Command::Finish { run, notes, outcome } => self.finish_run(run, notes, outcome),
             Command::Pump { limit } => Ok(self.pump(limit)),
         }
@@ -103,7 +104,7 @@ impl Txn<'_> {
     }
 
     /// `accepted` lacks agent and position, which are decided here.
-    fn submit_run(&mut self, session_id: SessionId, mut accepted: RunAccepted) -> Result<Decision, Refusal> {
+    pub(super) fn submit_run(&mut self, session_id: SessionId, mut accepted: RunAccepted) -> Result<Decision, Refusal> {
         let Some(session_number) = self.session_number(&session_id) else {
             return Err(Refusal::SessionNotFound(session_id));
         };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::command::NoteKind;
+use super::connectors::ConnectorRecord;
 use super::control::{ControlIntent, ControlResult};
 use super::retention::RetentionChanged;
 use super::routes_loaded::RoutesLoaded;
@@ -129,6 +130,8 @@ pub enum Body {
     ControlResult(ControlResult),
     /// Something happened to a task of the session.
     Task(TaskRecord),
+    /// Something happened to connectors.
+    Connector(ConnectorRecord),
 }
 
 /// Body of `session.created`.
@@ -283,6 +286,7 @@ impl Body {
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
+            Self::Connector(record) => record.kind(),
         }
     }
 
@@ -324,6 +328,7 @@ impl Body {
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
+            Self::Connector(record) => record.encode(),
         }
     }
 
@@ -360,6 +365,12 @@ impl Body {
             "routes.loaded" => Self::RoutesLoaded(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
+            kind if ConnectorRecord::decode(kind, body).is_some() => {
+                let record = ConnectorRecord::decode(kind, body).expect("asked just now");
+                Self::Connector(
+                    record.map_err(|error| DecodeError { kind: kind.to_string(), cause: error.to_string() })?,
+                )
+            }
             kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {
                 (Some(note), _) => Self::RunNote(note, body.to_owned()),
                 (None, Some(record)) => Self::Task(
@@ -372,7 +383,7 @@ impl Body {
 }
 
 /// Sixteen bytes as 32 lower-case hex digits.
-mod hex16 {
+pub(super) mod hex16 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::hex::{parse_hex, to_hex};

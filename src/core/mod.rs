@@ -11,6 +11,7 @@
 mod action;
 mod approvals;
 mod command;
+mod connectors;
 mod control;
 mod decide;
 mod digest_map;
@@ -36,6 +37,10 @@ mod view;
 
 pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES, SignedRecord, Signer, record_hash};
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
+pub use connectors::{
+    BindingKey, Connector, ConnectorCommand, ConnectorDeleted, ConnectorKind, ConnectorPut, ConnectorRecord,
+    Connectors, ConnectorsHold, ConnectorsHoldChanged, Ingest, IngestOutcome, Ingested, SessionBound,
+};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use lag::{Idlest, QueuedBehind, idle_before};

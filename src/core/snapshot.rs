@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::action::ActionChain;
+use super::connectors::{BindingKey, Connectors, binding_lines};
 use super::event::Idempotency;
 use super::retention::RetentionHold;
 use super::routes_loaded::RoutesInForce;
@@ -37,6 +38,8 @@ pub struct Frozen {
     steps: Vec<(u32, Arc<Step>)>,
     receipts: Vec<(Idempotency, u32)>,
     tasks: Tasks,
+    connectors: Arc<Connectors>,
+    bindings: Vec<Vec<(BindingKey, u32)>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,6 +77,10 @@ enum Line {
     Task(Box<Task>),
     /// The short list of a session.
     Todos(u32, TodoList),
+    /// Connectors that were configured at runtime.
+    Connectors(Connectors),
+    /// Digests of binding keys, and the sessions that they name.
+    Bindings(Vec<(BindingKey, u32)>),
 }
 
 /// A run as a row without field names: a million of them are read at start.
@@ -136,7 +143,20 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, retention, routes, sessions, runs, steps, receipts, chains, tasks } = self;
+        let Self {
+            head,
+            runtime,
+            retention,
+            routes,
+            sessions,
+            runs,
+            steps,
+            receipts,
+            chains,
+            tasks,
+            connectors,
+            bindings,
+        } = self;
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -157,6 +177,8 @@ impl Frozen {
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
             .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Box::new(Task::clone(&task))))))
             .chain(tasks.todos.into_iter().map(|(session, list)| json(&Line::Todos(session, TodoList::clone(&list)))))
+            .chain(std::iter::once(json(&Line::Connectors(Connectors::clone(&connectors)))))
+            .chain(bindings.into_iter().map(|line| json(&Line::Bindings(line))))
     }
 }
 
@@ -182,6 +204,8 @@ impl State {
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
             receipts: self.receipts.iter().collect(),
             tasks: self.tasks.clone(),
+            connectors: self.connectors.clone(),
+            bindings: binding_lines(&self.bindings),
             chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
         }
     }
@@ -243,6 +267,13 @@ impl State {
                     return Err(RestoreError(format!("task {} belongs to an unknown session", task.id)));
                 }
                 self.tasks.keep(task.number, Arc::new(*task));
+            }
+            Line::Connectors(connectors) => self.connectors = Arc::new(connectors),
+            Line::Bindings(bindings) => {
+                if let Some((_, session)) = bindings.iter().find(|(_, session)| self.session(*session).is_none()) {
+                    return Err(RestoreError(format!("a binding names unknown session number {session}")));
+                }
+                self.bindings.extend(bindings.into_iter().map(|(key, session)| (key.0, session)));
             }
             Line::Todos(session, list) => self.tasks.put_todos(session, Arc::new(list)),
             Line::Runs(rows) => {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::action::ActionChain;
+use super::connectors::Connectors;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::lag::{Idlest, Lag, QueuedBehind};
@@ -49,6 +50,9 @@ pub struct State {
     pub(super) retention: BTreeMap<u32, RetentionHold>,
     /// The routes file that the daemon was last started with, if it ever was with one.
     pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Arc<Connectors>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
     derived: Derived,
 }
 
@@ -176,7 +180,13 @@ impl State {
             routes,
             tasks,
             todos,
+            connectors,
+            bindings,
         } = delta;
+        if let Some(connectors) = connectors {
+            self.connectors = connectors;
+        }
+        self.bindings.extend(bindings);
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -288,6 +298,23 @@ impl State {
     /// Runs whose evidence is held.
     pub fn retention_holds(&self) -> impl Iterator<Item = (RunId, &RetentionHold)> {
         self.retention.iter().map(|(number, hold)| (self.run_id(*number), hold))
+    }
+
+    /// The connectors that were configured at runtime.
+    pub fn connectors(&self) -> &Arc<Connectors> {
+        &self.connectors
+    }
+
+    /// Sessions by the digest of a binding key that names them.
+    pub fn bindings(&self) -> impl Iterator<Item = ([u8; 16], &SessionId)> {
+        let session = |number: &u32| self.session(*number).map(|session| &session.id);
+        self.bindings.iter().filter_map(move |(key, number)| Some((*key, session(number)?)))
+    }
+
+    /// The run of an idempotency key, with its fingerprint.
+    pub fn run_of_key(&self, key: &[u8; 16]) -> Option<(RunId, Run)> {
+        let number = *self.idempotency.get(key)?;
+        Some((self.run_id(number), *self.runs.get(number)?))
     }
 
     /// Sessions that have settings of their own.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::action::{ActionChain, Signer, is_model_call};
 use super::command::NoteKind;
+use super::connectors::Connectors;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::retention::RetentionHold;
@@ -44,6 +45,9 @@ pub struct Delta {
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
     pub(super) retention: HashMap<u32, Option<RetentionHold>>,
     pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Option<Arc<Connectors>>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
 }
 
 /// A batch in the making.
@@ -141,6 +145,27 @@ impl<'s> Txn<'s> {
 
     pub(super) fn runtime(&self) -> Arc<RuntimeConfig> {
         self.delta.runtime.as_ref().unwrap_or(&self.base.runtime).clone()
+    }
+
+    pub(super) fn connectors(&self) -> Arc<Connectors> {
+        self.delta.connectors.as_ref().unwrap_or(&self.base.connectors).clone()
+    }
+
+    pub(super) fn stage_connectors(&mut self, connectors: Arc<Connectors>) {
+        self.delta.connectors = Some(connectors);
+    }
+
+    pub(super) fn bound(&self, key: &[u8; 16]) -> Option<u32> {
+        self.delta.bindings.get(key).or_else(|| self.base.bindings.get(key)).copied()
+    }
+
+    /// An upper bound: a key that is bound anew is counted twice.
+    pub(super) fn binding_count(&self) -> usize {
+        self.base.bindings.len() + self.delta.bindings.len()
+    }
+
+    pub(super) fn stage_binding(&mut self, key: [u8; 16], session: u32) {
+        self.delta.bindings.insert(key, session);
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -359,6 +384,7 @@ impl<'s> Txn<'s> {
                 self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
                 return Ok(());
             }
+            Body::Connector(record) if event.session.is_none() => return self.apply_connector(event.at_ms, record),
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
             Body::RunNote(kind, body) if kind.is_action() => {
                 self.apply_action(event, *kind, body)?;
@@ -373,6 +399,7 @@ impl<'s> Txn<'s> {
         match &event.body {
             Body::SessionInterrupted => {}
             Body::Task(record) => self.apply_task(event, session, record)?,
+            Body::Connector(record) => self.apply_session_bound(session, record)?,
             Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
             Body::SessionUpdated(change) => self.apply_session_updated(session, change)?,
             Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,
