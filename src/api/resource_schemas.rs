@@ -167,7 +167,8 @@ pub static RESOURCES: &[Component] = &[
                     "session_id": {"type": "string"},
                     "agent_id": {"type": "string"},
                     "event": {"type": "object", "required": ["type"], "properties": {"type": {"enum": ["accepted",
-                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_approval",
+                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_agents",
+                        "waiting_for_approval",
                         "approval_resolved", "waiting_for_user_question", "user_question_resolved", "continued",
                         "context_compacted", "output", "completed", "failed", "interrupted",
                         "cancelled"]}}}

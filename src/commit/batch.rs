@@ -360,6 +360,7 @@ impl CommitLoop {
             Query::Tasks(id, reply) => drop(reply.try_send(state.session_tasks(&id))),
             Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
             Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
+            Query::Read(look) => look(state),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
             Query::Waiting(query, reply) => {
                 let page = state.waiting_page(query.waits_for, query.session.as_ref(), query.after, query.limit);

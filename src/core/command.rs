@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::agent_decide::{AgentCommand, AgentRefusal};
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
 use super::run::{Run, RunStatus};
@@ -42,13 +43,15 @@ pub enum NoteKind {
     ApprovalRequested,
     /// A person is asked questions.
     QuestionAsked,
+    /// The run waits for child agents.
+    AgentsAwaited,
     /// Older messages are replaced by a summary.
     ContextCompacted,
 }
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Output,
         Self::Message,
         Self::ActionRequest,
@@ -58,6 +61,7 @@ impl NoteKind {
         Self::ToolCallFinished,
         Self::ApprovalRequested,
         Self::QuestionAsked,
+        Self::AgentsAwaited,
         Self::ContextCompacted,
     ];
 
@@ -73,6 +77,7 @@ impl NoteKind {
             Self::ToolCallFinished => "tool_call.finished",
             Self::ApprovalRequested => "approval.requested",
             Self::QuestionAsked => "question.asked",
+            Self::AgentsAwaited => "agents.awaited",
             Self::ContextCompacted => "context.compacted",
         }
     }
@@ -303,6 +308,8 @@ pub enum Command {
         /// Runs to settle at most.
         limit: usize,
     },
+    /// Make a child agent, or tell one something.
+    Agent(AgentCommand),
     /// Change something about tasks.
     Task(Box<TaskCommand>),
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
@@ -428,6 +435,24 @@ pub enum Decision {
         /// How many.
         count: u32,
     },
+    /// The child agent exists.
+    Spawned {
+        /// Its number, which is its session's.
+        number: u32,
+        /// Its session.
+        session: SessionId,
+        /// Its first run, if it has one.
+        run: Option<RunId>,
+        /// Whether this command made it.
+        created: bool,
+    },
+    /// The message is in the mailbox, or was before.
+    Posted {
+        /// Its id.
+        id: String,
+        /// Whether this command put it there.
+        is_new: bool,
+    },
     /// The task is like this now.
     Task(Arc<Task>),
     /// Runs started or resumed.
@@ -468,6 +493,8 @@ pub enum Refusal {
     RuntimeRevisionNotFound(Option<u64>),
     /// Settings that cannot be used.
     RuntimeInvalid(RuntimeInvalid),
+    /// Something about agents.
+    Agent(AgentRefusal),
     /// No such run.
     RunNotFound(RunId),
     /// The session has no such task, or it is no longer kept.
@@ -566,6 +593,7 @@ impl fmt::Display for Refusal {
                 f.write_str("there is no earlier runtime revision; next: nothing is to be rolled back")
             }
             Self::RuntimeInvalid(invalid) => invalid.fmt(f),
+            Self::Agent(refusal) => refusal.fmt(f),
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::agent::{AgentLink, MailRecord};
 use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
 use super::retention::RetentionChanged;
@@ -126,6 +127,8 @@ pub enum Body {
     ControlResult(ControlResult),
     /// Something happened to a task of the session.
     Task(TaskRecord),
+    /// Something happened to the mailbox of the session's agent.
+    Mail(MailRecord),
 }
 
 /// Body of `session.created`.
@@ -136,6 +139,9 @@ pub struct SessionCreated {
     /// Provider-side thread id named by the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread_id: Option<String>,
+    /// Who made it, where another agent is its parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<AgentLink>,
 }
 
 /// Body with an optional reason.
@@ -154,7 +160,7 @@ const RUN_ACCEPTED_BYTES_ORDINARY: usize = 512;
 pub struct RunAccepted {
     /// The session's root agent.
     pub agent: String,
-    /// What made the run: `input`.
+    /// What made the run: `input` or `mailbox_delivery`.
     pub kind: String,
     /// Place in the queue, from 1; 0 when it starts in the same batch.
     pub position: u32,
@@ -165,6 +171,9 @@ pub struct RunAccepted {
     /// Hashes that make a repeated submission return this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
+    /// Messages of the mailbox that the run takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mail: Vec<String>,
     /// The normalised submission.
     pub request: Box<RawValue>,
 }
@@ -279,6 +288,7 @@ impl Body {
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
+            Self::Mail(record) => record.kind(),
         }
     }
 
@@ -319,6 +329,7 @@ impl Body {
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
+            Self::Mail(record) => record.encode(),
         }
     }
 
@@ -354,13 +365,18 @@ impl Body {
             "retention.changed" => Self::RetentionChanged(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
-            kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {
-                (Some(note), _) => Self::RunNote(note, body.to_owned()),
-                (None, Some(record)) => Self::Task(
-                    record.map_err(|error| DecodeError { kind: kind.to_string(), cause: error.to_string() })?,
-                ),
-                (None, None) => return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() }),
-            },
+            kind => {
+                let unreadable = |error: serde_json::Error| DecodeError { kind: kind.to_string(), cause: error.to_string() };
+                if let Some(note) = NoteKind::parse(kind) {
+                    Self::RunNote(note, body.to_owned())
+                } else if let Some(record) = TaskRecord::decode(kind, body) {
+                    Self::Task(record.map_err(unreadable)?)
+                } else if let Some(record) = MailRecord::decode(kind, body) {
+                    Self::Mail(record.map_err(unreadable)?)
+                } else {
+                    return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() });
+                }
+            }
         })
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::action::ActionChain;
+use super::agent::Mailbox;
 use super::event::Idempotency;
 use super::retention::RetentionHold;
 use super::run::{Run, RunStatus, RunTable};
@@ -35,6 +36,7 @@ pub struct Frozen {
     steps: Vec<(u32, Arc<Step>)>,
     receipts: Vec<(Idempotency, u32)>,
     tasks: Tasks,
+    mailboxes: Vec<(u32, Arc<Mailbox>)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -70,6 +72,8 @@ enum Line {
     Task(Box<Task>),
     /// The short list of a session.
     Todos(u32, TodoList),
+    /// Messages to the agent of a session.
+    Mailbox(u32, Box<Mailbox>),
 }
 
 /// A run as a row without field names: a million of them are read at start.
@@ -132,7 +136,7 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, retention, sessions, runs, steps, receipts, chains, tasks } = self;
+        let Self { head, runtime, retention, sessions, runs, steps, receipts, chains, tasks, mailboxes } = self;
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -152,6 +156,9 @@ impl Frozen {
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
             .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Box::new(Task::clone(&task))))))
             .chain(tasks.todos.into_iter().map(|(session, list)| json(&Line::Todos(session, TodoList::clone(&list)))))
+            .chain(mailboxes.into_iter().map(|(session, mailbox)| {
+                json(&Line::Mailbox(session, Box::new(Mailbox::clone(&mailbox))))
+            }))
     }
 }
 
@@ -176,6 +183,7 @@ impl State {
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
             receipts: self.receipts.iter().collect(),
             tasks: self.tasks.clone(),
+            mailboxes: self.mailboxes.iter().map(|(session, mailbox)| (*session, mailbox.clone())).collect(),
             chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
         }
     }
@@ -236,6 +244,12 @@ impl State {
                     return Err(RestoreError(format!("task {} belongs to an unknown session", task.id)));
                 }
                 self.tasks.keep(task.number, Arc::new(*task));
+            }
+            Line::Mailbox(session, mailbox) => {
+                if self.session(session).is_none() {
+                    return Err(RestoreError(format!("a mailbox belongs to unknown session number {session}")));
+                }
+                self.put_mailbox(session, Some(Arc::new(*mailbox)));
             }
             Line::Todos(session, list) => self.tasks.put_todos(session, Arc::new(list)),
             Line::Runs(rows) => {
