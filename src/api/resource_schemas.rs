@@ -2,13 +2,14 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::agent_schemas::AGENTS;
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, AGENTS, RUNTIME, AUTH];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -365,7 +366,7 @@ pub static RESOURCES: &[Component] = &[
         schema: r#"{
             "type": "object",
             "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
-                "provider_readiness", "runs", "sessions", "tasks", "journal", "events", "http", "sandbox", "health"],
+                "provider_readiness", "runs", "sessions", "tasks", "agents", "journal", "events", "http", "sandbox", "health"],
             "properties": {
                 "snapshot_at_ms": {"type": "integer"},
                 "process_id": {"type": "integer"},
@@ -381,6 +382,7 @@ pub static RESOURCES: &[Component] = &[
                 "sessions": {"type": "object", "required": ["total"]},
                 "tasks": {"type": "object", "required": ["live_background_shell_task_count", "total", "pending",
                     "in_progress", "blocked", "completed", "failed", "cancelled"]},
+                "agents": {"type": "object", "required": ["total", "sidechain_count", "mailbox_message_count"]},
                 "journal": {"type": "object"},
                 "events": {"type": "object"},
                 "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},

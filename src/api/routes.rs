@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
-    streams, tasks,
+    accounts, agent_routes, approval_routes, audit, builtin, runs, runtime, runtime_auth, runtime_routes, secrets,
+    sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -350,6 +350,14 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
+    agent_routes::LIST,
+    agent_routes::GET,
+    agent_routes::SPAWN,
+    agent_routes::EXPLAIN,
+    agent_routes::MAILBOX,
+    agent_routes::DEAD_LETTERS,
+    agent_routes::ACKNOWLEDGE,
+    agent_routes::POST,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,

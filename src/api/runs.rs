@@ -58,7 +58,11 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
 
 /// A secret that somebody types must not reach the journal, nor a model by way of it: memory, disk and what the model is
 /// told agree.
-fn redacted(api: &Api, request: Box<RawValue>, summary: RunSummary) -> Result<(Box<RawValue>, RunSummary), Problem> {
+pub(super) fn redacted(
+    api: &Api,
+    request: Box<RawValue>,
+    summary: RunSummary,
+) -> Result<(Box<RawValue>, RunSummary), Problem> {
     let text = api.broker.redact(request.get());
     if text == request.get() {
         return Ok((request, summary));
@@ -71,7 +75,7 @@ fn redacted(api: &Api, request: Box<RawValue>, summary: RunSummary) -> Result<(B
 
 /// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
 /// file's. A model holds only for the route that it was chosen with.
-fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(String, String), Problem> {
+pub(super) fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(String, String), Problem> {
     let routes = api.routes.as_ref().ok_or_else(|| {
         Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
     })?;

@@ -123,6 +123,7 @@ struct Status {
     runs: Runs,
     sessions: Sessions,
     tasks: super::tasks::TasksStatus,
+    agents: super::agents::AgentsStatus,
     journal: JournalView,
     events: EventsView,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -278,6 +279,7 @@ fn status(api: &Api) -> Status {
         runs,
         sessions: Sessions { total: view.counts.sessions },
         tasks: super::tasks::TasksStatus::from(&view.counts.tasks),
+        agents: super::agents::AgentsStatus::of(&view.counts),
         journal: journal(api, &view),
         events: EventsView {
             tail_event_id_cursor: view.committed.to_string(),

@@ -322,10 +322,7 @@ impl CoreHandle {
     ///
     /// # Errors
     /// The core could not be asked.
-    pub fn read<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&State) -> T + Send + 'static,
-    ) -> Result<T, CommandError> {
+    pub fn read<T: Send + 'static>(&self, look: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, CommandError> {
         self.ask(|reply| {
             // A caller that gave up needs no answer.
             Query::Read(Box::new(move |state| drop(reply.try_send(look(state)))))

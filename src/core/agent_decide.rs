@@ -126,7 +126,10 @@ impl fmt::Display for AgentRefusal {
             ),
             Self::MailTaken(id) => write!(f, "message {id} is another one; next: use another id"),
             Self::MailNotFound(id) => {
-                write!(f, "no message {id} waits or is dead; next: list the mailbox, those under way end with their run")
+                write!(
+                    f,
+                    "no message {id} waits or is dead; next: list the mailbox, those under way end with their run"
+                )
             }
         }
     }
@@ -181,7 +184,9 @@ impl Txn<'_> {
         if let Some(key) = &spawn.idempotency
             && let Some((number, known)) = self.spawned_before(&children, key)
         {
-            return if known.fingerprint == key.fingerprint { Ok(self.spawned(number, false)) } else {
+            return if known.fingerprint == key.fingerprint {
+                Ok(self.spawned(number, false))
+            } else {
                 Err(Refusal::IdempotencyConflict { run: self.first_run_of(number) })
             };
         }
@@ -314,7 +319,9 @@ impl Txn<'_> {
         if let Some(known) = self.mailbox(session).and_then(|mailbox| mailbox.find(&mail.id)) {
             let is_same = (&known.mail.from, &known.mail.subject, &known.mail.payload)
                 == (&mail.from, &mail.subject, &mail.payload);
-            return if is_same { Ok(Decision::Posted { id: mail.id, is_new: false }) } else {
+            return if is_same {
+                Ok(Decision::Posted { id: mail.id, is_new: false })
+            } else {
                 Err(AgentRefusal::MailTaken(mail.id).into())
             };
         }
@@ -337,9 +344,9 @@ impl Txn<'_> {
 
     fn acknowledge(&mut self, of: SessionId, id: String) -> Result<Decision, Refusal> {
         let Some(session) = self.session_number(&of) else { return Err(Refusal::SessionNotFound(of)) };
-        let is_there = self.mailbox(session).is_some_and(|mailbox| {
-            mailbox.pending.iter().chain(&mailbox.dead).any(|held| held.mail.id == id)
-        });
+        let is_there = self
+            .mailbox(session)
+            .is_some_and(|mailbox| mailbox.pending.iter().chain(&mailbox.dead).any(|held| held.mail.id == id));
         if !is_there {
             return Err(AgentRefusal::MailNotFound(id).into());
         }
@@ -401,9 +408,8 @@ impl Txn<'_> {
     }
 
     fn is_wait_over(&self, wait: &PendingAgents) -> bool {
-        let rests = |number: &u32| {
-            self.session(*number).is_none_or(|session| session.active == 0 && session.queue_runs == 0)
-        };
+        let rests =
+            |number: &u32| self.session(*number).is_none_or(|session| session.active == 0 && session.queue_runs == 0);
         let asks = |number: &u32| {
             let active = self.session(*number).map_or(0, |session| session.active);
             self.step(active).and_then(|step| step.question.as_ref()).is_some_and(|question| question.to_parent)
@@ -437,11 +443,7 @@ impl Txn<'_> {
         }
     }
 
-    pub(super) fn apply_child(
-        &self,
-        link: &AgentLink,
-        number: u32,
-    ) -> Result<Box<ChildOf>, String> {
+    pub(super) fn apply_child(&self, link: &AgentLink, number: u32) -> Result<Box<ChildOf>, String> {
         let parent = self.session_number(&link.session).filter(|parent| *parent < number);
         let parent = parent.ok_or_else(|| format!("session number {number} is a child of unknown {}", link.session))?;
         let above = self.session(parent).and_then(|session| session.child.as_ref());

@@ -99,7 +99,10 @@ impl Txn<'_> {
             return Err(Refusal::SessionLimit);
         }
         let number = self.session_count() as u32 + 1;
-        self.emit_global(Some(id), Body::SessionCreated(SessionCreated { agent: agent_id(number), thread_id, parent: None }));
+        self.emit_global(
+            Some(id),
+            Body::SessionCreated(SessionCreated { agent: agent_id(number), thread_id, parent: None }),
+        );
         Ok(Decision::Session { number, created: true })
     }
 

@@ -366,7 +366,8 @@ impl Body {
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
             kind => {
-                let unreadable = |error: serde_json::Error| DecodeError { kind: kind.to_string(), cause: error.to_string() };
+                let unreadable =
+                    |error: serde_json::Error| DecodeError { kind: kind.to_string(), cause: error.to_string() };
                 if let Some(note) = NoteKind::parse(kind) {
                     Self::RunNote(note, body.to_owned())
                 } else if let Some(record) = TaskRecord::decode(kind, body) {

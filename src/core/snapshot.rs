@@ -156,9 +156,11 @@ impl Frozen {
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
             .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Box::new(Task::clone(&task))))))
             .chain(tasks.todos.into_iter().map(|(session, list)| json(&Line::Todos(session, TodoList::clone(&list)))))
-            .chain(mailboxes.into_iter().map(|(session, mailbox)| {
-                json(&Line::Mailbox(session, Box::new(Mailbox::clone(&mailbox))))
-            }))
+            .chain(
+                mailboxes
+                    .into_iter()
+                    .map(|(session, mailbox)| json(&Line::Mailbox(session, Box::new(Mailbox::clone(&mailbox))))),
+            )
     }
 }
 

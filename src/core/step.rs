@@ -156,7 +156,8 @@ impl Mark {
                 Self::Question(PendingQuestion { id, call, seq, at_ms, expires_at_ms, to_parent })
             }
             NoteKind::AgentsAwaited => {
-                let AgentsAwaited { agents, any, until_ms, .. } = serde_json::from_str(body.get()).map_err(unreadable)?;
+                let AgentsAwaited { agents, any, until_ms, .. } =
+                    serde_json::from_str(body.get()).map_err(unreadable)?;
                 Self::Agents(PendingAgents { sessions: agents, any, until_ms })
             }
             // Other actions belong to the turn at hand.

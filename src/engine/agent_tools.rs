@@ -53,9 +53,7 @@ impl DaemonTool for AgentTools {
             return failure("tool_unavailable", "this tool is not carried out here; next: use another one");
         };
         match code(self, caller, input) {
-            Ok(result) => {
-                ToolOutput { content: result.to_string(), is_error: false, truncated: false, overflow: None }
-            }
+            Ok(result) => ToolOutput { content: result.to_string(), is_error: false, truncated: false, overflow: None },
             Err(output) => output,
         }
     }
@@ -182,11 +180,7 @@ impl AgentTools {
                 read_only: asked.read_only,
             },
             permission_mode: asked.mode,
-            task: Some(SpawnTask {
-                request: to_raw_value(&request).expect("JSON values serialise"),
-                route,
-                model,
-            }),
+            task: Some(SpawnTask { request: to_raw_value(&request).expect("JSON values serialise"), route, model }),
             // The same call, made again after a crash, is told of the same child.
             idempotency: Some(Idempotency {
                 key: hash(&["spawn_agent", &caller.run.to_string(), &turn, &caller.call]),
@@ -256,7 +250,8 @@ impl AgentTools {
         });
         let open = open.map_err(|error| unreachable_core(&error))?.filter(|(id, _)| *id == asked.question_id);
         let Some((id, seq)) = open else {
-            let text = format!("agent {} asks you no question {:?}; next: see get_agent", asked.agent_id, asked.question_id);
+            let text =
+                format!("agent {} asks you no question {:?}; next: see get_agent", asked.agent_id, asked.question_id);
             return Err(failure("question_not_open", &text));
         };
         let record = self.reader.read(seq).map_err(|error| failure("journal_read", &error.to_string()))?;

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 
 use super::records::{AcceptedBody, CompactedBody, MessageBody, body};
 use crate::core::{
-    AgentsAwaited, ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished, ToolCallStarted,
+    AgentsAwaited, ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished,
+    ToolCallStarted,
 };
 use crate::ids::Seq;
 use crate::journal::{ReadError, Reader, Record};

@@ -47,7 +47,13 @@ pub(super) fn asked(
         return Err("two options of a question have the same id; next: give each its own".to_string());
     }
     let expires_at_ms = input.expires_after_ms.map(|after_ms| now_ms.saturating_add(after_ms));
-    Ok(QuestionAsked { id, call: call.to_string(), questions: input.questions, expires_at_ms, to_parent: def.name == TO_PARENT })
+    Ok(QuestionAsked {
+        id,
+        call: call.to_string(),
+        questions: input.questions,
+        expires_at_ms,
+        to_parent: def.name == TO_PARENT,
+    })
 }
 
 /// What the model is told of an answer.

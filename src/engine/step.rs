@@ -5,9 +5,9 @@
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::agent_wait::{self, Waiting};
 use super::context::{OpenCall, OpenTurn};
 use super::guard::Repeat;
-use super::agent_wait::{self, Waiting};
 use super::permits::{self, InForce};
 use super::question;
 use super::records::note;
