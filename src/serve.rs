@@ -37,7 +37,7 @@ use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::engine::{CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
@@ -649,7 +649,10 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let settings: Arc<dyn Settings> =
         Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms));
     let shown = workspace.display().to_string();
-    let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace).with_room(Arc::new(api.tasks.clone()));
+    let agents = AgentTools::new(api.core.clone(), api.reader.clone());
+    let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace)
+        .with_room(Arc::new(api.tasks.clone()))
+        .with_room(Arc::new(agents));
     if api.config.web_fetch {
         let room = WebFetch::new(net.clone(), api.core.clone(), settings.clone(), shown.clone());
         toolbox = toolbox.with_room(Arc::new(room));

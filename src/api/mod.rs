@@ -5,6 +5,9 @@
 
 pub mod access_log;
 pub mod accounts;
+pub mod agent_routes;
+pub mod agent_schemas;
+pub mod agents;
 mod approval_routes;
 pub mod approval_schemas;
 pub mod approvals;

@@ -2,6 +2,7 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::agent_schemas::AGENTS;
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
 use super::connector_schemas::CONNECTORS;
@@ -11,7 +12,7 @@ use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, AGENTS, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -195,7 +196,8 @@ pub static RESOURCES: &[Component] = &[
                     "session_id": {"type": "string"},
                     "agent_id": {"type": "string"},
                     "event": {"type": "object", "required": ["type"], "properties": {"type": {"enum": ["accepted",
-                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_approval",
+                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_agents",
+                        "waiting_for_approval",
                         "approval_resolved", "waiting_for_user_question", "user_question_resolved", "continued",
                         "context_compacted", "route_failover", "output_rejected", "output", "completed", "failed", "interrupted",
                         "cancelled"]}}}

@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, connector_routes, contract_routes, doctor_routes, metrics, runs,
-    runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
+    accounts, agent_routes, approval_routes, audit, builtin, connector_routes, contract_routes, doctor_routes, metrics,
+    runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -381,9 +381,17 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
-    doctor_routes::SEND_PROBE,
-    doctor_routes::ROUTE_REFERENCES,
+    agent_routes::ACKNOWLEDGE,
+    agent_routes::DEAD_LETTERS,
+    agent_routes::EXPLAIN,
+    agent_routes::GET,
+    agent_routes::LIST,
+    agent_routes::MAILBOX,
+    agent_routes::POST,
+    agent_routes::SPAWN,
     doctor_routes::INCIDENT_SIGNATURE,
+    doctor_routes::ROUTE_REFERENCES,
+    doctor_routes::SEND_PROBE,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,

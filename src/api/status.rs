@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::agents::AgentsStatus;
 use super::auth::{Auth, BindScope};
 use super::call::Call;
 use super::context::Api;
@@ -35,7 +36,7 @@ mod tests;
 mod threads;
 
 use control_plane::ControlPlane;
-use groups::{AgentsStatus, ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, MemoryStatus, SchedulesStatus};
+use groups::{ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, MemoryStatus, SchedulesStatus};
 use health::{Health, Judged};
 pub use health::{HealthWarning, Severity};
 use journal::{BrokerView, EventsView, JournalView};
@@ -172,8 +173,8 @@ pub(super) fn delivery(_api: &Api) -> DeliveryStatus {
 }
 
 /// Figures of agents.
-pub(super) fn agents(_api: &Api) -> AgentsStatus {
-    AgentsStatus::default()
+pub(super) fn agents(api: &Api) -> AgentsStatus {
+    AgentsStatus::of(&api.core.view().counts)
 }
 
 /// Figures of hooks.

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 
 mod accounts;
+mod agents;
 mod approvals;
 mod argv;
 #[cfg(test)]

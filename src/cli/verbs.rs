@@ -8,9 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, connector, connectors, contracts, debug, doctor, doctor_routes, events, incident,
-    input, journal, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets,
-    serve, session_settings, sessions, slo, tasks,
+    accounts, agents, approvals, audit, connector, connectors, contracts, debug, doctor, doctor_routes, events,
+    incident, input, journal, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted,
+    secrets, serve, session_settings, sessions, slo, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -77,6 +77,8 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("sessions", "create sessions, submit input, follow them"),
     ("runs", "list, follow, wait for and cancel runs"),
     ("tasks", "background commands and to-do items of sessions"),
+    ("agents", "agents of sessions, and the child agents below them"),
+    ("mailboxes", "messages to agents"),
     ("approvals", "allow or refuse tool calls that wait for a person"),
     ("questions", "answer or decline what a model asks people"),
     ("events", "the daemon's event stream"),
@@ -135,6 +137,12 @@ pub const VERBS: &[Verb] = &[
     verb::<tasks::Get>("tasks get", &["show"]),
     verb::<tasks::Output>("tasks output", &[]),
     verb::<tasks::Stop>("tasks stop", &[]),
+    verb::<agents::List>("agents list", &[]),
+    verb::<agents::Get>("agents get", &["show"]),
+    verb::<agents::SpawnSidechain>("agents spawn-sidechain", &["spawn"]),
+    verb::<agents::Mailbox>("agents mailbox", &[]),
+    verb::<agents::Ack>("agents ack", &[]),
+    verb::<agents::Post>("mailboxes post", &[]),
     verb::<approvals::List>("approvals list", &[]),
     verb::<approvals::Show>("approvals show", &["get"]),
     verb::<approvals::Allow>("approvals allow", &["approve"]),

@@ -387,6 +387,7 @@ impl CommitLoop {
             Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
             Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
             Query::RunOfKey(key, reply) => drop(reply.try_send(state.run_of_key(&key))),
+            Query::Read(look) => look(state),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
             Query::Waiting(query, reply) => {
                 let page = state.waiting_page(query.waits_for, query.session.as_ref(), query.after, query.limit);

@@ -12,7 +12,7 @@ use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
     Command, Connectors, Decision, Refusal, RetentionHold, Run, RunPage, RunPosition, RunQuery, SessionPage,
-    SessionSettings, SessionView, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
+    SessionSettings, SessionView, State, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::JournalError;
@@ -118,6 +118,7 @@ pub(super) enum Query {
     Todos(SessionId, Sender<Option<Vec<Todo>>>),
     Waiting(WaitingQuery, Sender<WaitingPage>),
     WaitingRun(Target, Sender<Option<WaitingRun>>),
+    Read(Box<dyn FnOnce(&State) + Send>),
 }
 
 /// A command, who is behind it, and where its outcome goes.
@@ -326,6 +327,17 @@ impl CoreHandle {
     /// The core could not be asked.
     pub fn waiting_run(&self, target: Target) -> Result<Option<WaitingRun>, CommandError> {
         self.ask(|reply| Query::WaitingRun(target, reply))
+    }
+
+    /// Reads committed state on the core thread, which nothing of it may hold up.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn read<T: Send + 'static>(&self, look: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, CommandError> {
+        self.ask(|reply| {
+            // A caller that gave up needs no answer.
+            Query::Read(Box::new(move |state| drop(reply.try_send(look(state)))))
+        })
     }
 
     /// Waits for an active run that needs an engine. `None` when the daemon stops.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::agent_decide::{AgentCommand, AgentRefusal};
 use super::connectors::{ConnectorCommand, ConnectorKind, Ingested};
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
@@ -44,6 +45,8 @@ pub enum NoteKind {
     ApprovalRequested,
     /// A person is asked questions.
     QuestionAsked,
+    /// The run waits for child agents.
+    AgentsAwaited,
     /// Older messages are replaced by a summary.
     ContextCompacted,
     /// The run goes on with another route.
@@ -54,7 +57,7 @@ pub enum NoteKind {
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Output,
         Self::Message,
         Self::ActionRequest,
@@ -64,6 +67,7 @@ impl NoteKind {
         Self::ToolCallFinished,
         Self::ApprovalRequested,
         Self::QuestionAsked,
+        Self::AgentsAwaited,
         Self::ContextCompacted,
         Self::RouteFailover,
         Self::OutputRejected,
@@ -81,6 +85,7 @@ impl NoteKind {
             Self::ToolCallFinished => "tool_call.finished",
             Self::ApprovalRequested => "approval.requested",
             Self::QuestionAsked => "question.asked",
+            Self::AgentsAwaited => "agents.awaited",
             Self::ContextCompacted => "context.compacted",
             Self::RouteFailover => "route.failover",
             Self::OutputRejected => "output.rejected",
@@ -315,6 +320,8 @@ pub enum Command {
         /// Runs to settle at most.
         limit: usize,
     },
+    /// Make a child agent, or tell one something.
+    Agent(AgentCommand),
     /// Change something about tasks.
     Task(Box<TaskCommand>),
     /// Change something about connectors, or accept what came through one.
@@ -443,6 +450,24 @@ pub enum Decision {
         /// How many.
         count: u32,
     },
+    /// The child agent exists.
+    Spawned {
+        /// Its number, which is its session's.
+        number: u32,
+        /// Its session.
+        session: SessionId,
+        /// Its first run, if it has one.
+        run: Option<RunId>,
+        /// Whether this command made it.
+        created: bool,
+    },
+    /// The message is in the mailbox, or was before.
+    Posted {
+        /// Its id.
+        id: String,
+        /// Whether this command put it there.
+        is_new: bool,
+    },
     /// The task is like this now.
     Task(Arc<Task>),
     /// The connectors are at this revision now.
@@ -490,6 +515,8 @@ pub enum Refusal {
     RuntimeRevisionNotFound(Option<u64>),
     /// Settings that cannot be used.
     RuntimeInvalid(RuntimeInvalid),
+    /// Something about agents.
+    Agent(AgentRefusal),
     /// No such run.
     RunNotFound(RunId),
     /// The session has no such task, or it is no longer kept.
@@ -614,6 +641,7 @@ impl fmt::Display for Refusal {
                 f.write_str("there is no earlier runtime revision; next: nothing is to be rolled back")
             }
             Self::RuntimeInvalid(invalid) => invalid.fmt(f),
+            Self::Agent(refusal) => refusal.fmt(f),
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")

@@ -369,7 +369,7 @@ impl Txn<'_> {
             Some(number) => number,
             None => {
                 let number = self.session_count() as u32 + 1;
-                let created = SessionCreated { agent: agent_id(number), thread_id: None };
+                let created = SessionCreated { agent: agent_id(number), thread_id: None, parent: None };
                 self.emit_global(Some(id.clone()), Body::SessionCreated(created));
                 number
             }
@@ -381,6 +381,7 @@ impl Txn<'_> {
             route,
             model,
             idempotency,
+            mail: Vec::new(),
             request,
         };
         let decided = self.submit_run(id.clone(), accepted)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::action::ActionChain;
+use super::agent::Mailbox;
 use super::connectors::{BindingKey, Connectors, binding_lines};
 use super::event::Idempotency;
 use super::retention::RetentionHold;
@@ -40,6 +41,7 @@ pub struct Frozen {
     tasks: Tasks,
     connectors: Arc<Connectors>,
     bindings: Vec<Vec<(BindingKey, u32)>>,
+    mailboxes: Vec<(u32, Arc<Mailbox>)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -81,6 +83,8 @@ enum Line {
     Connectors(Connectors),
     /// Digests of binding keys, and the sessions that they name.
     Bindings(Vec<(BindingKey, u32)>),
+    /// Messages to the agent of a session.
+    Mailbox(u32, Box<Mailbox>),
 }
 
 /// A run as a row without field names: a million of them are read at start.
@@ -156,6 +160,7 @@ impl Frozen {
             tasks,
             connectors,
             bindings,
+            mailboxes,
         } = self;
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
@@ -179,6 +184,11 @@ impl Frozen {
             .chain(tasks.todos.into_iter().map(|(session, list)| json(&Line::Todos(session, TodoList::clone(&list)))))
             .chain(std::iter::once(json(&Line::Connectors(Connectors::clone(&connectors)))))
             .chain(bindings.into_iter().map(|line| json(&Line::Bindings(line))))
+            .chain(
+                mailboxes
+                    .into_iter()
+                    .map(|(session, mailbox)| json(&Line::Mailbox(session, Box::new(Mailbox::clone(&mailbox))))),
+            )
     }
 }
 
@@ -206,6 +216,7 @@ impl State {
             tasks: self.tasks.clone(),
             connectors: self.connectors.clone(),
             bindings: binding_lines(&self.bindings),
+            mailboxes: self.mailboxes.iter().map(|(session, mailbox)| (*session, mailbox.clone())).collect(),
             chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
         }
     }
@@ -274,6 +285,13 @@ impl State {
                     return Err(RestoreError(format!("a binding names unknown session number {session}")));
                 }
                 self.bindings.extend(bindings.into_iter().map(|(key, session)| (key.0, session)));
+            }
+
+            Line::Mailbox(session, mailbox) => {
+                if self.session(session).is_none() {
+                    return Err(RestoreError(format!("a mailbox belongs to unknown session number {session}")));
+                }
+                self.put_mailbox(session, Some(Arc::new(*mailbox)));
             }
             Line::Todos(session, list) => self.tasks.put_todos(session, Arc::new(list)),
             Line::Runs(rows) => {

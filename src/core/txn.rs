@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::action::{ActionChain, Signer, is_model_call};
+use super::agent::Mailbox;
 use super::command::NoteKind;
 use super::connectors::Connectors;
 use super::digest_map::DigestMap;
@@ -48,6 +49,8 @@ pub struct Delta {
     pub(super) connectors: Option<Arc<Connectors>>,
     /// Sessions by the digest of a binding key.
     pub(super) bindings: BTreeMap<[u8; 16], u32>,
+    /// Mailboxes by session; none for one that is empty.
+    pub(super) mailboxes: HashMap<u32, Option<Arc<Mailbox>>>,
 }
 
 /// A batch in the making.
@@ -178,6 +181,22 @@ impl<'s> Txn<'s> {
 
     pub(super) fn session_count(&self) -> usize {
         self.base.sessions.len() + self.new_sessions.len()
+    }
+
+    /// Sessions that this batch creates, by number.
+    pub(super) fn new_session_numbers(&self) -> impl Iterator<Item = u32> + use<'_> {
+        (self.base.sessions.len() as u32 + 1)..=(self.session_count() as u32)
+    }
+
+    pub(super) fn mailbox(&self, session: u32) -> Option<&Mailbox> {
+        match self.delta.mailboxes.get(&session) {
+            Some(staged) => staged.as_deref(),
+            None => self.base.mailbox(session),
+        }
+    }
+
+    pub(super) fn stage_mailbox(&mut self, session: u32, mailbox: Option<Arc<Mailbox>>) {
+        self.delta.mailboxes.insert(session, mailbox);
     }
 
     pub(super) fn queued_runs(&self) -> u64 {
@@ -400,7 +419,11 @@ impl<'s> Txn<'s> {
             Body::SessionInterrupted => {}
             Body::Task(record) => self.apply_task(event, session, record)?,
             Body::Connector(record) => self.apply_session_bound(session, record)?,
-            Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
+            Body::Mail(record) => self.apply_mail(event, session, record)?,
+            Body::SessionEnded(_) => {
+                self.session_mut(session)?.ended = true;
+                self.apply_mailbox_closed(session);
+            }
             Body::SessionUpdated(change) => self.apply_session_updated(session, change)?,
             Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,
             body => {
@@ -424,6 +447,7 @@ impl<'s> Txn<'s> {
         if created.agent != agent_id(number) {
             return Err(format!("session {id} has number {number} but agent {}", created.agent));
         }
+        let child = created.parent.as_ref().map(|link| self.apply_child(link, number)).transpose()?;
         let session = Session {
             id: id.clone(),
             number,
@@ -441,6 +465,7 @@ impl<'s> Txn<'s> {
             last_run: 0,
             last_failed: false,
             settings: None,
+            child,
         };
         self.session_slots.insert(number, self.delta.sessions.len());
         self.delta.sessions.push((number, session));
@@ -495,16 +520,21 @@ impl<'s> Txn<'s> {
         self.delta.runs.push((number, run));
         self.next_run += 1;
         self.queued_change += 1;
+        self.apply_mail_taken(event, session, number, accepted);
         Ok(())
     }
 
     fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
+        // A run that waits for child agents is running all the while.
+        let awaits_agents = self.step(number).is_some_and(|step| step.waits_for() == Some(WaitsFor::Agents));
         let next = match body {
+            Body::RunContinued(_) if awaits_agents => None,
             Body::RunStarted(_) | Body::RunContinued(_) => Some(RunStatus::Running),
-            Body::RunWaiting(waiting) => Some(match waiting.waits_for {
-                WaitsFor::Approval => RunStatus::WaitingForApproval,
-                WaitsFor::UserQuestion => RunStatus::WaitingForUserQuestion,
-            }),
+            Body::RunWaiting(waiting) => match waiting.waits_for {
+                WaitsFor::Approval => Some(RunStatus::WaitingForApproval),
+                WaitsFor::UserQuestion => Some(RunStatus::WaitingForUserQuestion),
+                WaitsFor::Agents => None,
+            },
             Body::RunCompleted(_) => Some(RunStatus::Completed),
             Body::RunFailed(_) => Some(RunStatus::Failed),
             Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
@@ -556,6 +586,9 @@ impl<'s> Txn<'s> {
                 self.change_step(number, |step| step.question = None);
                 self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
             }
+            Body::RunContinued(_) if self.step(number).is_some_and(|step| step.agents.is_some()) => {
+                self.change_step(number, |step| step.agents = None);
+            }
             Body::RunCompleted(_) | Body::RunFailed(_) | Body::RunInterrupted(_) | Body::RunCancelled(_)
                 if self.step(number).is_some() =>
             {
@@ -594,6 +627,7 @@ impl<'s> Txn<'s> {
         if next.is_terminal() {
             run.action_in_flight = false;
             self.delta.chains.insert(number, None);
+            self.apply_mail_run_ended(before.session, number, next);
         }
         Ok(())
     }

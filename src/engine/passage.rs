@@ -54,6 +54,10 @@ impl<'r> Carried<'r> {
         }
         let engine = self.hand.engine;
         let next = engine.tools.routes.as_ref()?.get(self.route.failover.as_ref()?)?;
+        // What an agent was not granted no failure grants it.
+        if !self.scope.grants_route(&next.id) {
+            return None;
+        }
         Some((next, next.default_model.clone()))
     }
 

@@ -5,6 +5,7 @@
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::agent_wait::{self, Waiting};
 use super::context::{OpenCall, OpenTurn};
 use super::guard::Repeat;
 use super::permits::{self, InForce};
@@ -109,7 +110,10 @@ impl<'c, 'r> Turn<'c, 'r> {
         if place as u64 >= in_force.limits.max_calls_per_turn {
             return refused("too_many_calls", "too many calls at once; this one was not run; next: ask for fewer");
         }
-        let Some(def) = tools::find(&call.name).filter(|def| self.run.toolbox().offers(def)) else {
+        if !self.run.scope.grants_tool(&call.name) {
+            return refused("tool_not_granted", "this agent was not given this tool; next: go on without it");
+        }
+        let Some(def) = tools::find(&call.name).filter(|def| self.run.offers(def)) else {
             let error = tools::ToolError::Unknown { tool: call.name.clone() };
             return Judged::Over(CallOutcome::Error, error.into());
         };
@@ -188,7 +192,14 @@ impl<'c, 'r> Turn<'c, 'r> {
         let mut queue = std::collections::VecDeque::from(ready);
         let mut groups = 0;
         while let Some((first, open)) = queue.pop_front() {
-            if first.def.name == question::TOOL {
+            if agent_wait::is_waiting(first.def) {
+                if self.await_agents(&first, &open)? {
+                    self.run.hand.suspend(self.notes)?;
+                    return Ok(Settled::Suspended);
+                }
+                continue;
+            }
+            if question::asks(first.def) {
                 if self.ask(&first, open)? {
                     self.run.hand.suspend(self.notes)?;
                     return Ok(Settled::Suspended);
@@ -199,7 +210,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             let mut group = vec![first];
             while let Some((next, _)) = queue.front() {
                 let belongs = groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].def.parallel && next.def.parallel);
-                if !belongs || next.def.name == question::TOOL {
+                if !belongs || question::asks(next.def) || agent_wait::is_waiting(next.def) {
                     break;
                 }
                 group.extend(queue.pop_front().map(|(next, _)| next));
@@ -236,7 +247,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             }
             _ => {
                 let id = self.run.question_id();
-                match question::asked(id, &open.call.call_id, &ready.input, self.run.now_ms()) {
+                match question::asked(id, &open.call.call_id, ready.def, &ready.input, self.run.now_ms()) {
                     Ok(asked) => {
                         self.notes.push(note(NoteKind::QuestionAsked, &self.run.redacted_question(asked)));
                         Ok(true)
@@ -250,11 +261,31 @@ impl<'c, 'r> Turn<'c, 'r> {
         }
     }
 
+    /// Whether the run waits for child agents now; else the call has its result.
+    fn await_agents(&mut self, ready: &Ready, open: &OpenCall) -> Result<bool, Left> {
+        let limit_ms = self.run.limit_ms(ready.def.timeout_ms);
+        match agent_wait::wait(self.run, open, &ready.input, limit_ms)? {
+            Waiting::Until(awaited) => {
+                self.notes.push(note(NoteKind::AgentsAwaited, &awaited));
+                Ok(true)
+            }
+            Waiting::Over(output) => {
+                let outcome = if output.is_error { CallOutcome::Error } else { CallOutcome::Ok };
+                self.finish(ready.place, CallResult { outcome, output, duration_ms: 0 })?;
+                Ok(false)
+            }
+        }
+    }
+
     fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
         let Ready { place, def, input, .. } = ready;
         let hand = self.run.hand;
-        let caller =
-            Caller { session: hand.job.session.clone(), run: hand.job.id, call: self.calls[place].call_id.clone() };
+        let caller = Caller {
+            session: hand.job.session.clone(),
+            run: hand.job.id,
+            call: self.calls[place].call_id.clone(),
+            turn: self.run.turn(),
+        };
         let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input).min(self.limits.max_timeout_ms));
         let about =
             |what: &str, value: serde_json::Value| json!({"call_id": caller.call, "tool": def.name, what: value});

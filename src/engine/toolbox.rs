@@ -24,8 +24,10 @@ pub struct Caller {
     pub session: SessionId,
     /// The run.
     pub run: RunId,
-    /// The call's id.
+    /// The call's id, unique within its turn.
     pub call: String,
+    /// Requests that the run had made to a model before this turn's answer: tells turns apart.
+    pub turn: u32,
 }
 
 /// Tools that the daemon runs itself, for example the lists of tasks.
@@ -101,6 +103,9 @@ impl Toolbox {
             Place::Worker => self.start.is_some(),
             // The engine suspends the run itself.
             Place::Daemon if def.name == super::question::TOOL => self.start.is_some(),
+            Place::Daemon if super::agent_wait::is_waiting(def) => {
+                self.rooms.iter().any(|room| tools::find("spawn_agent").is_some_and(|spawn| room.has(spawn)))
+            }
             Place::Daemon => self.rooms.iter().any(|room| room.has(def)),
         }
     }

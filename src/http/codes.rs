@@ -283,6 +283,31 @@ codes! {
         "The task's output file cannot be read.",
         "check shell-tasks in the state root and its disk";
 
+    AGENT_NOT_FOUND: 404 "agents" "agent_not_found",
+        "There is no such agent.",
+        "list agents";
+    AGENT_CLOSED: 409 "agents" "agent_closed",
+        "The agent's session has ended.",
+        "use another agent, or make one";
+    AGENT_SCOPE_REFUSED: 400 "agents" "agent_scope_refused",
+        "The scope is malformed, or wider than the parent's.",
+        "ask for a part of what the parent may use";
+    SESSION_EXISTS: 409 "agents" "session_exists",
+        "A child agent was to get a session id that is taken.",
+        "use another id, or leave it out";
+    SPAWN_POLICY_DENIED: 429 "subagent_policy" "spawn_policy_denied",
+        "As many child agents exist as may be, here or below one agent, or the tree is as deep as it may be.",
+        "wait for others to end, or end them";
+    MAILBOX_FULL: 429 "agents" "mailbox_full",
+        "The mailbox holds as much as it may.",
+        "wait until the agent has taken some";
+    MAILBOX_MESSAGE_CONFLICT: 409 "agents" "mailbox_message_conflict",
+        "Another message has this id.",
+        "use another id";
+    MAILBOX_MESSAGE_NOT_FOUND: 404 "agents" "mailbox_message_not_found",
+        "No message with this id waits or is dead; one that is under way ends with its run.",
+        "list the mailbox";
+
     RUNTIME_REVISION_CONFLICT: 409 "runtime" "runtime_revision_conflict",
         "Another runtime revision is in force than the caller expects.",
         "read GET /v1/runtime again and decide anew";
