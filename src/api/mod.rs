@@ -16,6 +16,7 @@ pub mod call;
 pub mod context;
 pub mod cors;
 pub mod debug;
+mod delivery_events;
 pub mod errors;
 pub mod events;
 pub mod front;

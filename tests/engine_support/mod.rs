@@ -235,6 +235,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => run,
@@ -251,6 +252,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => Some(run),
