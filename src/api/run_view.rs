@@ -396,9 +396,14 @@ pub(super) fn cut_text(text: &str, bytes: usize) -> String {
 
 /// The beginning of a text, marked when it was cut.
 fn short(text: &str) -> String {
-    match text.char_indices().nth(RUN_SUMMARY_TEXT_CHARS_MAX) {
-        None => text.to_string(),
-        Some(_) => text.chars().take(RUN_SUMMARY_TEXT_CHARS_MAX - 1).chain(['…']).collect(),
+    // So many bytes hold at most so many characters.
+    if text.len() <= RUN_SUMMARY_TEXT_CHARS_MAX {
+        return text.to_string();
+    }
+    let mut last = text.char_indices().skip(RUN_SUMMARY_TEXT_CHARS_MAX - 1);
+    match (last.next(), last.next()) {
+        (Some((cut, _)), Some(_)) => format!("{}…", &text[..cut]),
+        _ => text.to_string(),
     }
 }
 

@@ -13,10 +13,10 @@ use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
-use super::submit::{Submission, SubmitInput, idempotency_hashes, unkeyed_fingerprint};
+use super::submit::{Submission, SubmitInput, idempotency_hashes};
 use crate::actor::Actor;
 use crate::commit::CommandError;
-use crate::core::{Command, Decision, IdempotencyKey, Order as CoreOrder, Refusal, RunPosition, RunQuery, RunStatus};
+use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
@@ -34,8 +34,6 @@ pub fn submit(api: &Api, call: Call, reply: Reply) {
 struct Prepared {
     session: SessionId,
     command: Command,
-    /// The key with the fingerprint that an earlier version would have made.
-    earlier: Option<IdempotencyKey>,
     by: Actor,
     summary: RunSummary,
 }
@@ -47,14 +45,13 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let (route, model) = pin(api, &session, &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
-    let earlier = idempotency.map(|known| IdempotencyKey { fingerprint: unkeyed_fingerprint(&submission), ..known });
     let Submission { request, summary, .. } = submission;
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
     let reply_targets = Vec::new();
     let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency, reply_targets };
-    Ok(Prepared { session, command, earlier, by: call.actor(), summary })
+    Ok(Prepared { session, command, by: call.actor(), summary })
 }
 
 /// A secret that somebody types must not reach the journal, nor a model by way of it: memory, disk and what the model is
@@ -103,21 +100,8 @@ fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(Strin
 }
 
 fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
-    let Prepared { session, command, earlier, by, summary } = prepared;
-    let (core, again) = (api.core.clone(), earlier.map(|earlier| (earlier, command.clone())));
-    let actor = by.clone();
-    api.core.submit(
-        command,
-        Some(by),
-        Box::new(move |decided| match (decided, again) {
-            // A run of an earlier version has a fingerprint without a key; it is the same request all the same.
-            (Err(CommandError::Refused(Refusal::IdempotencyConflict { .. })), Some((earlier, command))) => {
-                let command = command.with_idempotency(earlier);
-                core.submit(command, Some(actor), Box::new(move |decided| answer(decided, session, summary, reply)));
-            }
-            (decided, _) => answer(decided, session, summary, reply),
-        }),
-    );
+    let Prepared { session, command, by, summary } = prepared;
+    api.core.submit(command, Some(by), Box::new(move |decided| answer(decided, session, summary, reply)));
 }
 
 fn answer(decided: Result<Decision, CommandError>, session: SessionId, summary: RunSummary, reply: Reply) {

@@ -271,13 +271,6 @@ pub fn idempotency_hashes(mac: &RequestMac, session: &SessionId, key: &str, subm
     }
 }
 
-/// The fingerprint as runs of earlier versions have it, without a key.
-pub fn unkeyed_fingerprint(submission: &Submission) -> [u8; 16] {
-    let provider = submission.provider.as_deref().unwrap_or_default();
-    let model = submission.model.as_deref().unwrap_or_default();
-    hash("request", &[provider, model, submission.request.get()])
-}
-
 /// First 128 bits of SHA-256 over length-prefixed parts, so that no two lists of parts look alike.
 pub(super) fn hash(purpose: &str, parts: &[&str]) -> [u8; 16] {
     let mut context = Context::new(&SHA256);

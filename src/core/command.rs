@@ -321,14 +321,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// The same submission under another key or fingerprint.
-    pub fn with_idempotency(mut self, key: IdempotencyKey) -> Self {
-        if let Self::SubmitRun { idempotency, .. } = &mut self {
-            *idempotency = Some(key);
-        }
-        self
-    }
-
     /// Whether it only stops work or holds it back. On a full disk such a command is served from the journal's reserve,
     /// so that an operator can still act.
     pub fn is_containment(&self) -> bool {
