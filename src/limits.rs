@@ -5,6 +5,7 @@
 
 mod agents;
 mod connectors;
+mod delivery;
 mod doctor;
 mod egress;
 mod engine;
@@ -13,6 +14,7 @@ mod slo;
 
 pub use agents::*;
 pub use connectors::*;
+pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;
 pub use engine::*;

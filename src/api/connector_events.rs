@@ -18,6 +18,7 @@ use crate::connectors::registry::Counters;
 use crate::connectors::{Entry, SecretRef};
 use crate::core::{
     Command, ConnectorCommand, ConnectorKind, Decision, IdempotencyKey, Ingest, IngestOutcome, Ingested, Refusal,
+    ReplyPlugin, RunReplyTarget,
 };
 use crate::hex::to_hex;
 use crate::http::problem::{Code, Problem, codes};
@@ -141,8 +142,19 @@ impl Event {
     /// # Errors
     /// The problem that answers it; nothing was recorded.
     pub fn prepare(self, api: &Api) -> Result<Prepared, Problem> {
-        let Self { entry, id, content, named_session, lookup_keys, bind_keys, natural_session, bucket, input, .. } =
-            self;
+        let Self {
+            entry,
+            id,
+            content,
+            named_session,
+            lookup_keys,
+            bind_keys,
+            natural_session,
+            bucket,
+            input,
+            reply_targets,
+            ..
+        } = self;
         let fixed = entry.settings.fixed_session_id().map(str::to_string);
         let keys = digests(&lookup_keys)?;
         let bind = if fixed.is_some() { Vec::new() } else { digests(&bind_keys)? };
@@ -167,10 +179,18 @@ impl Event {
         summary.provider = Some(route.clone());
         summary.model = Some(model.clone());
         let create = entry.settings.session_policy().create_if_missing;
-        let ingest = Ingest { session, create, bind, request, route, model, idempotency };
+        let reply_targets = reply_targets.into_iter().map(target).collect::<Result<_, _>>()?;
+        let ingest = Ingest { session, create, bind, request, route, model, idempotency, reply_targets };
         let command = Command::Connector(Box::new(ConnectorCommand::Ingest(ingest)));
         Ok(Prepared { entry, bucket: paid.then_some(bucket), command, summary })
     }
+}
+
+fn target(handle: ReplyHandle) -> Result<RunReplyTarget, Problem> {
+    let plugin = ReplyPlugin::parse(&handle.plugin).ok_or_else(|| {
+        invalid(format!("no reply plugin is called {:?}; next: http, slack, telegram or external", handle.plugin))
+    })?;
+    Ok(RunReplyTarget { plugin, address: handle.address })
 }
 
 fn digests(keys: &[String]) -> Result<Vec<[u8; 16]>, Problem> {

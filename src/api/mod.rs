@@ -29,6 +29,7 @@ pub mod contract_schemas;
 pub mod contracts;
 pub mod cors;
 pub mod debug;
+mod delivery_events;
 mod doctor_routes;
 pub mod doctor_schemas;
 pub mod errors;

@@ -54,7 +54,8 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    let reply_targets = Vec::new();
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency, reply_targets };
     Ok(Prepared { session, command, by: call.actor(), summary })
 }
 

@@ -11,6 +11,7 @@ use super::agent::{AgentLink, MailRecord};
 use super::command::NoteKind;
 use super::connectors::ConnectorRecord;
 use super::control::{ControlIntent, ControlResult};
+use super::delivery::{DeliveryRecord, RunReplyTarget};
 use super::retention::RetentionChanged;
 use super::routes_loaded::RoutesLoaded;
 use super::runtime_config::RuntimeChanged;
@@ -135,6 +136,8 @@ pub enum Body {
     Connector(ConnectorRecord),
     /// Something happened to the mailbox of the session's agent.
     Mail(MailRecord),
+    /// Something happened to a delivery, or to all of them.
+    Delivery(DeliveryRecord),
 }
 
 /// Body of `session.created`.
@@ -180,6 +183,9 @@ pub struct RunAccepted {
     /// Messages of the mailbox that the run takes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mail: Vec<String>,
+    /// Where the output goes: those of the request, or the session's at that time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reply_targets: Vec<RunReplyTarget>,
     /// The normalised submission.
     pub request: Box<RawValue>,
 }
@@ -297,6 +303,7 @@ impl Body {
             Self::Task(record) => record.kind(),
             Self::Connector(record) => record.kind(),
             Self::Mail(record) => record.kind(),
+            Self::Delivery(record) => record.kind(),
         }
     }
 
@@ -340,6 +347,7 @@ impl Body {
             Self::Task(record) => record.encode(),
             Self::Connector(record) => record.encode(),
             Self::Mail(record) => record.encode(),
+            Self::Delivery(record) => record.encode(),
         }
     }
 
@@ -385,6 +393,8 @@ impl Body {
                     Self::Task(record.map_err(unreadable)?)
                 } else if let Some(record) = ConnectorRecord::decode(kind, body) {
                     Self::Connector(record.map_err(unreadable)?)
+                } else if let Some(record) = DeliveryRecord::decode(kind, body) {
+                    Self::Delivery(record.map_err(unreadable)?)
                 } else if let Some(record) = MailRecord::decode(kind, body) {
                     Self::Mail(record.map_err(unreadable)?)
                 } else {

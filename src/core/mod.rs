@@ -18,6 +18,10 @@ mod command;
 mod connectors;
 mod control;
 mod decide;
+mod delivery;
+mod delivery_decide;
+mod delivery_table;
+mod delivery_view;
 mod digest_map;
 mod event;
 mod lag;
@@ -50,6 +54,13 @@ pub use connectors::{
     Connectors, ConnectorsHold, ConnectorsHoldChanged, Ingest, IngestOutcome, Ingested, SessionBound,
 };
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use delivery::{
+    AttemptOutcome, Delivery, DeliveryCommand, DeliveryCounts, DeliveryDead, DeliveryDelivered, DeliveryError,
+    DeliveryFilter, DeliveryHoldChanged, DeliveryJob, DeliveryPolicy, DeliveryQueued, DeliveryRecord, DeliveryResolved,
+    DeliveryRetrying, DeliveryStatus, ReplyPlugin, RunReplyTarget, TargetKey, TargetPressure, TargetsReset,
+};
+pub use delivery_table::DeliveryHold;
+pub use delivery_view::{DeliveryItem, DeliveryPage, DeliveryQuery};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};

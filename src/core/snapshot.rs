@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::action::ActionChain;
 use super::agent::Mailbox;
 use super::connectors::{BindingKey, Connectors, binding_lines};
+use super::delivery::{Delivery, TargetKey};
+use super::delivery_table::{Deliveries, DeliveryHold, TargetState};
 use super::event::Idempotency;
 use super::retention::RetentionHold;
 use super::routes_loaded::RoutesInForce;
@@ -42,6 +44,7 @@ pub struct Frozen {
     connectors: Arc<Connectors>,
     bindings: Vec<Vec<(BindingKey, u32)>>,
     mailboxes: Vec<(u32, Arc<Mailbox>)>,
+    deliveries: Deliveries,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,6 +88,14 @@ enum Line {
     Bindings(Vec<(BindingKey, u32)>),
     /// Messages to the agent of a session.
     Mailbox(u32, Box<Mailbox>),
+    /// Deliveries ever queued, delivered and dead, and why nothing is sent.
+    Deliveries([u64; 3], Option<DeliveryHold>),
+    /// Some that are kept.
+    Delivery(Vec<Delivery>),
+    /// How targets fare.
+    DeliveryTargets(Vec<(TargetKey, TargetState)>),
+    /// Targets of runs under way.
+    DeliveryRoutes(Vec<(u32, Vec<TargetKey>)>),
 }
 
 /// A run as a row without field names: a million of them are read at start.
@@ -161,7 +172,24 @@ impl Frozen {
             connectors,
             bindings,
             mailboxes,
+            deliveries,
         } = self;
+        let Deliveries { created, delivered, dead, hold, rows, targets, routes: targets_of_runs, .. } = deliveries;
+        let figures = [u64::from(created), delivered, dead];
+        let delivery_routes: Vec<(u32, Vec<TargetKey>)> =
+            targets_of_runs.into_iter().map(|(run, targets)| (run, targets.to_vec())).collect();
+        let mut kept: Vec<Vec<Delivery>> = Vec::new();
+        for row in rows.into_values() {
+            match kept.last_mut() {
+                Some(line) if line.len() < RUNS_PER_LINE => line.push(row),
+                _ => kept.push(vec![row]),
+            }
+        }
+        let targets: Vec<(TargetKey, TargetState)> = targets.into_iter().collect();
+        let target_lines: Vec<Vec<u8>> =
+            targets.chunks(RUNS_PER_LINE).map(|line| json(&Line::DeliveryTargets(line.to_vec()))).collect();
+        let route_lines: Vec<Vec<u8>> =
+            delivery_routes.chunks(RUNS_PER_LINE).map(|line| json(&Line::DeliveryRoutes(line.to_vec()))).collect();
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -189,6 +217,10 @@ impl Frozen {
                     .into_iter()
                     .map(|(session, mailbox)| json(&Line::Mailbox(session, Box::new(Mailbox::clone(&mailbox))))),
             )
+            .chain(std::iter::once(json(&Line::Deliveries(figures, hold))))
+            .chain(kept.into_iter().map(|line| json(&Line::Delivery(line))))
+            .chain(target_lines)
+            .chain(route_lines)
     }
 }
 
@@ -217,6 +249,7 @@ impl State {
             connectors: self.connectors.clone(),
             bindings: binding_lines(&self.bindings),
             mailboxes: self.mailboxes.iter().map(|(session, mailbox)| (*session, mailbox.clone())).collect(),
+            deliveries: self.deliveries.clone(),
             chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
         }
     }
@@ -294,6 +327,23 @@ impl State {
                 self.put_mailbox(session, Some(Arc::new(*mailbox)));
             }
             Line::Todos(session, list) => self.tasks.put_todos(session, Arc::new(list)),
+            Line::Deliveries([created, delivered, dead], hold) => {
+                let deliveries = &mut self.deliveries;
+                deliveries.created = u32::try_from(created).map_err(|_| RestoreError("too many deliveries".into()))?;
+                (deliveries.delivered, deliveries.dead, deliveries.hold) = (delivered, dead, hold);
+            }
+            Line::Delivery(rows) => {
+                for row in rows {
+                    if self.runs.get(row.run).is_none_or(|run| run.session != row.session) {
+                        return Err(RestoreError(format!("{} belongs to an unknown run", row.id)));
+                    }
+                    self.deliveries.keep(row.id.number, row);
+                }
+            }
+            Line::DeliveryTargets(targets) => self.deliveries.targets.extend(targets),
+            Line::DeliveryRoutes(routes) => {
+                routes.into_iter().for_each(|(run, targets)| self.deliveries.put_route(run, Some(targets.into())));
+            }
             Line::Runs(rows) => {
                 for row in rows {
                     let run = Run::from(row);

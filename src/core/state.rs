@@ -9,6 +9,8 @@ use super::action::ActionChain;
 use super::agent::Mailbox;
 use super::agent_view::AgentCounts;
 use super::connectors::Connectors;
+use super::delivery::DeliveryCounts;
+use super::delivery_table::{Deliveries, DeliveryHold};
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::lag::{Idlest, Lag, QueuedBehind};
@@ -47,6 +49,7 @@ pub struct State {
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
     pub(super) tasks: Tasks,
+    pub(super) deliveries: Deliveries,
     pub(super) runtime: Arc<RuntimeConfig>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
@@ -126,6 +129,8 @@ pub struct Counts {
     pub tasks: TaskCounts,
     /// Figures of agents.
     pub agents: AgentCounts,
+    /// Figures of deliveries.
+    pub deliveries: DeliveryCounts,
 }
 
 impl Counts {
@@ -158,6 +163,9 @@ impl State {
             self.home_epoch = epoch;
         } else if epoch != self.epoch {
             self.run_epochs.push((self.runs.len() + 1, epoch));
+            // The original may be at work, and may have sent what waits here: an operator decides.
+            let reason = Some("copied_state_root".to_string());
+            self.deliveries.hold.get_or_insert(DeliveryHold { since_ms: 0, reason });
         }
         self.epoch = epoch;
     }
@@ -167,6 +175,7 @@ impl State {
         self.derived.ready.clear();
         self.derived.resumable =
             self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
+        self.deliveries.finish_replay();
     }
 
     /// Running, and not waiting for child agents.
@@ -194,7 +203,9 @@ impl State {
             bindings,
             connectors,
             mailboxes,
+            deliveries,
         } = delta;
+        self.deliveries.absorb(deliveries);
         if let Some(connectors) = connectors {
             self.connectors = connectors;
         }
@@ -531,6 +542,7 @@ impl State {
             held: self.held,
             tasks: self.tasks.counts(),
             agents: self.derived.agents,
+            deliveries: self.deliveries.counts(),
         }
     }
 

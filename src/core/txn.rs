@@ -9,6 +9,8 @@ use super::action::{ActionChain, Signer, is_model_call};
 use super::agent::Mailbox;
 use super::command::NoteKind;
 use super::connectors::Connectors;
+use super::delivery::RunReplyTarget;
+use super::delivery_table::DeliveryDelta;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::retention::RetentionHold;
@@ -51,6 +53,7 @@ pub struct Delta {
     pub(super) bindings: BTreeMap<[u8; 16], u32>,
     /// Mailboxes by session; none for one that is empty.
     pub(super) mailboxes: HashMap<u32, Option<Arc<Mailbox>>>,
+    pub(super) deliveries: DeliveryDelta,
 }
 
 /// A batch in the making.
@@ -286,6 +289,26 @@ impl<'s> Txn<'s> {
         self.delta.todos.insert(session, Arc::new(list));
     }
 
+    pub(super) fn delivery_delta(&self) -> &DeliveryDelta {
+        &self.delta.deliveries
+    }
+
+    pub(super) fn delivery_delta_mut(&mut self) -> &mut DeliveryDelta {
+        &mut self.delta.deliveries
+    }
+
+    /// Names the key that signs, where there is one.
+    pub(super) fn signer_id(&self) -> String {
+        self.signer.map(|signer| signer.key_id()).unwrap_or_default()
+    }
+
+    /// The newest output of a run among this batch's records.
+    pub(super) fn newest_output(&self, number: u32) -> Option<Seq> {
+        let id = self.base.run_id(number);
+        let is_output = |event: &&Event| matches!(event.body, Body::RunNote(NoteKind::Output, _));
+        self.events.iter().rev().filter(|event| event.run == Some(id)).find(is_output).map(|event| event.seq)
+    }
+
     fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
         let mut step = self.step(number).cloned().unwrap_or_default();
         change(&mut step);
@@ -404,6 +427,7 @@ impl<'s> Txn<'s> {
                 return Ok(());
             }
             Body::Connector(record) if event.session.is_none() => return self.apply_connector(event.at_ms, record),
+            Body::Delivery(record) if event.session.is_none() => return self.apply_delivery_global(event, record),
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
             Body::RunNote(kind, body) if kind.is_action() => {
                 self.apply_action(event, *kind, body)?;
@@ -429,7 +453,14 @@ impl<'s> Txn<'s> {
             body => {
                 let id = event.run.ok_or("a run record names no run")?;
                 let run = self.run_number(id).ok_or_else(|| format!("record of unknown run {id}"))?;
-                self.apply_to_run(event, session, run, body)?;
+                match body {
+                    Body::Delivery(record) => {
+                        self.apply_delivery(event, session, run, record)?;
+                        // It joins the run's records; the run itself has ended.
+                        self.run_mut(run)?.last_seq = event.seq;
+                    }
+                    body => self.apply_to_run(event, session, run, body)?,
+                }
             }
         }
         let session = self.session_mut(session)?;
@@ -515,6 +546,10 @@ impl<'s> Txn<'s> {
         };
         if run.key != none {
             self.delta.idempotency.insert(run.key, number);
+        }
+        if !accepted.reply_targets.is_empty() {
+            let targets = accepted.reply_targets.iter().map(RunReplyTarget::key).collect();
+            self.apply_route(number, Some(targets));
         }
         self.run_slots.insert(number, self.delta.runs.len());
         self.delta.runs.push((number, run));
@@ -628,6 +663,7 @@ impl<'s> Txn<'s> {
             run.action_in_flight = false;
             self.delta.chains.insert(number, None);
             self.apply_mail_run_ended(before.session, number, next);
+            self.apply_route(number, None);
         }
         Ok(())
     }
