@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::limits::{CONTRACT_DEPTH_MAX, CONTRACT_ISSUES_MAX, CONTRACT_STEPS_MAX};
+use crate::limits::{CONTRACT_DEPTH_MAX, CONTRACT_ISSUES_MAX, CONTRACT_MESSAGE_BYTES_MAX, CONTRACT_STEPS_MAX};
 
 /// Why a value does not fit: where, and what is wrong there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,17 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 fn violation(path: &str, reason: impl Into<String>) -> Violation {
-    Violation { path: path.to_string(), reason: reason.into() }
+    Violation { path: shortened(path.to_string()), reason: shortened(reason.into()) }
+}
+
+/// Names of properties are whoever's the value is, and as long as they like.
+fn shortened(mut text: String) -> String {
+    if text.len() > CONTRACT_MESSAGE_BYTES_MAX {
+        let end = (0..=CONTRACT_MESSAGE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The one JSON value in `text`, which may stand in a Markdown code fence, if it fits `schema`. Optional properties that
@@ -399,6 +409,13 @@ mod tests {
         ] {
             assert_eq!(why(&schema, text), expected);
         }
+    }
+
+    #[test]
+    fn a_message_stays_short_however_long_the_names_are() {
+        let text = format!("{{\"{}\":1}}", "é".repeat(100_000));
+        let error = accept(&json!({"additionalProperties": false}), &text).expect_err("not a property");
+        assert!(error.to_string().len() < 3 * CONTRACT_MESSAGE_BYTES_MAX, "{}", error.to_string().len());
     }
 
     #[test]
