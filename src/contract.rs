@@ -182,7 +182,11 @@ impl<'s> Check<'s> {
     }
 }
 
+/// A long name is shown by its beginning: it is copied once for each value below it.
 fn inner(path: &str, name: &str) -> String {
+    const SHOWN: usize = 64;
+    let end = (0..=SHOWN.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    let name = if name.len() > SHOWN { &format!("{}…", &name[..end]) } else { name };
     let is_plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
     if is_plain { format!("{path}.{name}") } else { format!("{path}[{}]", Value::from(name)) }
 }
