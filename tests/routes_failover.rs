@@ -312,3 +312,22 @@ fn the_submissions_other_model_comes_before_the_routes_failover() {
     assert_eq!(asked, ["model-of-main", "small", "model-of-main", "small"]);
     assert_eq!(concurrency(&daemon, "main")["in_flight"], 0);
 }
+
+#[test]
+fn a_credential_that_is_taken_away_is_not_got_around_by_a_failover() {
+    let first = Provider::start("[default]\ntext = \"x\"\nfault = { kind = \"hang\" }\n");
+    let second = Provider::start("[default]\ntext = \"other route\"\n");
+    let home = Home::with_slot("failover-revoked", Some(&first));
+    let slot = format!("failover = \"second\"\nauth_ref = \"{}\"", daemon::SLOT);
+    let routes = [route("main", "openai", &first, &slot), route("second", "anthropic", &second, "")].concat();
+    std::fs::write(home.join("routes.toml"), format!("default_route = \"main\"\n{routes}")).expect("written");
+    let daemon = home.start();
+    daemon.set_key("sk-of-a-test-0123456789");
+    let run = submit(&daemon, "s", "hello", "main");
+    first.wait_asked("hello", 1);
+    home.cli_json(&daemon, &["runtime", "auth", "revoke-slot", daemon::SLOT]);
+    assert_eq!(daemon.wait_end(&run), "failed");
+    let view = daemon.run(&run);
+    assert_eq!((&view["error"]["code"], moves(&view)), (&json!("provider_auth"), vec![]), "{view}");
+    assert_eq!(second.requests().len(), 0);
+}
