@@ -133,26 +133,36 @@ fn a_healthy_daemon_gives_no_alarm_idle_or_busy() {
     daemon.stop();
 }
 
-/// The command lines of the production runbooks, as they stand there.
+/// The command lines of the production runbooks, as they stand there but for the binary's path, the address, the token's path
+/// and the routes file's.
 #[test]
 fn the_runbooks_lines_pass_on_a_healthy_daemon() {
     let home = Home::with_slot("doctor-runbook", None);
     let daemon = home.start();
     daemon.set_key("sk-doctor-runbook-0123456789");
-    let routes = home.join("routes.toml");
-    let routes = routes.to_str().expect("UTF-8");
-    for args in [
-        &["doctor"][..],
-        &["doctor", "--cors-origin", "https://kheish.example.com"],
-        &["doctor", "routes", "--check-auth"],
-        &["doctor", "routes", "--check-references"],
-        &["doctor", "routes", "--routes-file", routes, "--check-auth"],
-        &["doctor", "routes", "--routes-file", routes, "--default-route", "main", "--check-auth"],
-    ] {
-        let outcome = command(&daemon.base_url(), home.token_file(), args);
-        assert_eq!((outcome.code, &outcome.report["ok"]), (0, &json!(true)), "{args:?}: {outcome:?}");
-        if args[..] == ["doctor", "routes", "--check-auth"] {
-            assert_eq!(outcome.report["diagnostics"], json!([]), "{outcome:?}");
+    let script = include_str!("data/runbooks/doctor.sh");
+    let blocks: Vec<String> = script
+        .split("\n\n")
+        .map(|block| block.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n"))
+        .collect();
+    assert_eq!(blocks.len(), script.matches("./target/debug/kheish-daemon").count(), "a command a block");
+    for block in blocks {
+        let mut text = block.replace("./target/debug/kheish-daemon", env!("CARGO_BIN_EXE_kheish-daemon"));
+        for address in [
+            "--base-url https://kheish.example.com",
+            "--base-url http://127.0.0.1:4010",
+            "--base-url http://127.0.0.1:4000",
+        ] {
+            text = text.replace(address, &format!("--base-url {}", daemon.base_url()));
+        }
+        text = text.replace("/run/secrets/kheish-admin-token", &home.token_file().display().to_string());
+        text = text.replace("/etc/kheish/routes.toml", &home.join("routes.toml").display().to_string());
+        let output = Command::new("sh").args(["-c", &text]).env_clear().stdin(Stdio::null()).output().expect("a shell");
+        assert!(output.status.success(), "{block}: {output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("one document");
+        assert_eq!((&report["ok"], &report["errors"]), (&json!(true), &json!([])), "{block}");
+        if report["source"] == "runtime" {
+            assert_eq!(report["diagnostics"], json!([]), "{block}");
         }
     }
     daemon.stop();
