@@ -472,6 +472,8 @@ fn a_field_that_is_missing_fails_closed() {
     }
     let mut hooked = whole.clone();
     hooked["hooks"] = json!({
+        "supported": true,
+        "configured_count": 4,
         "diagnostics": [{"severity": "error", "hook": "tool:check", "message": "no URL"}],
         "http_targets": [
             {"hook": "run:notify", "host": "a.example", "state": "error", "message": "leads to 10.0.0.1"},
@@ -487,6 +489,18 @@ fn a_field_that_is_missing_fails_closed() {
         .map(|check| check.code.as_str())
         .collect();
     assert_eq!(codes, ["hook_invalid", "hook_target_private", "hook_target_unresolved"]);
+    for (group, ok) in [
+        (json!({"supported": false, "configured_count": 0}), true),
+        (json!({"supported": true, "configured_count": 0}), true),
+        (json!({"supported": true, "configured_count": 1, "diagnostics": [], "http_targets": []}), true),
+        (json!({"supported": true, "configured_count": 1}), false),
+        (json!({"supported": true, "configured_count": 1, "diagnostics": []}), false),
+        (json!({"supported": true}), false),
+        (json!("none"), false),
+    ] {
+        hooked["hooks"] = group.clone();
+        assert_eq!(judge(&hooked).ok, ok, "{group}");
+    }
     daemon.stop();
 }
 
