@@ -507,6 +507,13 @@ pub const CODES: &[Row] = &[
         "kheish-daemon runtime set-model --reset",
     ),
     row(
+        "stale_route_reference",
+        "doctor_routes",
+        Error,
+        "something else names a route that does not exist",
+        "correct it, or put the route back",
+    ),
+    row(
         "route_canary_requires_runtime",
         "doctor_routes",
         Error,
