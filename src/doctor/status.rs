@@ -236,12 +236,18 @@ impl Reader<'_> {
         self.found.pass("journal", "the journal accepts records");
     }
 
-    /// A daemon without hooks has no such group, which is no failure: nothing of it can surprise anybody.
+    /// A daemon that has no hooks says so, or has no such group: nothing of it can surprise anybody. Where some are
+    /// configured, the daemon must tell how they were checked.
     fn hooks(&mut self) {
         let Some(group) = self.status.get("hooks") else { return };
         if group["supported"] == false {
             return;
         }
+        if self.number("/hooks/configured_count") == Some(0) {
+            return self.found.pass("hooks", "no hooks are configured");
+        }
+        self.list("/hooks/diagnostics");
+        self.list("/hooks/http_targets");
         for finding in group["diagnostics"].as_array().into_iter().flatten() {
             let text = |name: &str| finding[name].as_str().map(str::to_string);
             let code = match Severity::of(finding["severity"].as_str().unwrap_or_default()) {

@@ -34,6 +34,9 @@ pub const CANARY_OUTPUT_TOKENS: u32 = 4_096;
 pub const CANARY_ROUTE_CHARS_MAX: usize = 60;
 /// Characters of a canary's answer that a failure shows.
 pub const CANARY_QUOTE_CHARS_MAX: usize = 240;
+/// `doctor --offline`: bytes that must be left in the file system, else it fails: a segment of the journal and its spare are made
+/// ahead, and a store is replaced whole.
+pub const DOCTOR_SPACE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// A credential that expires sooner is worth a warning.
 pub const DOCTOR_EXPIRY_WARNING_MS: u64 = 10 * 60 * 1_000;
 /// Findings of one kind that `doctor --offline` names, such as files that others may read; the rest is counted.
