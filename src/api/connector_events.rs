@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::context::Api;
 use super::run_view::RunSummary;
-use super::runs::{pin, redacted};
+use super::runs::{pin, redacted, store};
 use super::submit::{SubmitInput, hash};
 use crate::commit::CommandError;
 use crate::connectors::config::ReplyHandle;
@@ -152,8 +152,9 @@ impl Event {
             invalid("nothing names the event's session; next: send session_id or binding_keys, or set fixed_session_id")
         })?;
         let session = SessionId::parse(&text).map_err(|error| invalid(error.to_string()))?;
-        let submission = input.check(None).map_err(as_event)?;
-        let (route, model) = pin(api, &session, &submission)?;
+        let own = api.core.session_settings(&session);
+        let submission = input.check(None, own.as_deref()).map_err(as_event)?;
+        let (route, model) = pin(api, own.as_deref(), &submission)?;
         let idempotency = id.as_deref().map(|id| IdempotencyKey {
             key: hash("connector", &[&ingress_key(entry.kind, &entry.name, id)]),
             fingerprint: api
@@ -161,6 +162,7 @@ impl Event {
                 .fingerprint("event", &[entry.kind.as_str(), &entry.name, &content.to_string()]),
         });
         let paid = pay(api, &entry, &bucket, idempotency.as_ref())?;
+        store(api, &route, &submission.files)?;
         let (request, mut summary) = redacted(api, submission.request, submission.summary).map_err(as_event)?;
         summary.provider = Some(route.clone());
         summary.model = Some(model.clone());

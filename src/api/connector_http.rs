@@ -162,8 +162,8 @@ fn event(
     };
     let input = SubmitInput {
         content: payload.content,
-        input_items: text_items(items)?,
-        attachments: Some(attachments),
+        input_items: Some(self::items(items)?),
+        attachments: Some(self::items(attachments)?),
         source_plugin: Some("http".to_string()),
         source_kind: Some(entry.name.clone()),
         actor_id: payload.actor_id.or(config.actor_id.clone()).or(Some("http-webhook".to_string())),
@@ -184,15 +184,16 @@ fn event(
     })
 }
 
-/// Items as a submission reads them; other kinds than text are refused by name.
-pub fn text_items(items: Vec<Value>) -> Result<Option<Vec<InputItem>>, Problem> {
-    let item = |item: Value| match (item["type"].as_str(), item["text"].as_str()) {
-        (Some("text"), text) => Ok(InputItem { item_type: "text".to_string(), text: text.map(str::to_string) }),
+/// Items and attachments as a submission reads them; kinds that this version does not have are refused by name.
+pub fn items(given: Vec<Value>) -> Result<Vec<InputItem>, Problem> {
+    let item = |item: Value| match item["type"].as_str() {
+        Some("text" | "inline_asset") => {
+            serde_json::from_value(item).map_err(|_| invalid("an item has a field that its type does not have"))
+        }
         _ => Err(Problem::new(
             &codes::UNSUPPORTED_FEATURE,
-            "an input item other than text is not supported by this daemon version; next: leave it out",
+            "an item other than text and inline_asset is not supported by this daemon version; next: leave it out",
         )),
     };
-    let items: Vec<InputItem> = items.into_iter().map(item).collect::<Result<_, _>>()?;
-    Ok((!items.is_empty()).then_some(items))
+    given.into_iter().map(item).collect()
 }
