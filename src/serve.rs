@@ -164,8 +164,18 @@ impl Daemon {
         let net_config =
             NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
         let net = Net::new(&net_config).map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, key_in_state_root, state, records_replayed, is_copy, store, broker_log, capture } =
-            opened;
+        let Opened {
+            root,
+            journal,
+            signer,
+            key_in_state_root,
+            state,
+            records_replayed,
+            is_copy,
+            store,
+            broker_log,
+            capture,
+        } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -536,7 +546,18 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     state.open_epoch(journal.epoch());
     state.finish_replay();
     let (records_replayed, is_copy) = (recovery.records_replayed, recovery.cause == OpenCause::Copied);
-    Ok(Opened { root, journal, signer, key_in_state_root, state, records_replayed, is_copy, store, broker_log, capture })
+    Ok(Opened {
+        root,
+        journal,
+        signer,
+        key_in_state_root,
+        state,
+        records_replayed,
+        is_copy,
+        store,
+        broker_log,
+        capture,
+    })
 }
 
 fn load_signing_key(

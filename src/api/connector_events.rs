@@ -13,6 +13,7 @@ use super::run_view::RunSummary;
 use super::runs::{pin, redacted, store};
 use super::submit::{SubmitInput, hash};
 use crate::commit::CommandError;
+use crate::connectors::check;
 use crate::connectors::config::ReplyHandle;
 use crate::connectors::registry::Counters;
 use crate::connectors::{Entry, SecretRef};
@@ -141,9 +142,20 @@ impl Event {
     /// # Errors
     /// The problem that answers it; nothing was recorded.
     pub fn prepare(self, api: &Api) -> Result<Prepared, Problem> {
-        let Self { entry, id, content, named_session, lookup_keys, bind_keys, natural_session, bucket, input, .. } =
-            self;
+        let Self {
+            entry,
+            id,
+            content,
+            named_session,
+            lookup_keys,
+            bind_keys,
+            natural_session,
+            bucket,
+            reply_targets,
+            input,
+        } = self;
         let fixed = entry.settings.fixed_session_id().map(str::to_string);
+        check_targets(&reply_targets)?;
         let keys = digests(&lookup_keys)?;
         let bind = if fixed.is_some() { Vec::new() } else { digests(&bind_keys)? };
         let text = fixed.or(named_session).or_else(|| api.core.bound_session(&keys).map(|id| id.to_string()));
@@ -171,6 +183,10 @@ impl Event {
         let command = Command::Connector(Box::new(ConnectorCommand::Ingest(ingest)));
         Ok(Prepared { entry, bucket: paid.then_some(bucket), command, summary })
     }
+}
+
+fn check_targets(targets: &[ReplyHandle]) -> Result<(), Problem> {
+    check::targets("reply_targets", targets).map_err(|error| invalid(error.to_string()))
 }
 
 fn digests(keys: &[String]) -> Result<Vec<[u8; 16]>, Problem> {

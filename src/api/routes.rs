@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, connector_routes, contract_routes, doctor_routes, metrics, runs, runtime,
-    runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, connector_routes, contract_routes, doctor_routes, metrics, runs,
+    runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -127,6 +127,7 @@ pub static ROUTES: &[Route<Api>] = &[
         Handler::Plain(runs::hold),
     ),
     connector_routes::LIST,
+    connector_routes::METRICS,
     connector_routes::GET,
     connector_routes::PUT,
     connector_routes::DELETE,

@@ -96,7 +96,11 @@ pub(super) fn redacted(
 
 /// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
 /// file's. A model holds only for the route that it was chosen with.
-pub(super) fn pin(api: &Api, own: Option<&SessionSettings>, submission: &Submission) -> Result<(String, String), Problem> {
+pub(super) fn pin(
+    api: &Api,
+    own: Option<&SessionSettings>,
+    submission: &Submission,
+) -> Result<(String, String), Problem> {
     let routes = api.routes.as_ref().ok_or_else(|| {
         Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
     })?;

@@ -8,9 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, connector, connectors, contracts, debug, doctor, doctor_routes, events, incident, input, journal, overview,
-    permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
-    sessions, slo, tasks,
+    accounts, approvals, audit, connector, connectors, contracts, debug, doctor, doctor_routes, events, incident,
+    input, journal, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets,
+    serve, session_settings, sessions, slo, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.

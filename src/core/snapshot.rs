@@ -143,8 +143,20 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, retention, routes, sessions, runs, steps, receipts, chains, tasks, connectors, bindings } =
-            self;
+        let Self {
+            head,
+            runtime,
+            retention,
+            routes,
+            sessions,
+            runs,
+            steps,
+            receipts,
+            chains,
+            tasks,
+            connectors,
+            bindings,
+        } = self;
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {

@@ -360,6 +360,15 @@ fn absent_rooms(judged: &Judged<'_>) -> Vec<Finding> {
         let message = format!("{} side processes end again and again", connectors.crash_looping_count);
         found.push((Severity::Warning, "connector_process_crash_looping", message, None));
     }
+    if connectors.held {
+        let message = "connectors are held: nothing passes through them".to_string();
+        found.push((Severity::Warning, "connectors_held", message, None));
+    }
+    if connectors.unusable_secret_count + connectors.revoked_count > 0 {
+        let count = connectors.unusable_secret_count + connectors.revoked_count;
+        let message = format!("{count} connectors are revoked, or name a slot that is missing or revoked");
+        found.push((Severity::Warning, "connector_secrets_unusable", message, None));
+    }
     if mcp.error_count > 0 {
         let message = format!("{} MCP servers could not be reached", mcp.error_count);
         found.push((Severity::Warning, "mcp_servers_unreachable", message, None));
