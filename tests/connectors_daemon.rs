@@ -210,7 +210,7 @@ fn configuration_is_merged_cleared_checked_and_read_only_where_it_is_of_the_file
     for (kind, name, body, expected) in [
         ("http", "a:b", json!({}), (400, "connector_invalid")),
         ("http", "metrics", json!({}), (400, "connector_invalid")),
-        ("smtp", "x", json!({}), (404, "connector_not_found")),
+        ("smtp", "x", json!({}), (400, "connector_invalid")),
         ("http", "x", json!({}), (400, "connector_invalid")),
         ("http", "x", json!({"bearer_token": "plain-text-secret"}), (400, "connector_invalid")),
         ("http", "x", json!({"bearer_token": {"secret_ref": "no.such"}}), (404, "secret_not_found")),

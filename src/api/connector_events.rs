@@ -13,6 +13,7 @@ use super::run_view::RunSummary;
 use super::runs::{pin, redacted, store};
 use super::submit::{SubmitInput, hash};
 use crate::commit::CommandError;
+use crate::connectors::check;
 use crate::connectors::config::ReplyHandle;
 use crate::connectors::registry::Counters;
 use crate::connectors::{Entry, SecretRef};
@@ -156,6 +157,7 @@ impl Event {
             ..
         } = self;
         let fixed = entry.settings.fixed_session_id().map(str::to_string);
+        check_targets(&reply_targets)?;
         let keys = digests(&lookup_keys)?;
         let bind = if fixed.is_some() { Vec::new() } else { digests(&bind_keys)? };
         let text = fixed.or(named_session).or_else(|| api.core.bound_session(&keys).map(|id| id.to_string()));
@@ -191,6 +193,10 @@ fn target(handle: ReplyHandle) -> Result<RunReplyTarget, Problem> {
         invalid(format!("no reply plugin is called {:?}; next: http, slack, telegram or external", handle.plugin))
     })?;
     Ok(RunReplyTarget { plugin, address: handle.address })
+}
+
+fn check_targets(targets: &[ReplyHandle]) -> Result<(), Problem> {
+    check::targets("reply_targets", targets).map_err(|error| invalid(error.to_string()))
 }
 
 fn digests(keys: &[String]) -> Result<Vec<[u8; 16]>, Problem> {

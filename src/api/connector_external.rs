@@ -14,7 +14,7 @@ use super::call::{Call, Reply};
 use super::connector_events::{
     Event, Prepared, RESERVED_METADATA, check_hold, find, ingress_key, invalid, metadata, secret, sha256_hex,
 };
-use super::connector_http::{input_items, unproven};
+use super::connector_http::{self, unproven};
 use super::context::Api;
 use super::json;
 use super::submit::SubmitInput;
@@ -302,6 +302,15 @@ fn build(
         );
         return Err(invalid(detail));
     }
+    // Four digits of base64 are three bytes.
+    let is_large = |item: &Value| {
+        item["content_base64"].as_str().is_some_and(|text| text.len() / 4 * 3 > CONNECTOR_CONTENT_BYTES_MAX + 3)
+    };
+    if attachments.iter().chain(&items).any(is_large) {
+        return Err(invalid(format!("a file has more than {CONNECTOR_CONTENT_BYTES_MAX} bytes")));
+    }
+    let has_items = !items.is_empty();
+    let (inputs, files) = (connector_http::items(items)?, connector_http::items(attachments)?);
     let path = fields.thread.unwrap_or_default().path;
     if path.len() > CONNECTOR_PATH_SEGMENTS_MAX || path.iter().any(|segment| segment.trim().is_empty()) {
         let detail = format!("thread.path has more than {CONNECTOR_PATH_SEGMENTS_MAX} segments, or a blank one");
@@ -340,9 +349,9 @@ fn build(
     more.extend(fields.relation.map(|relation| ("external_relation", json!(relation))));
     more.extend(fields.fingerprint.map(|fingerprint| ("external_fingerprint", json!(fingerprint))));
     let input = SubmitInput {
-        content: Some(content).filter(|content| !content.is_empty() || items.is_empty()),
-        input_items: input_items(items)?,
-        attachments: input_items(attachments)?,
+        content: Some(content).filter(|content| !content.is_empty() || !has_items),
+        input_items: Some(inputs),
+        attachments: Some(files),
         source_plugin: Some("external".to_string()),
         source_kind: Some(fields.source_kind.unwrap_or_else(|| config.platform.clone())),
         actor_id: Some(fields.actor_id.unwrap_or_else(|| "external-user".to_string())),

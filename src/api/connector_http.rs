@@ -163,8 +163,8 @@ fn event(
     };
     let input = SubmitInput {
         content: payload.content,
-        input_items: input_items(items)?,
-        attachments: input_items(attachments)?,
+        input_items: Some(self::items(items)?),
+        attachments: Some(self::items(attachments)?),
         source_plugin: Some("http".to_string()),
         source_kind: Some(entry.name.clone()),
         actor_id: payload.actor_id.or(config.actor_id.clone()).or(Some("http-webhook".to_string())),
@@ -185,9 +185,16 @@ fn event(
     })
 }
 
-/// Items as a submission reads them.
-pub fn input_items(items: Vec<Value>) -> Result<Option<Vec<InputItem>>, Problem> {
-    let item = |item: Value| serde_json::from_value(item).map_err(|error| invalid(format!("an input item: {error}")));
-    let items: Vec<InputItem> = items.into_iter().map(item).collect::<Result<_, _>>()?;
-    Ok((!items.is_empty()).then_some(items))
+/// Items and attachments as a submission reads them; kinds that this version does not have are refused by name.
+pub fn items(given: Vec<Value>) -> Result<Vec<InputItem>, Problem> {
+    let item = |item: Value| match item["type"].as_str() {
+        Some("text" | "inline_asset") => {
+            serde_json::from_value(item).map_err(|_| invalid("an item has a field that its type does not have"))
+        }
+        _ => Err(Problem::new(
+            &codes::UNSUPPORTED_FEATURE,
+            "an item other than text and inline_asset is not supported by this daemon version; next: leave it out",
+        )),
+    };
+    given.into_iter().map(item).collect()
 }

@@ -3,7 +3,7 @@
 //! Never: holds logic; a handler lives with its resource.
 
 use super::context::Api;
-use super::route::{Access, Handler, Route};
+use super::route::{Access, Handler, Route, Success};
 use super::routes::{get, json, post, required};
 use super::{connector_chat, connector_external, connector_http, connectors};
 use crate::http::Method;
@@ -53,6 +53,14 @@ pub(super) const LIST: Route<Api> = get(
     "All connectors, by kind and name; no secret is shown.",
     json(200, "Connectors"),
     Handler::Plain(connectors::list),
+);
+
+pub(super) const METRICS: Route<Api> = get(
+    "/v1/runtime/connectors/external/metrics",
+    Access::ReadOnly,
+    "Figures of external connectors since the daemon started, as Prometheus reads them.",
+    Success::Text,
+    Handler::Plain(connectors::metrics),
 );
 
 pub(super) const GET: Route<Api> = Route {

@@ -44,6 +44,7 @@ pub static CONNECTORS: &[Component] = &[
                 "instance_id": {"type": "string"},
                 "lease_id": {"type": "string"},
                 "restarts": {"type": "integer"},
+                "failed_starts": {"type": "integer", "description": "Since the last start that lasted"},
                 "next_start_in_ms": {"type": "integer"},
                 "last_error": {"type": "string"},
                 "credentials_stale": {"type": "boolean",

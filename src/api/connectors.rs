@@ -2,6 +2,8 @@
 //! Owns: the routes below `/v1/runtime/connectors`, and the way of write-only secrets into the auth store.
 //! Never: hands the core a configuration with a secret in it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -9,11 +11,13 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::secrets::Accepted;
+use super::status::groups::ConnectorsStatus;
 use super::witness::Act;
 use crate::broker::{Mode, SlotId, SlotRecord};
 use crate::commit::CommandError;
 use crate::connectors::check::{self, ConfigError};
 use crate::connectors::config::{merge, secret_fields};
+use crate::connectors::registry::Counters;
 use crate::connectors::{Entry, SecretRef, Settings, Source, view};
 use crate::core::{Command, ConnectorCommand, ConnectorKind, Decision, Refusal};
 use crate::http::Response;
@@ -44,17 +48,17 @@ fn shown(api: &Api, entry: &Entry) -> Value {
     if entry.secrets.is_revoked(&api.broker) {
         shown["revoked"] = json!(true);
     }
-    let missing: Vec<String> = entry
-        .settings
-        .slots()
-        .into_iter()
-        .filter(|(_, slot)| !matches!(api.broker.slot_state(slot), Ok(Some(state)) if !state.blocked))
-        .map(|(field, _)| field)
-        .collect();
+    let missing = unusable(api, entry);
     if !missing.is_empty() {
         shown["unusable_secrets"] = json!(missing);
     }
     shown
+}
+
+/// Fields whose slot is missing or revoked.
+fn unusable(api: &Api, entry: &Entry) -> Vec<String> {
+    let is_usable = |slot: &SlotId| matches!(api.broker.slot_state(slot), Ok(Some(state)) if !state.blocked);
+    entry.settings.slots().into_iter().filter(|(_, slot)| !is_usable(slot)).map(|(field, _)| field).collect()
 }
 
 /// `GET /v1/runtime/connectors`.
@@ -85,7 +89,11 @@ struct Change {
 }
 
 fn store(api: &Api, call: &Call, body: &[u8]) -> Result<Response, Problem> {
-    let (kind, name) = kind_and_name(call)?;
+    let Value::Object(body) = json::parse::<Value>(body)? else {
+        return Err(Problem::new(&codes::UNPROCESSABLE_BODY, "the body is no JSON object"));
+    };
+    let (kind, name) =
+        kind_and_name(call).map_err(|problem| Problem::new(&codes::CONNECTOR_INVALID, problem.detail))?;
     check::name(&name)?;
     let Change { fields, values, expected_revision } = read_change(kind, &name, body)?;
     let mut values = Some(values);
@@ -140,10 +148,7 @@ fn store(api: &Api, call: &Call, body: &[u8]) -> Result<Response, Problem> {
     Ok(Response::json(200, &shown(api, &entry)))
 }
 
-fn read_change(kind: ConnectorKind, name: &str, body: &[u8]) -> Result<Change, Problem> {
-    let Value::Object(mut fields) = json::parse::<Value>(body)? else {
-        return Err(Problem::new(&codes::UNPROCESSABLE_BODY, "the body is no JSON object"));
-    };
+fn read_change(kind: ConnectorKind, name: &str, mut fields: Map<String, Value>) -> Result<Change, Problem> {
     let expected_revision = match fields.remove("expected_revision") {
         None | Some(Value::Null) => None,
         Some(revision) => Some(revision.as_u64().ok_or_else(|| {
@@ -305,4 +310,56 @@ pub fn hold(api: &Api, call: &Call) -> Result<Response, Problem> {
     api.core.request(Command::Connector(Box::new(command)), Some(call.actor()))?;
     api.sidecars.reconcile();
     Ok(Response::json(200, &json!({"held": held})))
+}
+
+/// Starts without a lasting one in between after which a sidecar counts as one that ends again and again.
+const CRASH_LOOP_STARTS: u32 = 3;
+
+/// The group `connectors` of the status.
+pub(super) fn figures(api: &Api) -> ConnectorsStatus {
+    let table = api.connectors.table();
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut figures = ConnectorsStatus { supported: true, held: table.hold.is_some(), ..ConnectorsStatus::default() };
+    for entry in table.iter() {
+        let is_revoked = entry.secrets.is_revoked(&api.broker);
+        let counters = &entry.counters;
+        figures.total += 1;
+        figures.enabled += u64::from(!figures.held && !is_revoked);
+        figures.revoked_count += u64::from(is_revoked);
+        figures.unusable_secret_count += u64::from(!unusable(api, entry).is_empty());
+        figures.unauthenticated_count += u64::from(entry.settings.is_open());
+        figures.ingress_count += load(&counters.accepted) + load(&counters.duplicate);
+        figures.ingress_refused_count +=
+            load(&counters.rejected) + load(&counters.rate_limited) + load(&counters.unauthorized);
+        if let Some(status) = entry.settings.child().and_then(|_| api.sidecars.status(&entry.name)) {
+            figures.running_process_count += u64::from(["ready", "degraded"].contains(&status.state));
+            figures.crash_looping_count += u64::from(status.failed_starts >= CRASH_LOOP_STARTS);
+        }
+    }
+    figures
+}
+
+/// `GET /v1/runtime/connectors/external/metrics`: figures of each external connector, as Prometheus reads them.
+pub fn metrics(api: &Api, _call: &Call) -> Result<Response, Problem> {
+    let table = api.connectors.table();
+    let external: Vec<_> = table.iter().filter(|entry| entry.kind == ConnectorKind::External).collect();
+    let mut text = String::new();
+    let mut series = |name: &str, label: &str, read: &dyn Fn(&Counters) -> &AtomicU64| {
+        for entry in &external {
+            // A name is letters, digits, dots, dashes and underscores.
+            let value = read(&entry.counters).load(Ordering::Relaxed);
+            text.push_str(&format!(
+                "kheish_external_connector_{name}{{connector=\"{}\"{label}}} {value}\n",
+                entry.name
+            ));
+        }
+    };
+    series("ingress_total", ",status=\"accepted\"", &|counters| &counters.accepted);
+    series("ingress_total", ",status=\"duplicate\"", &|counters| &counters.duplicate);
+    series("ingress_total", ",status=\"rejected\"", &|counters| &counters.rejected);
+    series("ingress_rate_limited_total", "", &|counters| &counters.rate_limited);
+    series("ingress_unauthorized_total", "", &|counters| &counters.unauthorized);
+    series("child_restarts_total", "", &|counters| &counters.restarts);
+    series("manifest_fetch_failures_total", "", &|counters| &counters.manifest_failures);
+    Ok(Response::text(200, text))
 }

@@ -127,6 +127,7 @@ pub static ROUTES: &[Route<Api>] = &[
         Handler::Plain(runs::hold),
     ),
     connector_routes::LIST,
+    connector_routes::METRICS,
     connector_routes::GET,
     connector_routes::PUT,
     connector_routes::DELETE,

@@ -6,7 +6,8 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::input_parts::{InputItem, gather, with_text};
+pub(super) use super::input_parts::InputItem;
+use super::input_parts::{gather, with_text};
 use super::request_mac::RequestMac;
 use super::run_view::RunSummary;
 use crate::contract;

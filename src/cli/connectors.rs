@@ -11,7 +11,6 @@ use super::input::read_file;
 use super::path::Path;
 use super::table::{Column, text};
 use super::verbs::Command;
-use crate::core::ConnectorKind;
 use crate::limits::CONNECTOR_CONFIG_BYTES_MAX;
 use crate::secret::Secret;
 
@@ -93,7 +92,7 @@ pub struct PutHttp {
 
 impl Command for PutHttp {
     fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
-        put(context, ConnectorKind::Http, &self.name, self.json, self.file)
+        put(context, "http", &self.name, self.json, self.file)
     }
 }
 
@@ -113,7 +112,7 @@ pub struct PutSlack {
 
 impl Command for PutSlack {
     fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
-        put(context, ConnectorKind::Slack, &self.name, self.json, self.file)
+        put(context, "slack", &self.name, self.json, self.file)
     }
 }
 
@@ -133,7 +132,7 @@ pub struct PutTelegram {
 
 impl Command for PutTelegram {
     fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
-        put(context, ConnectorKind::Telegram, &self.name, self.json, self.file)
+        put(context, "telegram", &self.name, self.json, self.file)
     }
 }
 
@@ -153,13 +152,13 @@ pub struct PutExternal {
 
 impl Command for PutExternal {
     fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
-        put(context, ConnectorKind::External, &self.name, self.json, self.file)
+        put(context, "external", &self.name, self.json, self.file)
     }
 }
 
 fn put(
     context: &mut Context<'_>,
-    kind: ConnectorKind,
+    kind: &str,
     name: &str,
     json: Option<String>,
     file: Option<String>,
@@ -177,7 +176,7 @@ fn put(
     if !parsed.is_object() {
         return Err(CliError::invalid("the configuration", "it is no object", "give a JSON object"));
     }
-    let path = Path::new(PATH).segment(kind.as_str()).segment(name);
+    let path = Path::new(PATH).segment(kind).segment(name);
     let document = context.client()?.put_secret(&path, &Secret::new(body.into_bytes()))?;
     context.out.document(&document)
 }

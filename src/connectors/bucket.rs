@@ -9,16 +9,17 @@ use crate::limits::CONNECTOR_BUCKETS_MAX;
 /// A bucket that holds as many tokens as it gains in a second; it begins full.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket {
-    rate: f64,
-    tokens: f64,
+    /// Tokens a second, and so thousandths of a token a millisecond.
+    rate: u64,
+    thousandths: u64,
     at_ms: u64,
 }
 
 impl Bucket {
     /// A full one.
     pub fn new(rate: u32, now_ms: u64) -> Self {
-        let rate = f64::from(rate.max(1));
-        Self { rate, tokens: rate, at_ms: now_ms }
+        let rate = u64::from(rate.max(1));
+        Self { rate, thousandths: rate * 1_000, at_ms: now_ms }
     }
 
     /// Takes a token.
@@ -29,17 +30,17 @@ impl Bucket {
         // A clock that was set back gives nothing and takes nothing.
         let passed_ms = now_ms.saturating_sub(self.at_ms);
         self.at_ms = now_ms;
-        self.tokens = (self.tokens + passed_ms as f64 * self.rate / 1_000.0).min(self.rate);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
+        self.thousandths = self.thousandths.saturating_add(passed_ms.saturating_mul(self.rate)).min(self.rate * 1_000);
+        if self.thousandths >= 1_000 {
+            self.thousandths -= 1_000;
             return Ok(());
         }
-        Err((((1.0 - self.tokens) / self.rate * 1_000.0).ceil() as u64).max(1))
+        Err((1_000 - self.thousandths).div_ceil(self.rate).max(1))
     }
 
     /// Gives a token back that was taken for nothing.
     pub fn give_back(&mut self) {
-        self.tokens = (self.tokens + 1.0).min(self.rate);
+        self.thousandths = (self.thousandths + 1_000).min(self.rate * 1_000);
     }
 }
 

@@ -224,7 +224,11 @@ fn keys(field: &str, keys: &[String]) -> Checked {
     Ok(())
 }
 
-fn targets(field: &str, targets: &[ReplyHandle]) -> Checked {
+/// Checks reply targets.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn targets(field: &str, targets: &[ReplyHandle]) -> Checked {
     if targets.len() > CONNECTOR_LIST_MAX {
         return Err(too_many(field, CONNECTOR_LIST_MAX));
     }

@@ -49,6 +49,8 @@ pub struct Status {
     pub lease_id: Option<String>,
     /// Starts that nobody had asked for.
     pub restarts: u64,
+    /// Starts since the last one that lasted.
+    pub failed_starts: u32,
     /// Until the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start_in_ms: Option<u64>,

@@ -15,7 +15,7 @@ use super::probe::{Look, Looked, Seen};
 use super::running::{Phase, Running};
 use super::worker::Start;
 use super::{Parts, Sidecars, Status, grants};
-use crate::broker::{ConnectorLease, ConnectorLeaseRequest, Revocation};
+use crate::broker::{ConnectorLease, ConnectorLeaseRequest, Revocation, SlotId};
 use crate::connectors::check::RESERVED_VARIABLES;
 use crate::connectors::registry::{Counters, Entry};
 use crate::connectors::secrets::Versioned;
@@ -213,6 +213,12 @@ impl Supervisor {
             Counters::count(&entry.counters.manifest_failures);
             return running.ask_to_stop(Duration::from_millis(SIDECAR_STOP_MS));
         }
+        let now_ms = self.parts.clock.now_ms();
+        let renewal = running.lease.clone().filter(|(_, expires_at_ms)| *expires_at_ms < now_ms + SIDECAR_LEASE_MS / 5);
+        if let Some((lease, _)) = renewal {
+            self.renew(name, entry, lease);
+        }
+        let Some(running) = self.slots.get(name).and_then(|slot| slot.running.as_ref()) else { return };
         if !running.looking && running.next_look <= now {
             let generation = running.generation;
             self.look(name, entry, generation);
@@ -369,6 +375,27 @@ impl Supervisor {
         leased.map(Some).map_err(|error| error.to_string())
     }
 
+    /// A process that lives goes on holding what it has read, and its lease says so; the token that it was given is not
+    /// renewed. A slot that was set or revoked meanwhile has ended the lease, and another one would be for what the process
+    /// does not have.
+    fn renew(&mut self, name: &str, entry: &Entry, lease: String) {
+        let broker = self.handle.0.registry.broker().clone();
+        let is_held = |(slot, version): &(SlotId, u64)| matches!(broker.slot_state(slot), Ok(Some(state)) if state.version == *version && !state.blocked);
+        let Some(running) = self.slots.get(name).and_then(|slot| slot.running.as_ref()) else { return };
+        let renewed = match running.slots.iter().all(is_held) {
+            true => self.lease(entry),
+            false => Ok(None),
+        };
+        let renewed = renewed.unwrap_or_else(|cause| {
+            log::warn!("the lease of connector {name} cannot be renewed: {cause}");
+            None
+        });
+        if let Some(running) = self.slots.get_mut(name).and_then(|slot| slot.running.as_mut()) {
+            running.lease = renewed.map(|lease| (lease.id, lease.expires_at_ms));
+        }
+        broker.release_id(lease);
+    }
+
     fn name_of(&self, number: u64) -> Option<String> {
         self.slots.iter().find(|(_, slot)| slot.number == number).map(|(name, _)| name.clone())
     }
@@ -432,6 +459,7 @@ impl Supervisor {
                 state: "waiting",
                 generation: slot.generation,
                 restarts: slot.restarts,
+                failed_starts: slot.attempt,
                 next_start_in_ms: slot.next_start.map(|at| at.saturating_duration_since(now).as_millis() as u64),
                 last_error: slot.last_error.clone(),
                 ..Status::default()

@@ -8,7 +8,7 @@ mod routes;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub use adapter::Adapter;
 
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::limits::SIDECAR_STOP_MS;
-use crate::net::{BaseUrl, Net, NetConfig};
+use crate::net::{BaseUrl, Host, Net, NetConfig};
 use crate::secret::Secret;
 use routes::Routes;
 
@@ -78,9 +78,8 @@ pub fn run(environment: &BTreeMap<String, String>, wait_for_stop: impl FnOnce())
         daemon,
         net,
     }));
-    let address = base_url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-    let address = address.and_then(|address| address.to_socket_addrs().ok()?.next());
-    let address = address.ok_or_else(|| failed(format!("{PREFIX}BASE_URL is not http://host:port")))?;
+    let address = own_address(&base_url);
+    let address = address.ok_or_else(|| failed(format!("{PREFIX}BASE_URL is not http://127.0.0.1:<port>")))?;
     let edge = Edge::start(EdgeConfig::new(Bind::Tcp(address)), adapter.clone()).map_err(failed)?;
     wait_for_stop();
     adapter.drain();
@@ -89,4 +88,17 @@ pub fn run(environment: &BTreeMap<String, String>, wait_for_stop: impl FnOnce())
     }
     adapter.cancel();
     edge.stop().map_err(failed)
+}
+
+/// Where the sidecar listens: at an address of this host, which its daemon calls.
+fn own_address(base_url: &str) -> Option<SocketAddr> {
+    let url = BaseUrl::parse(base_url).ok().filter(|url| !url.is_https())?;
+    let target = url.target("");
+    let (host, port) = target.host_and_port()?;
+    let ip = match host {
+        Host::Address(ip) => *ip,
+        Host::Name(_) if host.is_localhost() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Host::Name(_) => return None,
+    };
+    Some(SocketAddr::new(ip, port))
 }
