@@ -15,6 +15,7 @@ pub mod commit;
 pub mod config;
 pub mod core;
 pub mod debug_capture;
+pub mod delivery;
 pub mod engine;
 pub mod hex;
 pub mod http;

@@ -4,11 +4,12 @@
 
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::delivery_schemas::DELIVERIES;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, DELIVERIES, RUNTIME, AUTH];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -111,8 +112,9 @@ pub static RESOURCES: &[Component] = &[
                 "attachments": {"type": ["array", "null"], "maxItems": 0},
                 "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
                 "binding_keys": {"type": ["array", "null"], "maxItems": 0},
-                "reply_targets": {"type": ["array", "null"], "maxItems": 0},
-                "reply_plugin": {"type": "null"},
+                "reply_targets": {"type": ["array", "null"], "maxItems": 8, "items": {"type": "object"},
+                    "description": "Where the output goes; the session's own targets otherwise"},
+                "reply_plugin": {"type": ["string", "null"], "description": "With reply_address: one target more"},
                 "reply_address": {"type": "null"}
             }
         }"#,

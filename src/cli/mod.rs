@@ -17,6 +17,7 @@ mod audit;
 mod client;
 mod context;
 mod debug;
+mod deliveries;
 #[cfg(test)]
 mod docs_tests;
 mod duration;

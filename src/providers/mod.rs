@@ -33,6 +33,7 @@ pub use message::{
     TurnEvent, TurnOptions, TurnOutcome, TurnRequest, Usage,
 };
 pub use options::{GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Summary, ToolChoiceOption};
+pub(crate) use retry::hint_ms as retry_hint_ms;
 pub use retry::retry_delay_ms;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,
