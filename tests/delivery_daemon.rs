@@ -242,3 +242,137 @@ fn dead_letters_are_counted_replayed_resolved_and_dropped() {
     assert_eq!(figures(&daemon), before, "a restart tells the same");
     daemon.stop();
 }
+
+#[test]
+fn a_killed_daemon_loses_no_delivery_and_repeats_the_same_bytes() {
+    let (provider, receiver) = (provider(), Receiver::start());
+    let home = Home::new("delivery_kill", Some(&provider));
+    let rounds: usize = std::env::var("KHEISH_DELIVERY_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let mut runs: Vec<(String, String)> = Vec::new();
+    for round in 0..rounds {
+        let daemon = serve(&home).start();
+        for number in 0..4 {
+            let path = format!("/{round}/{number}");
+            // Taken, refused once, cut off, or held until the daemon is gone.
+            receiver.script(
+                &path,
+                vec![
+                    [Answer::Status(200, "", ""), Answer::Status(500, "", ""), Answer::Reset, Answer::Stall][number]
+                        .clone(),
+                    Answer::Status(200, "", ""),
+                ],
+            );
+            let session = format!("s-{round}-{number}");
+            daemon.create_session(&session);
+            runs.push((submit(&daemon, &session, &[target(&receiver, &path)]), path));
+        }
+        // Somewhere between the requests' records and those of their outcomes.
+        receiver.wait_count(&format!("/{round}/{}", round % 4), 1);
+        daemon.kill();
+    }
+    receiver.open();
+    let daemon = serve(&home).start();
+    for (run, path) in &runs {
+        let delivery = eventually(&format!("{run} delivered"), || {
+            deliveries(&daemon, &format!("run_id={run}")).into_iter().find(|delivery| delivery["status"] == "delivered")
+        });
+        let seen = receiver.at(path);
+        assert!(!seen.is_empty(), "{delivery}");
+        for repeat in &seen {
+            assert_eq!((repeat.key(), &repeat.body), (seen[0].key(), &seen[0].body), "{path}");
+        }
+        let one = deliveries(&daemon, &format!("run_id={run}"));
+        assert_eq!(one.len(), 1, "each run owes one: {one:?}");
+    }
+    let keys: std::collections::HashSet<String> = receiver.seen().iter().map(|seen| seen.key().to_string()).collect();
+    assert_eq!(keys.len(), runs.len(), "no key stands for two outputs");
+    daemon.stop();
+    home.assert_journal_verifies(&home.root());
+}
+
+#[test]
+fn a_copied_root_sends_nothing_until_it_is_released() {
+    let (provider, receiver) = (provider(), Receiver::start());
+    let home = Home::new("delivery_copy", Some(&provider));
+    receiver.script("/x", vec![Answer::Stall]);
+    let daemon = serve(&home).start();
+    daemon.create_session("s");
+    let run = submit(&daemon, "s", &[target(&receiver, "/x")]);
+    receiver.wait_count("/x", 1);
+    daemon.kill();
+    let copy = home.join("copy");
+    let copied = std::process::Command::new("cp").arg("-a").arg(home.root()).arg(&copy).status().expect("cp runs");
+    assert!(copied.success());
+    let daemon = serve(&home).root(&copy).start();
+    let hold = daemon.get("/v1/deliveries/hold").json();
+    assert_eq!(hold, json!({"held": true, "reason": "copied_state_root"}));
+    let later = submit(&daemon, "s", &[target(&receiver, "/x")]);
+    assert_eq!(daemon.wait_end(&later), "completed");
+    let waiting = deliveries(&daemon, "status=pending");
+    assert_eq!(waiting.len(), 2, "{waiting:?}");
+    let id = waiting[1]["delivery_id"].as_str().expect("an id").to_string();
+    assert!(id.starts_with("delivery-2-"), "ids of the copy say so: {id}");
+    assert_eq!(receiver.seen().len(), 1, "the original's");
+    receiver.open();
+    home.cli_json(&daemon, &["deliveries", "release"]);
+    settled(&daemon, &run, "delivered");
+    settled(&daemon, &later, "delivered");
+    let seen = receiver.at("/x");
+    assert_eq!((seen[1].key(), &seen[1].body), (seen[0].key(), &seen[0].body), "as the original sent it");
+    assert_ne!(seen[2].key(), seen[0].key());
+    daemon.stop();
+}
+
+#[test]
+fn a_stop_waits_for_what_is_in_flight_and_cuts_off_what_takes_too_long() {
+    let (provider, receiver) = (provider(), Receiver::start());
+    let home = Home::new("delivery_stop", Some(&provider));
+    receiver.script("/x", vec![Answer::Stall]);
+    let daemon = serve(&home).start();
+    daemon.create_session("s");
+    let run = submit(&daemon, "s", &[target(&receiver, "/x")]);
+    receiver.wait_count("/x", 1);
+    // Nobody opens: the drain ends by itself.
+    daemon.stop();
+    receiver.open();
+    let daemon = serve(&home).start();
+    let delivery = settled(&daemon, &run, "delivered");
+    assert_eq!(delivery["attempts"], 1, "what was cut off counts for nothing");
+    let seen = receiver.at("/x");
+    assert_eq!((seen[0].key(), &seen[0].body), (seen[1].key(), &seen[1].body));
+    daemon.stop();
+}
+
+#[test]
+fn secrets_of_targets_sign_and_prove_and_are_shown_nowhere() {
+    let (provider, receiver) = (provider(), Receiver::start());
+    let home = Home::with_slot("delivery_secret", Some(&provider));
+    let daemon = serve(&home).start();
+    daemon.set_key("sk-route-0000000000000000");
+    for (slot, value) in [("deliveries.token", "token-0123456789abcdef"), ("deliveries.hmac", "hmac-0123456789abcdef")]
+    {
+        let (code, _, error) = home.cli(&daemon, &["secrets", "set", slot, "--provider", "generic", "--value", value]);
+        assert_eq!(code, 0, "{error}");
+    }
+    daemon.create_session("s");
+    let url = format!("http://{}/x?a=b", receiver.address);
+    let target = json!({"type": "http", "url": url, "allow_private_network": true, "headers": {"X-Room": "ops"},
+        "bearer_secret_ref": "deliveries.token", "hmac_secret_ref": "deliveries.hmac"});
+    let run = submit(&daemon, "s", &[target]);
+    settled(&daemon, &run, "delivered");
+    let seen = &receiver.seen()[0];
+    assert_eq!(seen.headers["authorization"], "Bearer token-0123456789abcdef");
+    assert_eq!(seen.headers["x-room"], "ops");
+    let signed = format!("v1:POST:/x?a=b:{}:{}", seen.headers["x-kheish-timestamp"], seen.body);
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"hmac-0123456789abcdef");
+    let tag: String = ring::hmac::sign(&key, signed.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(seen.headers["x-kheish-signature"], format!("v1={tag}"));
+    let refused = json!({"content": "go", "reply_targets": [
+        {"plugin": "http", "address": format!("{url}&t=token-0123456789abcdef")}]});
+    let reply = daemon.post("/v1/sessions/s/runs", &refused);
+    assert_eq!(reply.refusal(), (400, "invalid_reply_target".to_string()));
+    daemon.stop();
+    for record in home.records(&home.root(), &[]) {
+        assert!(!record.to_string().contains("0123456789abcdef"), "{record}");
+    }
+}

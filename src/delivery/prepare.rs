@@ -40,7 +40,7 @@ pub(super) enum Credential {
     /// Of a connector: a bearer token, or a part of the path.
     Held(Arc<Secret>, Option<&'static str>),
     /// Of slots, leased for this attempt.
-    Leased(Leases),
+    Leased(Box<Leases>),
 }
 
 /// Leases of one attempt, given back with it.
@@ -139,7 +139,7 @@ fn of_http(
         headers.push(("x-kheish-signature".to_string(), format!("v1={}", to_hex(tag.as_ref()))));
     }
     let has_lease = leases.bearer.is_some() || leases.hmac.is_some();
-    let credential = if has_lease { Credential::Leased(leases) } else { Credential::None };
+    let credential = if has_lease { Credential::Leased(Box::new(leases)) } else { Credential::None };
     let label = format!("http:{}", origin(&target));
     Ok(Prepared { target, label, allow_private: http.allow_private_network, headers, body, credential })
 }
