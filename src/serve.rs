@@ -37,6 +37,7 @@ use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
+use crate::delivery::{self, DeliveryRoom, NoConnectors};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
@@ -118,6 +119,7 @@ struct Daemon {
     core: Worker,
     answerer: Worker,
     engines: Vec<Worker>,
+    deliveries: DeliveryRoom,
     upkeep: Worker,
     capture: Worker,
     snapshots: Worker,
@@ -147,6 +149,8 @@ struct Opened {
 impl Daemon {
     fn start(raw: &RawServe) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let delivery_policy =
+            delivery::policy_from_environment(|name| std::env::var(name).ok()).map_err(step("settings"))?;
         let config = Config::resolve(raw).map_err(step("settings"))?;
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
@@ -314,6 +318,16 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
+        let deliveries = DeliveryRoom::start(delivery::Parts {
+            core: core.clone(),
+            reader: api.reader.clone(),
+            net: net.clone(),
+            broker: api.broker.clone(),
+            connectors: Arc::new(NoConnectors),
+            policy: delivery_policy,
+            clock: clock.clone(),
+        })
+        .map_err(step("threads"))?;
         let engines = start_engines(&api, net.clone(), &stops, blobs)?;
         let sidecar_clock = clock.clone();
         let front = Front::new(FrontParts {
@@ -353,6 +367,7 @@ impl Daemon {
             core: core_thread,
             answerer,
             engines,
+            deliveries,
             upkeep: upkeep_thread,
             capture: capture_thread,
             snapshots,
@@ -377,7 +392,7 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others = self.engines.iter().chain(&self.sidecars).chain(own);
+            let others = self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -414,6 +429,11 @@ impl Daemon {
         }
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
+        }
+        // While the core can still record what came of them.
+        if let Err(panicked) = self.deliveries.stop() {
+            log::error!("{panicked}");
+            clean = false;
         }
         // While the core can still record their ends.
         self.api.tasks.stop();

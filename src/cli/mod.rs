@@ -21,6 +21,7 @@ mod connectors;
 mod context;
 mod contracts;
 mod debug;
+mod deliveries;
 #[cfg(test)]
 mod docs_tests;
 mod doctor;

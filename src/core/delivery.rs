@@ -435,6 +435,8 @@ pub enum DeliveryCommand {
         target: Option<TargetKey>,
         /// Only those of this kind.
         plugin: Option<ReplyPlugin>,
+        /// Only tell which.
+        dry_run: bool,
     },
     /// Suspend or allow sending.
     SetHold {
@@ -502,6 +504,8 @@ pub struct DeliveryJob {
     pub run: RunId,
     /// The run's acceptance, whose list has the address.
     pub run_first: Seq,
+    /// The session's creation, which has its thread id.
+    pub session_first: Seq,
 }
 
 /// Figures of all deliveries.

@@ -16,16 +16,13 @@ use super::delivery_table::{DeliveryHold, TargetState};
 use super::event::{Body, Event};
 use super::txn::Txn;
 use crate::ids::{DeliveryId, Seq};
-use crate::limits::{DELIVERIES_OPEN_MAX, DELIVERY_JITTER_PART, REPLY_TARGETS_MAX};
-
-/// Doublings of the first wait at most; more would pass any ceiling.
-const DOUBLINGS_MAX: u32 = 6;
+use crate::limits::{DELIVERIES_OPEN_MAX, DELIVERY_DOUBLINGS_MAX, DELIVERY_JITTER_PART, REPLY_TARGETS_MAX};
 
 impl DeliveryPolicy {
     /// The wait after attempt number `attempts` of a delivery failed, in milliseconds. Up to one part in
     /// [`DELIVERY_JITTER_PART`] is added, the same for the same delivery and attempt.
     pub fn wait_ms(&self, number: u32, attempts: u32, retry_after_ms: Option<u64>) -> u64 {
-        let doubled = self.initial_retry_ms.saturating_mul(1 << attempts.saturating_sub(1).min(DOUBLINGS_MAX));
+        let doubled = self.initial_retry_ms.saturating_mul(1 << attempts.saturating_sub(1).min(DELIVERY_DOUBLINGS_MAX));
         let doubled = doubled.min(self.max_retry_ms.max(self.initial_retry_ms));
         let hash = record_hash(format!("{number}:{attempts}").as_bytes());
         let random = u64::from_str_radix(&hash[..8], 16).unwrap_or(0);
@@ -63,7 +60,7 @@ impl Txn<'_> {
                 Ok(Decision::Delivery(Box::new(self.known_delivery(id)?), false))
             }
             DeliveryCommand::Drop { before_ms, limit, waiting } => Ok(self.drop_old(before_ms, limit, waiting)),
-            DeliveryCommand::ResetTargets { target, plugin } => {
+            DeliveryCommand::ResetTargets { target, plugin, dry_run } => {
                 let matches = |key: &TargetKey, state: &TargetState| {
                     state.pressure != TargetPressure::default()
                         && target.is_none_or(|target| target == *key)
@@ -74,7 +71,7 @@ impl Txn<'_> {
                 let targets: BTreeSet<TargetKey> =
                     known.chain(staged).filter(|(key, state)| matches(key, state)).map(|(key, _)| *key).collect();
                 let targets: Vec<TargetKey> = targets.into_iter().collect();
-                if !targets.is_empty() {
+                if !targets.is_empty() && !dry_run {
                     let reset = TargetsReset { targets: targets.clone() };
                     self.emit_global(None, Body::Delivery(DeliveryRecord::Reset(reset)));
                 }

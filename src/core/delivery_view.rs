@@ -103,7 +103,8 @@ impl State {
         let row = self.deliveries.rows.get(&number)?;
         let item = self.delivery_item(row)?;
         let DeliveryItem { delivery, session, run, run_first, .. } = item;
-        Some(DeliveryJob { delivery, session, run, run_first })
+        let session_first = self.session(delivery.session)?.first_seq;
+        Some(DeliveryJob { delivery, session, run, run_first, session_first })
     }
 
     /// Gives a delivery in hand back.

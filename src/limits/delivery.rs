@@ -31,6 +31,8 @@ pub const DELIVERY_CONNECT_MS: u64 = 5_000;
 pub const DELIVERY_IDLE_MS: u64 = 10_000;
 /// Silence within a body that only explains; then its beginning is enough.
 pub const DELIVERY_DETAIL_IDLE_MS: u64 = 500;
+/// Time for such a body in all.
+pub const DELIVERY_DETAIL_MS: u64 = 1_000;
 /// Bytes of a receiver's answer that are read.
 pub const DELIVERY_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Characters of a receiver's words that are kept as the cause of a dead letter.
@@ -49,6 +51,10 @@ pub const DELIVERY_MAX_ATTEMPTS: u32 = 8;
 pub const DELIVERY_CIRCUIT_FAILURE_THRESHOLD: u32 = 3;
 /// Shortest wait while the circuit is open (`KHEISH_DELIVERY_CIRCUIT_COOLDOWN_MS`).
 pub const DELIVERY_CIRCUIT_COOLDOWN_MS: u64 = 60_000;
+/// Doublings of the first wait.
+pub const DELIVERY_DOUBLINGS_MAX: u32 = 6;
+/// Characters of one message of Telegram; a longer text is cut and says so.
+pub const TELEGRAM_CHARS_MAX: usize = 4_096;
 /// Part of a wait that is added at most, so that targets that failed together do not return together: one in this many.
 pub const DELIVERY_JITTER_PART: u64 = 10;
 /// Wait of a receiver that refuses for its rate without saying for how long.
