@@ -29,5 +29,5 @@ pub use permits::{InForce, Settings};
 pub use run::{Engine, Tools};
 pub use settings::CoreSettings;
 pub use stops::Stops;
-pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox};
+pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox, WorkerScope};
 pub use web_fetch::WebFetch;
