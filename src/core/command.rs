@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::agent_decide::{AgentCommand, AgentRefusal};
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
+use super::routes_loaded::RoutesLoaded;
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeInvalid;
 use super::runtime_decide::RuntimeEdit;
@@ -47,11 +48,15 @@ pub enum NoteKind {
     AgentsAwaited,
     /// Older messages are replaced by a summary.
     ContextCompacted,
+    /// The run goes on with another route.
+    RouteFailover,
+    /// An answer does not fit the schema that was asked for, and the model is told so.
+    OutputRejected,
 }
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Output,
         Self::Message,
         Self::ActionRequest,
@@ -63,6 +68,8 @@ impl NoteKind {
         Self::QuestionAsked,
         Self::AgentsAwaited,
         Self::ContextCompacted,
+        Self::RouteFailover,
+        Self::OutputRejected,
     ];
 
     /// The record kind.
@@ -79,6 +86,8 @@ impl NoteKind {
             Self::QuestionAsked => "question.asked",
             Self::AgentsAwaited => "agents.awaited",
             Self::ContextCompacted => "context.compacted",
+            Self::RouteFailover => "route.failover",
+            Self::OutputRejected => "output.rejected",
         }
     }
 
@@ -213,6 +222,8 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Record which routes file the daemon was started with, if it is another one than before. Once, at start.
+    NoteRoutes(RoutesLoaded),
     /// Change what a session has of its own.
     UpdateSession {
         /// The session.
@@ -409,6 +420,13 @@ pub enum Decision {
         held: bool,
         /// Whether this command changed it.
         changed: bool,
+    },
+    /// The routes file in force is on record.
+    RoutesNoted {
+        /// Whether it is another one than before.
+        changed: bool,
+        /// Since when it is in force, Unix milliseconds; none without one ever.
+        since_ms: Option<u64>,
     },
     /// The session has these settings now.
     SessionUpdated {

@@ -166,6 +166,8 @@ impl Mark {
             | NoteKind::Output
             | NoteKind::Message
             | NoteKind::ActionResponse
+            | NoteKind::RouteFailover
+            | NoteKind::OutputRejected
             | NoteKind::ContextCompacted => Self::None,
         })
     }
