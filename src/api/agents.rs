@@ -12,6 +12,7 @@ use super::json;
 use super::paging::{Page, PageRequest};
 use super::query::{QueryKind, QueryParam};
 use super::runs::{pin, redacted, store};
+use super::status::AgentsStatus;
 use super::submit::{Generation, Submission, SubmitInput, hash, idempotency_key};
 use crate::commit::CommandError;
 use crate::core::{
@@ -23,8 +24,7 @@ use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
 use crate::limits::{
-    AGENT_CHILDREN_OPEN_MAX, AGENT_DEPTH_MAX, AGENT_DESCENDANTS_OPEN_MAX, AGENT_NAME_BYTES_MAX, AGENT_PAGE_MAX,
-    AGENT_SPAWNS_PER_RUN_MAX, AGENT_TASK_BYTES_MAX, AGENTS_OPEN_MAX, MAILBOX_EXPIRY_MS_MAX, MAILBOX_LABEL_BYTES_MAX,
+    AGENT_NAME_BYTES_MAX, AGENT_PAGE_MAX, AGENT_TASK_BYTES_MAX, MAILBOX_EXPIRY_MS_MAX, MAILBOX_LABEL_BYTES_MAX,
     THREAD_ID_BYTES_MAX,
 };
 use crate::permissions::Mode;
@@ -260,11 +260,12 @@ fn first_run(api: &Api, parent: &SessionId, subtask: Subtask, route: Option<Rout
         source_kind: Some("subtask".to_string()),
         ..SubmitInput::default()
     };
+    // Contracts are the parent's own; its route is the child's unless another one is named.
     let own = api.core.session_settings(parent);
-    let submission = input.check(None, own.as_deref())?;
+    let submission = input.check(None, None)?;
     let (route, model) = pin(api, own.as_deref(), &submission)?;
-    let Submission { request, summary, files, .. } = submission;
-    store(api, &route, &files)?;
+    store(api, &route, &submission.files)?;
+    let Submission { request, summary, .. } = submission;
     let (request, _) = redacted(api, request, summary)?;
     Ok(SpawnTask { request, route, model })
 }
@@ -411,7 +412,7 @@ pub fn post(api: &Api, call: &Call) -> Result<Response, Problem> {
     let provider = scope.routes.first().cloned();
     let input = SubmitInput { provider, content: Some("mail".to_string()), ..SubmitInput::default() };
     let own = api.core.session_settings(&to);
-    let (route, model) = pin(api, own.as_deref(), &input.check(None, own.as_deref())?)?;
+    let (route, model) = pin(api, own.as_deref(), &input.check(None, None)?)?;
     let from = if from.is_empty() { "operator".to_string() } else { from };
     let mail = Mail {
         id,
@@ -432,71 +433,31 @@ pub fn post(api: &Api, call: &Call) -> Result<Response, Problem> {
 }
 
 /// The group `agents` of the status. Every session has one agent.
-#[derive(Debug, Serialize)]
-pub struct AgentsStatus {
-    supported: bool,
-    total: u64,
-    /// Those with an active run.
-    live_runtime_count: u64,
-    sidechain_count: u64,
-    open_sidechain_count: u64,
-    closed_count: u64,
-    /// Closed agents can be read for as long as their records are kept.
-    terminal_snapshot_count: u64,
-    mailbox_message_count: u64,
-    dead_letter_count: u64,
-    idle: u64,
-    running: u64,
-    waiting_for_approval: u64,
-    waiting_for_user_input: u64,
-    pub(super) failed: u64,
-    completed: u64,
-    /// What happens to agents is in the journal; there is no other sink.
-    audit_sink_error_count: u64,
-    spawn_policy: SpawnPolicy,
-}
-
-#[derive(Debug, Serialize)]
-struct SpawnPolicy {
-    max_child_depth: u32,
-    max_live_children_per_parent: usize,
-    max_live_descendants_per_root: usize,
-    max_spawns_per_run: usize,
-    max_live_sidechains_global: u64,
-}
-
-impl AgentsStatus {
-    /// From the figures of the core.
-    pub fn of(counts: &Counts) -> Self {
-        let agents = counts.agents;
-        let in_state = |status| counts.status(status);
-        let (running, approval) = (in_state(RunStatus::Running), in_state(RunStatus::WaitingForApproval));
-        let question = in_state(RunStatus::WaitingForUserQuestion);
-        let live = running + approval + question;
-        Self {
-            supported: true,
-            total: agents.total,
-            live_runtime_count: live,
-            sidechain_count: agents.children,
-            open_sidechain_count: agents.open_children,
-            closed_count: agents.closed,
-            terminal_snapshot_count: agents.closed,
-            mailbox_message_count: agents.mail_waiting,
-            dead_letter_count: agents.mail_dead,
-            idle: agents.total.saturating_sub(live + agents.closed + agents.failed),
-            running,
-            waiting_for_approval: approval,
-            waiting_for_user_input: question,
-            failed: agents.failed,
-            completed: agents.closed,
-            audit_sink_error_count: 0,
-            spawn_policy: SpawnPolicy {
-                max_child_depth: AGENT_DEPTH_MAX,
-                max_live_children_per_parent: AGENT_CHILDREN_OPEN_MAX,
-                max_live_descendants_per_root: AGENT_DESCENDANTS_OPEN_MAX,
-                max_spawns_per_run: AGENT_SPAWNS_PER_RUN_MAX,
-                max_live_sidechains_global: AGENTS_OPEN_MAX,
-            },
-        }
+pub fn status(counts: &Counts) -> AgentsStatus {
+    let agents = counts.agents;
+    let running = counts.status(RunStatus::Running);
+    let (approval, question) =
+        (counts.status(RunStatus::WaitingForApproval), counts.status(RunStatus::WaitingForUserQuestion));
+    let live = running + approval + question;
+    AgentsStatus {
+        supported: true,
+        total: agents.total,
+        live_runtime_count: live,
+        sidechain_count: agents.children,
+        open_sidechain_count: agents.open_children,
+        closed_count: agents.closed,
+        // Closed agents can be read for as long as their records are kept.
+        terminal_snapshot_count: agents.closed,
+        mailbox_message_count: agents.mail_waiting,
+        dead_letter_count: agents.mail_dead,
+        idle: agents.total.saturating_sub(live + agents.closed + agents.failed),
+        running,
+        waiting_for_approval: approval,
+        waiting_for_user_input: question,
+        failed: agents.failed,
+        completed: agents.closed,
+        // What happens to agents is in the journal; there is no other sink.
+        audit_sink_error_count: 0,
+        last_audit_sink_error: None,
     }
 }

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::agents::AgentsStatus;
 use super::auth::{Auth, BindScope};
 use super::call::Call;
 use super::context::Api;
@@ -36,6 +35,7 @@ mod tests;
 mod threads;
 
 use control_plane::ControlPlane;
+pub use groups::AgentsStatus;
 use groups::{ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, MemoryStatus, SchedulesStatus};
 use health::{Health, Judged};
 pub use health::{HealthWarning, Severity};
@@ -174,7 +174,7 @@ pub(super) fn delivery(_api: &Api) -> DeliveryStatus {
 
 /// Figures of agents.
 pub(super) fn agents(api: &Api) -> AgentsStatus {
-    AgentsStatus::of(&api.core.view().counts)
+    super::agents::status(&api.core.view().counts)
 }
 
 /// Figures of hooks.

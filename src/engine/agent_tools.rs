@@ -175,7 +175,7 @@ impl AgentTools {
             retention: asked.retention.unwrap_or(Retention::CloseOnSettle),
             scope: ScopeWish {
                 tools: ToolScope { allow: asked.allowed_tools, block: asked.blocked_tools },
-                routes: vec![route.clone()],
+                routes: Vec::new(),
                 workspace: asked.workspace,
                 read_only: asked.read_only,
             },

@@ -91,7 +91,7 @@ pub(super) struct Carried<'r> {
     pub bench: Bench<'r>,
     pub guard: Guard,
     accepted: &'r Record,
-    subject: Subject,
+    pub subject: Subject,
     pub route: &'r Route,
     pub model: String,
     pub submitted: Submitted,
@@ -460,8 +460,13 @@ impl Carried<'_> {
         self.context.own_actions
     }
 
-    pub(super) fn workspace(&self) -> &str {
-        &self.hand.engine.tools.workspace
+    /// The agent's workspace: what relative paths begin at.
+    pub(super) fn workspace(&self) -> String {
+        let root = &self.hand.engine.tools.workspace;
+        match self.scope.workspace.as_str() {
+            "" => root.clone(),
+            below => format!("{}/{below}", root.trim_end_matches('/')),
+        }
     }
 
     pub(super) fn now_ms(&self) -> u64 {

@@ -12,16 +12,16 @@ use super::permits::{self, InForce};
 use super::question;
 use super::records::note;
 use super::run::Carried;
-use super::toolbox::{CallResult, Caller, failure};
+use super::toolbox::{CallResult, Caller, WorkerScope, failure};
 use super::turn::Left;
 use crate::core::{
-    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, Note, NoteKind, Ruling, ToolCallFinished,
+    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, MaxSandbox, Note, NoteKind, Ruling, ToolCallFinished,
     ToolCallStarted, ToolLimits,
 };
 use crate::debug_capture::Kind;
 use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
 use crate::providers::{Message, ToolCall, ToolResult};
-use crate::tools::{self, ToolDef, ToolOutput};
+use crate::tools::{self, Class, ToolDef, ToolOutput};
 
 /// What became of an answer's calls.
 pub(super) enum Settled {
@@ -117,6 +117,9 @@ impl<'c, 'r> Turn<'c, 'r> {
             let error = tools::ToolError::Unknown { tool: call.name.clone() };
             return Judged::Over(CallOutcome::Error, error.into());
         };
+        if required_sandbox(def) > in_force.limits.max_sandbox {
+            return refused("sandbox_limit", "the operator's limits let no tool reach so far; it did not run");
+        }
         let input = match tools::arguments(&call.arguments) {
             Ok(input) => input,
             Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
@@ -135,7 +138,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
         }
-        let workspace = self.run.workspace().to_string();
+        let workspace = self.run.workspace();
         let digest = permits::digest(def.name, &input, &workspace, &in_force.policy);
         let answer = open.approval.as_ref().and_then(|(asked, answer)| {
             answer.as_ref().filter(|_| asked.digest == digest).map(|answer| (asked, answer))
@@ -277,6 +280,16 @@ impl<'c, 'r> Turn<'c, 'r> {
         }
     }
 
+    /// What the agent's scope and the operator's limits leave of the sandbox.
+    fn worker_scope(&self) -> WorkerScope {
+        let max = self.limits.max_sandbox;
+        WorkerScope {
+            workspace: self.run.scope.workspace.clone(),
+            read_only: self.run.scope.read_only || max < MaxSandbox::WorkspaceWrite,
+            no_network: max < MaxSandbox::NetworkEnabled,
+        }
+    }
+
     fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
         let Ready { place, def, input, .. } = ready;
         let hand = self.run.hand;
@@ -284,6 +297,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             session: hand.job.session.clone(),
             run: hand.job.id,
             call: self.calls[place].call_id.clone(),
+            scope: self.worker_scope(),
             turn: self.run.turn(),
         };
         let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input).min(self.limits.max_timeout_ms));
@@ -293,7 +307,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             let arguments = serde_json::from_str(input.get()).unwrap_or_default();
             about("arguments", arguments).to_string().into_bytes()
         });
-        let result = self.run.bench.run(&caller, def, &input, limit_ms, &hand.in_hand.cancel);
+        let result = self.run.bench.run(&caller, def, &input, &caller.scope, limit_ms, &hand.in_hand.cancel);
         hand.capture(Kind::ToolResponse, || {
             about("content", result.output.content.as_str().into()).to_string().into_bytes()
         });
@@ -363,6 +377,15 @@ impl<'c, 'r> Turn<'c, 'r> {
 
     fn fail(self, failure: Failure) -> Result<Settled, Left> {
         Err(Left::FailedWith(failure, self.notes))
+    }
+}
+
+/// How far a call of this tool reaches.
+fn required_sandbox(def: &ToolDef) -> MaxSandbox {
+    match def.class {
+        Class::ReadOnly | Class::Control => MaxSandbox::ReadOnly,
+        Class::Edit | Class::Shell => MaxSandbox::WorkspaceWrite,
+        Class::Network => MaxSandbox::NetworkEnabled,
     }
 }
 

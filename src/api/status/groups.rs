@@ -89,6 +89,46 @@ pub struct DeliveryStatus {
     pub status_error: Option<String>,
 }
 
+/// `agents` of the status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AgentsStatus {
+    /// Whether the daemon has agents besides those of its sessions.
+    pub supported: bool,
+    /// Agents of any state.
+    pub total: u64,
+    /// Those with a run in hand.
+    pub live_runtime_count: u64,
+    /// Those that another agent has started.
+    pub sidechain_count: u64,
+    /// Of these, those that are not closed.
+    pub open_sidechain_count: u64,
+    /// Those that take nothing more.
+    pub closed_count: u64,
+    /// Ended ones whose last state is kept.
+    pub terminal_snapshot_count: u64,
+    /// Messages between agents that were not read.
+    pub mailbox_message_count: u64,
+    /// Messages between agents that could not be delivered and are kept.
+    pub dead_letter_count: u64,
+    /// Without a run.
+    pub idle: u64,
+    /// With a running one.
+    pub running: u64,
+    /// Waiting for an approval.
+    pub waiting_for_approval: u64,
+    /// Waiting for an answer.
+    pub waiting_for_user_input: u64,
+    /// Whose last run failed.
+    pub failed: u64,
+    /// That have ended.
+    pub completed: u64,
+    /// Records of agents that could not be written since start.
+    pub audit_sink_error_count: u64,
+    /// The last such error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_audit_sink_error: Option<String>,
+}
+
 /// `hooks` of the status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct HooksStatus {

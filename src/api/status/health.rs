@@ -4,8 +4,7 @@
 
 use serde::Serialize;
 
-use super::super::agents::AgentsStatus;
-use super::groups::{ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, SchedulesStatus};
+use super::groups::{AgentsStatus, ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, SchedulesStatus};
 use super::observed::Counter;
 use super::{ControlPlane, Runs, health_codes};
 use crate::api::context::Api;
@@ -379,6 +378,11 @@ fn absent_rooms(judged: &Judged<'_>) -> Vec<Finding> {
 fn agents(agents: &AgentsStatus, found: &mut Vec<Finding>) {
     if agents.failed > 0 {
         found.push((Severity::Info, "failed_agents", format!("{} agents have failed", agents.failed), None));
+    }
+    if agents.audit_sink_error_count > 0 {
+        let message = format!("{} records of agents could not be written", agents.audit_sink_error_count);
+        let last = agents.last_audit_sink_error.clone();
+        found.push((Severity::Warning, "agent_supervisor_audit_sink_errors", message, last));
     }
 }
 
