@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exit::CliError;
 use super::{
     accounts, approvals, audit, debug, events, input, journal, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo, tasks,
+    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -88,6 +88,7 @@ pub const VERBS: &[Verb] = &[
     verb::<serve::Serve>("serve", &["start"]),
     verb::<overview::Status>("status", &[]),
     verb::<slo::Slo>("slo", &[]),
+    verb::<top::Top>("top", &[]),
     verb::<overview::Capabilities>("capabilities", &[]),
     verb::<scripted::ScriptedProvider>("scripted-provider", &[]),
     verb::<sessions::Create>("sessions create", &["open"]),
