@@ -3,12 +3,16 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod doctor;
 mod egress;
 mod engine;
+mod routes;
 mod slo;
 
+pub use doctor::*;
 pub use egress::*;
 pub use engine::*;
+pub use routes::*;
 pub use slo::*;
 
 // --- identifiers -----------------------------------------------------------------------------
@@ -303,6 +307,9 @@ pub const TOKEN_BYTES_ADVISED_MIN: usize = 16;
 /// How long after its last change a token file is read on every request: within one tick of the file
 /// system's clock two different contents can carry the same time stamps.
 pub const TOKEN_FILE_SETTLE_MS: u64 = 100;
+/// For how long a look at the token files holds for callers whose token was right then; a token that would be refused
+/// always has them looked at again. A token that was replaced is accepted for no longer than this.
+pub const TOKEN_FILE_CHECK_MS: u64 = 5;
 /// Failed authentications of one peer address within [`AUTH_FAILURE_WINDOW_MS`] that are answered 401 or 403;
 /// further ones are answered 429. A valid token is never counted.
 pub const AUTH_FAILURES_PER_WINDOW_MAX: usize = 60;

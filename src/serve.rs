@@ -30,17 +30,18 @@ use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
 use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{Answerer, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
-use crate::core::{Command, State};
+use crate::core::{Command, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::engine::{CoreSettings, Engine, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::engine::{CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
-use crate::providers::Routes;
+use crate::providers::{Routes, RoutesWatch};
 use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
@@ -170,6 +171,8 @@ impl Daemon {
         let (snapshotter, snapshots) = Snapshotter::new();
         let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
+        let lanes = Lanes::new(routes.as_deref());
+        let effects_lanes = lanes.clone();
         let task_stops = TaskStops::new().map_err(step("tasks"))?;
         let effects_task_stops = task_stops.clone();
         let live_tasks = state.live_tasks();
@@ -179,7 +182,11 @@ impl Daemon {
             clock: clock.clone(),
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
-                stopped: Box::new(move |run| effects_stops.stop(run)),
+                stopped: Box::new(move |run| {
+                    // In this order: whoever is about to stand in line looks for the stop afterwards.
+                    effects_stops.stop(run);
+                    effects_lanes.leave(run);
+                }),
                 stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
                 acted: Box::new(move |event| effects_audit.acted(event)),
             },
@@ -188,6 +195,7 @@ impl Daemon {
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
             records_since_snapshot: records_replayed,
         });
+        lanes.attach(core.clone());
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
         let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
@@ -198,6 +206,9 @@ impl Daemon {
         })
         .map_err(step("threads"))?;
         core.execute(Command::SettleActions).map_err(step("journal"))?;
+        let routes_since_ms = note_routes(&core, routes.as_deref())?;
+        let routes_watch =
+            routes.clone().map(|routes| RoutesWatch::begin(routes, config.default_route.clone(), clock.now_ms()));
         if config.hold {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
@@ -224,7 +235,9 @@ impl Daemon {
             state_root: root.path().to_path_buf(),
             workspace_root: config.workspace_root.clone(),
         };
-        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, root.lock_status(), reader.clone(), clock.clone());
+        let lock = root.lock_watch().map_err(step("state root"))?;
+        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, lock, reader.clone(), clock.clone());
+        let upkeep_loop = upkeep_loop.with_routes(routes_watch.clone());
         let (stop_upkeep, upkeep_stopped) = crossbeam_channel::bounded(0);
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
@@ -242,6 +255,7 @@ impl Daemon {
             capture,
             stops: stops.clone(),
             tasks,
+            blobs: blobs.clone(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
@@ -255,6 +269,9 @@ impl Daemon {
                 audit: audit.clone(),
                 edge: OnceLock::new(),
                 upkeep,
+                routes: routes_watch,
+                routes_since_ms,
+                lanes,
                 sandbox: sandbox.clone(),
                 thresholds: config.run_thresholds,
                 key_in_state_root,
@@ -518,11 +535,31 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
         return Ok(None);
     };
     let environment = |name: &str| std::env::var(name).ok();
-    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("routes file"))?;
+    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("settings"))?;
     for diagnostic in routes.diagnostics() {
         log::warn!("routes file: {}: {}", diagnostic.code, diagnostic.message);
     }
     Ok(Some(Arc::new(routes)))
+}
+
+/// Puts the routes file on record where it is another one than at the start before; since when it is in force.
+fn note_routes(core: &CoreHandle, routes: Option<&Routes>) -> Result<Option<u64>, ServeError> {
+    let loaded = RoutesLoaded {
+        path: routes.map(|routes| routes.source().path.display().to_string()),
+        sha256: routes.map(|routes| to_hex(&routes.source().sha256)),
+        default_route: routes.map(|routes| routes.default_route().id.clone()),
+        routes: routes.iter().flat_map(|routes| routes.iter()).map(|route| route.id.clone()).collect(),
+    };
+    match core.execute(Command::NoteRoutes(loaded)) {
+        Ok(Decision::RoutesNoted { since_ms, .. }) => Ok(since_ms),
+        Ok(other) => Err(step("routes file")(format!("unexpected decision {other:?}"))),
+        // A full disk must not keep an operator from the daemon; the next start records it.
+        Err(error @ (CommandError::StorageFull { .. } | CommandError::WriteFailed { .. })) => {
+            log::warn!("which routes file is in force could not be recorded: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(step("routes file")(error)),
+    }
 }
 
 fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
@@ -549,6 +586,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         net,
         hub: api.hub.clone(),
         stops: stops.clone(),
+        lanes: api.facts.lanes.clone(),
         clock: api.clock.clone(),
     };
     (1..=ENGINE_WORKERS)

@@ -25,8 +25,10 @@ use replace::{ReplaceError, atomic_replace, clear_leftover, sync_directory};
 
 /// The format this build reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
-const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "daemon.lock";
+/// The file that says which format.
+pub const FORMAT_FILE: &str = "FORMAT";
+/// The file that is locked.
+pub const LOCK_FILE: &str = "daemon.lock";
 const MECHANISM: &str = "flock";
 /// Files that may be placed in a root before its first start: a kept signing key and its public half.
 const PLACED_BEFORE_START: [&str; 2] = ["audit-signing.key", "audit-signing.pub.pem"];
@@ -94,20 +96,29 @@ pub struct Holder {
 pub struct LockStatus {
     /// Path of `daemon.lock`.
     pub path: String,
-    /// Whether the file at that path is the one that was locked.
+    /// Whether the file at the path is still the one that is locked. Who removes or replaces it lets a second daemon in.
     pub held: bool,
     /// `flock`.
     pub mechanism: &'static str,
-    /// Device and inode of the locked file.
-    #[serde(skip)]
-    identity: Option<(u64, u64)>,
 }
 
-impl LockStatus {
-    /// Looks again: a lock on a file that somebody has replaced or removed keeps nobody out.
-    pub fn look(&self) -> Self {
-        let found = std::fs::symlink_metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-        Self { held: found.is_some() && found == self.identity, ..self.clone() }
+/// Tells whether the lock of an open root still stands at its path.
+#[derive(Debug, Clone)]
+pub struct LockWatch {
+    path: PathBuf,
+    /// Device and inode of the locked file.
+    identity: (u64, u64),
+}
+
+impl LockWatch {
+    /// Looks at the path once.
+    pub fn look(&self) -> LockStatus {
+        let found = fs::symlink_metadata(&self.path).map(|found| (found.dev(), found.ino()));
+        LockStatus {
+            path: self.path.display().to_string(),
+            held: found.is_ok_and(|found| found == self.identity),
+            mechanism: MECHANISM,
+        }
     }
 }
 
@@ -286,11 +297,13 @@ impl StateRoot {
         self.path.join(directory.name())
     }
 
-    /// The lock, for status.
-    pub fn lock_status(&self) -> LockStatus {
-        let identity = self.lock.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
-        let path = self.path.join(LOCK_FILE).display().to_string();
-        LockStatus { path, held: true, mechanism: MECHANISM, identity }
+    /// What tells later whether the lock still stands.
+    ///
+    /// # Errors
+    /// The locked file cannot be looked at.
+    pub fn lock_watch(&self) -> io::Result<LockWatch> {
+        let locked = self.lock.metadata()?;
+        Ok(LockWatch { path: self.path.join(LOCK_FILE), identity: (locked.dev(), locked.ino()) })
     }
 
     /// Space and inodes of its file system.

@@ -1,6 +1,7 @@
-//! Background checks of the storage: write probes, free space, re-hashing of the journal's older segments.
-//! Owns: the published storage view.
-//! May touch: probe files in the state root and the workspace root; the journal, reading.
+//! Background checks of the storage: write probes, free space, re-hashing of the journal's older segments; drift of the routes
+//! file.
+//! Owns: the published storage view, and the pace of all these.
+//! May touch: probe files in the state root and the workspace root; the journal and the routes file, reading.
 //! Never: runs inside a request. A probe that hangs hangs this thread alone, and its age shows.
 
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use crate::clock::Clock;
 use crate::ids::Seq;
 use crate::journal::Reader;
 use crate::limits::{
-    INODES_USED_ERROR_PERCENT, PROBE_INTERVAL_MS, PROBE_STALE_MS, SPACE_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
+    INODES_USED_ERROR_PERCENT, PROBE_INTERVAL_MS, PROBE_STALE_MS, ROUTES_WATCH_INTERVAL_MS, SPACE_USED_ERROR_PERCENT,
+    SPACE_USED_WARNING_PERCENT,
 };
-use crate::state_root::LockStatus;
+use crate::providers::RoutesWatch;
 use crate::state_root::probe::{Probe, ProbeState, probe, sweep};
+use crate::state_root::{LockStatus, LockWatch};
 use crate::sys::{FileSystemFigures, file_system_figures};
 use crate::worker::idle;
 
@@ -64,14 +67,16 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        // As df tells it: of what is in use and what may still be used. What is kept for root is neither.
-        let share = |used: u64, available: u64| used.saturating_mul(100).checked_div(used.saturating_add(available));
-        let inodes = share(figures.used_inodes, figures.available_inodes).filter(|_| figures.total_inodes > 0);
+        // As df(1) tells it: of what an unprivileged writer can have, rounded up.
+        let used_percent = |used: u64, available: u64| {
+            let all = used + available;
+            (all != 0).then(|| (used * 100).div_ceil(all))
+        };
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: share(figures.used_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: inodes,
+            used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: used_percent(figures.used_inodes, figures.available_inodes),
         }
     }
 }
@@ -128,14 +133,15 @@ pub struct UpkeepLoop {
     upkeep: Upkeep,
     roots: Roots,
     reader: Reader,
-    lock: LockStatus,
+    lock: LockWatch,
     scrub: ScrubView,
     scrubbed: Seq,
+    routes: Option<RoutesWatch>,
 }
 
 impl Upkeep {
     /// Probes once, so that the first status has a verdict, and returns the view and the loop that keeps it.
-    pub fn begin(roots: Roots, lock: LockStatus, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
+    pub fn begin(roots: Roots, lock: LockWatch, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
         for directory in [&roots.state_probe, &roots.workspace_root] {
             if let Err(error) = sweep(directory) {
                 log::warn!("old write probes in {} stay: {error}", directory.display());
@@ -144,7 +150,7 @@ impl Upkeep {
         let scrub = ScrubView::default();
         let view = look(&roots, &lock, &scrub, clock.now_ms());
         let upkeep = Self { view: Arc::new(Mutex::new(view)), clock };
-        let looped = UpkeepLoop { upkeep: upkeep.clone(), roots, reader, lock, scrub, scrubbed: 0 };
+        let looped = UpkeepLoop { upkeep: upkeep.clone(), roots, reader, lock, scrub, scrubbed: 0, routes: None };
         (upkeep, looped)
     }
 
@@ -168,10 +174,24 @@ impl Upkeep {
 }
 
 impl UpkeepLoop {
+    /// Also compares the routes file with what was loaded of it.
+    pub fn with_routes(self, routes: Option<RoutesWatch>) -> Self {
+        Self { routes, ..self }
+    }
+
     /// Runs until `stop` is disconnected.
     pub fn run(mut self, stop: Receiver<()>) {
-        let interval = Duration::from_millis(PROBE_INTERVAL_MS);
+        let interval = Duration::from_millis(ROUTES_WATCH_INTERVAL_MS);
+        let mut waited_ms = 0;
         while let Err(RecvTimeoutError::Timeout) = idle(|| stop.recv_timeout(interval)) {
+            if let Some(routes) = &self.routes {
+                routes.look(self.upkeep.clock.now_ms());
+            }
+            waited_ms += ROUTES_WATCH_INTERVAL_MS;
+            if waited_ms < PROBE_INTERVAL_MS {
+                continue;
+            }
+            waited_ms = 0;
             self.scrub_next_segment();
             let view = look(&self.roots, &self.lock, &self.scrub, self.upkeep.clock.now_ms());
             *self.upkeep.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
@@ -197,7 +217,7 @@ impl UpkeepLoop {
 /// The name of the state root's probe.
 const STATE_ROOT: &str = "state_root";
 
-fn look(roots: &Roots, lock: &LockStatus, scrub: &ScrubView, now_ms: u64) -> StorageView {
+fn look(roots: &Roots, lock: &LockWatch, scrub: &ScrubView, now_ms: u64) -> StorageView {
     let lock = lock.look();
     let probes = vec![
         probe_root(STATE_ROOT, &roots.state_probe, &roots.state_root, now_ms),
@@ -222,10 +242,10 @@ fn probe_root(name: &'static str, directory: &Path, shown: &Path, now_ms: u64) -
         let inodes = space.inodes_used_percent.unwrap_or(0);
         let code = if inodes >= INODES_USED_ERROR_PERCENT {
             Some("inodes_low")
-        } else if space.used_percent >= SPACE_USED_ERROR_PERCENT {
+        } else if space.used_percent > SPACE_USED_ERROR_PERCENT {
             Some("space_nearly_full")
         } else {
-            (space.used_percent >= SPACE_USED_WARNING_PERCENT).then_some("space_low")
+            (space.used_percent > SPACE_USED_WARNING_PERCENT).then_some("space_low")
         };
         if let Some(code) = code {
             probe.state = ProbeState::Warning;

@@ -144,7 +144,7 @@ fn slo(home: &Home, daemon: &Daemon, args: &[&str]) -> (i32, Value, String) {
 fn full_host(daemon: &Daemon) -> bool {
     let Ok(mut client) = http::Client::connect(daemon.address, daemon::TOKEN) else { return false };
     let Ok(reply) = client.request("GET", "/v1/status", &[], "") else { return false };
-    reply.json()["storage"]["probes"][0]["space"]["used_percent"].as_u64() >= Some(80)
+    reply.json()["storage"]["probes"][0]["space"]["used_percent"].as_u64() > Some(80)
 }
 
 fn level(report: &Value, id: &str) -> String {

@@ -5,9 +5,11 @@
 use serde::Serialize;
 
 use super::context::Api;
+use super::runtime::{RoutesFile, routes_file};
 use super::status::observed::RouteLevel;
 use super::status::{HealthWarning, Severity};
 use crate::broker::{RouteAuth, RouteAuthState, SlotId};
+use crate::engine::LaneView;
 use crate::http::problem::{Problem, codes};
 use crate::limits::CORE_BATCH_STALL_MS;
 use crate::net::{Destination, NetError, Purpose};
@@ -21,6 +23,9 @@ pub struct ProviderReadiness {
     warning_route_count: usize,
     error_route_count: usize,
     active_route_ready: bool,
+    /// Where the routes come from, and whether the file is still what was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routes_file: Option<RoutesFile>,
     /// How the active route stands: `ok`, `warning`, `error` or `none`.
     active_route_state: RouteLevel,
     /// Since when, Unix milliseconds; a state that is older than the daemon is dated from its start.
@@ -40,6 +45,12 @@ struct RouteReadiness {
     auth_ref: Option<String>,
     #[serde(flatten)]
     auth: RouteAuth,
+    /// Requests at once, for a route with a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<LaneView>,
+    /// The route that its runs go on with when it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failover: Option<String>,
     #[serde(skip)]
     has_inline_key: bool,
     /// Why the egress guard lets nothing through to its base URL.
@@ -107,6 +118,8 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
                 RouteCredential::Inline(_) | RouteCredential::None => None,
             },
             auth: judge(api, route),
+            concurrency: api.facts.lanes.view(&route.id),
+            failover: route.failover.clone(),
             has_inline_key: matches!(&route.credential, RouteCredential::Inline(_)),
             egress_refused: egress_refused(api, route),
         })
@@ -120,6 +133,7 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
         active_route_ready: routes
             .iter()
             .any(|route| route.active && route.auth.state == RouteAuthState::Ok && route.is_ready()),
+        routes_file: routes_file(api),
         active_route_state: api.facts.observed.route().map_or(RouteLevel::None, |(level, _)| level),
         active_route_state_since_ms: api.facts.observed.route().map(|(_, since_ms)| since_ms),
         routes,

@@ -15,9 +15,11 @@ use super::context::Api;
 use super::readiness::{ProviderReadiness, not_ready, provider_readiness};
 use crate::audit::control_plane::ControlPlaneAudit;
 use crate::commit::CoreView;
+use crate::engine::Lanes;
 use crate::http::problem::Problem;
 use crate::http::{Edge, EdgeStats, Response};
 use crate::net::{EgressView, Net};
+use crate::providers::RoutesWatch;
 use crate::sandbox::{Sandbox, SandboxReport};
 use crate::upkeep::{StorageView, Upkeep};
 
@@ -63,6 +65,12 @@ pub struct Facts {
     pub edge: OnceLock<Arc<Edge>>,
     /// Storage probes and the scrub.
     pub upkeep: Upkeep,
+    /// Compares the routes file on disk with what is loaded, if there is one.
+    pub routes: Option<RoutesWatch>,
+    /// Since when that file is the one in force, Unix milliseconds.
+    pub routes_since_ms: Option<u64>,
+    /// Places on routes that have a limit.
+    pub lanes: Lanes,
     /// The walls around tools.
     pub sandbox: Sandbox,
     /// From when on waiting runs are listed as findings.

@@ -47,7 +47,7 @@ pub struct Row {
 }
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
-const AUDIT_KEY: Scope = Scope::Verbs(&["audit checkpoint", "audit rotate-key"]);
+const AUDIT_KEY: Scope = Scope::Verbs(&["doctor", "audit checkpoint", "audit rotate-key"]);
 const WAITING: Scope = Scope::Verbs(&[
     "runs wait",
     "sessions input",
@@ -60,12 +60,14 @@ const WAITING: Scope = Scope::Verbs(&[
     "questions answer",
 ]);
 const STORE: Scope = Scope::Verbs(&[
+    "doctor",
     "secrets set",
     "secrets get",
     "secrets list",
     "secrets delete",
     "secrets import",
     "secrets rekey",
+    "incident collect",
     "journal verify",
     "journal show",
     "audit verify",
@@ -145,6 +147,7 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
         Scope::Verbs(&[
             "serve",
+            "doctor",
             "secrets set",
             "secrets get",
             "secrets list",
@@ -158,6 +161,7 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
         Scope::Verbs(&[
             "serve",
+            "doctor",
             "secrets set",
             "secrets get",
             "secrets list",

@@ -160,6 +160,7 @@ impl CommitLoop {
                 }
                 Message::Ask(query) => queries.push(query),
                 Message::TakeRun(engine) => self.idle_engines.push_back(engine),
+                Message::Wake => {}
                 Message::Stop => self.stopping = true,
             }
             let full = commands.len() + queries.len() >= CORE_BATCH_COMMANDS_MAX || bytes >= CORE_BATCH_BYTES_MAX;
@@ -389,6 +390,9 @@ impl CommitLoop {
     }
 
     fn hand_out_runs(&mut self) {
+        for run in self.published.take_again() {
+            self.parts.state.ready_again(run);
+        }
         while !self.idle_engines.is_empty() {
             let Some(number) = self.parts.state.take_ready() else { return };
             let engine = self.idle_engines.pop_front().expect("checked above");

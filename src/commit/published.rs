@@ -56,6 +56,8 @@ pub struct Published {
     settings: Mutex<HashMap<SessionId, Arc<SessionSettings>>>,
     /// Runs whose evidence is held.
     holds: Mutex<HashMap<RunId, RetentionHold>>,
+    /// Active runs that waited in nobody's hands and need an engine again.
+    again: Mutex<Vec<RunId>>,
     start: Instant,
     /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
@@ -67,6 +69,7 @@ impl Default for Published {
             view: Mutex::default(),
             settings: Mutex::default(),
             holds: Mutex::default(),
+            again: Mutex::default(),
             start: Instant::now(),
             batch_began: AtomicU64::new(0),
         }
@@ -87,6 +90,12 @@ impl Published {
     /// What a session has of its own, if anything.
     pub fn settings(&self, session: &SessionId) -> Option<Arc<SessionSettings>> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
+    }
+
+    /// What sessions have of their own, in no order.
+    pub fn all_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
+        let all = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(session, settings)| (session.clone(), Arc::clone(settings))).collect()
     }
 
     /// Replaces what a session has of its own.
@@ -110,6 +119,16 @@ impl Published {
             Some(hold) => drop(all.insert(run, hold)),
             None => drop(all.remove(&run)),
         }
+    }
+
+    /// Leaves word for the core's next pass that a run needs an engine again.
+    pub fn put_again(&self, run: RunId) {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+    }
+
+    /// What was left there.
+    pub fn take_again(&self) -> Vec<RunId> {
+        std::mem::take(&mut self.again.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Marks the begin of a pass: a batch, its replies and the journal's upkeep.

@@ -11,6 +11,7 @@ use super::event::{Body, Event};
 use super::lag::{Idlest, Lag, QueuedBehind};
 use super::receipts::Receipts;
 use super::retention::RetentionHold;
+use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
@@ -46,6 +47,8 @@ pub struct State {
     pub(super) runtime: Arc<RuntimeConfig>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
+    /// The routes file that the daemon was last started with, if it ever was with one.
+    pub(super) routes: Option<Arc<RoutesInForce>>,
     derived: Derived,
 }
 
@@ -170,6 +173,7 @@ impl State {
             runtime,
             chains,
             retention,
+            routes,
             tasks,
             todos,
         } = delta;
@@ -185,6 +189,9 @@ impl State {
         }
         if let Some(runtime) = runtime {
             self.runtime = runtime;
+        }
+        if routes.is_some() {
+            self.routes = routes;
         }
         for (number, hold) in retention {
             match hold {
@@ -353,6 +360,14 @@ impl State {
             }
         }
         None
+    }
+
+    /// Offers an active run again that was taken and is in nobody's hands any more. One that has ended or waits for
+    /// people is not.
+    pub fn ready_again(&mut self, run: RunId) {
+        if let Some(number) = self.run_number(run).filter(|number| self.is_running(*number)) {
+            self.derived.ready.push_back(number);
+        }
     }
 
     /// Whether [`super::Command::Pump`] would do something.

@@ -103,7 +103,8 @@ fn ages_are_judged_at_their_thresholds() {
         ]
     };
     type Changes = Vec<(&'static str, Value)>;
-    let cases: [(&str, &dyn Fn(u64) -> Changes, u64, u64); 5] = [
+    type At<'a> = &'a dyn Fn(u64) -> Changes;
+    let cases: [(&str, At<'_>, u64, u64); 5] = [
         ("queue_lag", &behind, HOUR_MS / 2, 2 * HOUR_MS),
         ("queue_lag", &free, HOUR_MS / 2, 2 * HOUR_MS),
         ("stale_runs", &idle, 2 * HOUR_MS, 6 * HOUR_MS),
@@ -221,10 +222,10 @@ fn storage_warns_of_a_diagnostic_and_pages_at_once() {
         ]
     };
     for (used, inodes, expected) in [
-        (79, 94, Level::Ok),
-        (80, 0, Level::Warning),
-        (89, 0, Level::Warning),
-        (90, 0, Level::Page),
+        (80, 94, Level::Ok),
+        (81, 0, Level::Warning),
+        (90, 0, Level::Warning),
+        (91, 0, Level::Page),
         (10, 95, Level::Page),
     ] {
         assert_eq!(judge("disk", Profile::Staging, &space(used, inodes)), expected, "{used} {inodes}");

@@ -226,7 +226,7 @@ fn a_run_that_waits_for_a_person_is_neither_silent_nor_late_before_its_own_thres
         let pending = |severity| (severity, code, Some(run.to_string()));
         let stale = (Severity::Info, "stale_non_terminal_runs", Some(run.to_string()));
         world.pass(4 * HOUR_MS);
-        assert_eq!(world.findings(), [stale.clone()]);
+        assert_eq!(world.findings(), std::slice::from_ref(&stale));
         world.pass(1);
         assert_eq!(world.findings(), [stale.clone(), pending(Severity::Info)]);
         world.pass(20 * HOUR_MS);
