@@ -211,6 +211,32 @@ fn slo_exits_by_the_worst_row_and_names_the_next_command() {
 }
 
 #[test]
+fn a_routes_file_that_has_changed_warns_of_the_default_route() {
+    let home = Home::new("slo-drift", None);
+    let daemon = home.start();
+    let thresholds = home.join("thresholds.toml");
+    std::fs::write(&thresholds, "[provider_readiness]\nwarning_after_ms = 0\n").expect("written");
+    let args = ["--thresholds", &thresholds.display().to_string()];
+    let (code, report, _) = slo(&home, &daemon, &args);
+    assert_eq!((code, level(&report, "provider_readiness")), (0, "ok".into()));
+    let routes = std::fs::read_to_string(home.join("routes.toml")).expect("our own routes");
+    private(&home.join("routes.toml"), &format!("{routes}\n# edited\n"));
+    daemon::eventually("drift is seen", || {
+        (status(&daemon)["provider_readiness"]["active_route_state"] == "warning").then_some(())
+    });
+    let (code, report, _) = slo(&home, &daemon, &args);
+    assert_eq!(
+        (code, level(&report, "provider_readiness"), level(&report, "health")),
+        (1, "warning".into(), "ok".into())
+    );
+    private(&home.join("routes.toml"), &routes);
+    daemon::eventually("no drift", || {
+        (status(&daemon)["provider_readiness"]["active_route_state"] == "ok").then_some(())
+    });
+    daemon.stop();
+}
+
+#[test]
 fn a_daemon_that_does_not_answer_pages_in_every_row_and_a_wrong_token_is_told_apart() {
     let home = Home::new("slo-unreachable", None);
     let daemon = home.start();

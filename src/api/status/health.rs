@@ -296,14 +296,14 @@ fn posture(judged: &Judged<'_>) -> Vec<Finding> {
 }
 
 fn routes_file(judged: &Judged<'_>) -> Vec<Finding> {
-    let diagnostics = || judged.api.routes.iter().flat_map(|routes| routes.diagnostics());
+    let diagnostics = crate::api::runtime::route_diagnostics(judged.api);
     let mut found: Vec<Finding> = Vec::new();
-    let mut errors = diagnostics().filter(|diagnostic| diagnostic.severity == providers::Severity::Error);
+    let mut errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == providers::Severity::Error);
     if let Some(first) = errors.next() {
         let message = format!("{}; {} more", first.message, errors.count());
         found.push((Severity::Error, "route_diagnostics_error", message, first.route_id.clone()));
     }
-    let mut warnings = diagnostics().filter(|diagnostic| diagnostic.severity == providers::Severity::Warning);
+    let mut warnings = diagnostics.iter().filter(|diagnostic| diagnostic.severity == providers::Severity::Warning);
     if let Some(first) = warnings.next() {
         let message = format!("{}; {} more", first.message, warnings.count());
         found.push((Severity::Info, "route_diagnostics_warning", message, first.route_id.clone()));
