@@ -6,12 +6,15 @@
 mod daemon;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/skip.rs"]
+mod skip;
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use daemon::{Daemon, Home, Provider};
 use serde_json::Value;
@@ -368,6 +371,7 @@ fn metrics_need_a_token_keep_their_number_under_load_and_cover_what_the_status_t
     let _streams: Vec<_> = (0..10).map(|_| daemon.stream("/v1/events/stream")).collect();
     let after = String::from_utf8(daemon.get("/metrics").body).expect("text");
     assert_eq!(series(&after), before);
+    lint(&after);
     assert!(before.len() < kheish_daemon::limits::METRICS_SERIES_MAX, "{}", before.len());
     println!("{} series", before.len());
     let status = status(&daemon);
@@ -397,6 +401,16 @@ fn metrics_need_a_token_keep_their_number_under_load_and_cover_what_the_status_t
         }
     }
     daemon.stop();
+}
+
+/// Prometheus' own check of names and types, where it is installed.
+fn lint(text: &str) {
+    let child =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut child) = child else { return skip::skip("promtool check metrics", "promtool is not installed") };
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("a child of ours");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Fields that are only there when there is something to tell.

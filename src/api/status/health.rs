@@ -367,7 +367,7 @@ fn absent_rooms(judged: &Judged<'_>) -> Vec<Finding> {
     found
 }
 
-fn agents(agents: &AgentsStatus, found: &mut Vec<Finding>) {
+pub(super) fn agents(agents: &AgentsStatus, found: &mut Vec<Finding>) {
     if agents.failed > 0 {
         found.push((Severity::Info, "failed_agents", format!("{} agents have failed", agents.failed), None));
     }
@@ -378,7 +378,7 @@ fn agents(agents: &AgentsStatus, found: &mut Vec<Finding>) {
     }
 }
 
-fn schedules(schedules: &SchedulesStatus, found: &mut Vec<Finding>) {
+pub(super) fn schedules(schedules: &SchedulesStatus, found: &mut Vec<Finding>) {
     if schedules.backoff_count > 0 {
         let message = format!("{} schedules wait before another attempt", schedules.backoff_count);
         found.push((Severity::Info, "schedule_retry_backoff", message, None));
@@ -389,7 +389,7 @@ fn schedules(schedules: &SchedulesStatus, found: &mut Vec<Finding>) {
     }
 }
 
-fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
+pub(super) fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
     if delivery.unresolved_dead_lettered > 0 {
         let message = format!("{} deliveries were given up", delivery.unresolved_dead_lettered);
         found.push((Severity::Warning, "delivery_dead_letters", message, None));
@@ -417,7 +417,7 @@ fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
     }
 }
 
-fn hooks(hooks: &HooksStatus, recent_failures: u64, found: &mut Vec<Finding>) {
+pub(super) fn hooks(hooks: &HooksStatus, recent_failures: u64, found: &mut Vec<Finding>) {
     if hooks.unresolved_dead_lettered_count > 0 {
         let message = format!("{} hook calls were given up", hooks.unresolved_dead_lettered_count);
         let hook = hooks.last_unresolved_dead_letter_hook.clone();
