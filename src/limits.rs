@@ -3,9 +3,11 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod creds;
 mod egress;
 mod engine;
 
+pub use creds::*;
 pub use egress::*;
 pub use engine::*;
 
