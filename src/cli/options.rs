@@ -173,6 +173,8 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",
     ),
+    (SERVE, "KHEISH_DEBUG_REDACT_TOKENS", "texts to mask, separated by commas"),
+    (SERVE, "KHEISH_DEBUG_REDACT_TOKENS_FILE", "file with further texts to mask"),
     (SERVE, "KHEISH_DEBUG_CAPTURE_KEY", "encrypts debug artifacts: base64 of 32 bytes"),
     (SERVE, "KHEISH_DEBUG_CAPTURE_KEY_FILE", "file that holds that key; one of the two, not both"),
     (SERVE, "KHEISH_DEBUG_CAPTURE_ENCRYPT", "auth-store: encrypt debug artifacts with a key derived from the store's"),
