@@ -230,6 +230,24 @@ fn a_stored_secret_is_found_in_every_spelling_and_place_and_never_shown() {
     assert!(outcome.stderr.contains("rotate the secret"), "{}", outcome.stderr);
 }
 
+/// A kill is no damage: the lock is free, the tail is unsealed, and nothing else is to be said.
+#[test]
+fn the_root_of_a_killed_daemon_is_whole_and_free() {
+    let provider = Provider::start("[default]\ntext = \"an answer\"\n");
+    let home = Home::with_slot("offline-killed", Some(&provider));
+    let daemon = home.start();
+    daemon.set_key(KEY);
+    daemon.create_session("s");
+    let run = daemon.submit("s", "hello");
+    assert_eq!(daemon.wait_end(&run), "completed");
+    daemon.kill();
+    let killed = offline(&home.root(), Some(home.master_key_file()), &["--scan-secrets"]);
+    assert_eq!((killed.code, killed.errors()), (0, vec![]), "{}", killed.report);
+    assert_eq!(killed.report["lock_holder"], Value::Null);
+    // It took nothing away from the daemon that comes next.
+    home.start().stop();
+}
+
 #[test]
 fn options_that_need_each_other_are_refused_apart() {
     let home = Home::new("offline-options", None);
