@@ -22,7 +22,7 @@ use crate::limits::{
     DOCTOR_NAMED_MAX, DOCTOR_SPACE_BYTES_MIN, INODES_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
     STATE_ROOT_SMALL_FILE_BYTES_MAX,
 };
-use crate::state_root::{Directory, FORMAT_FILE, FORMAT_VERSION, LOCK_FILE};
+use crate::state_root::{Directory, FORMAT_FILE, FORMAT_VERSION, LOCK_FILE, LOST_AND_FOUND};
 use crate::sys::file_system_figures;
 use crate::upkeep::Space;
 
@@ -214,6 +214,10 @@ fn permissions(root: &Path, root_metadata: &Metadata, found: &mut Findings) {
                 continue;
             }
         } {
+            // The file system's own, where the root is one.
+            if directory == root && path.ends_with(LOST_AND_FOUND) {
+                continue;
+            }
             count += 1;
             judge(&path, &metadata, found);
             if metadata.is_dir() {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::hex::to_hex;
 use crate::limits::SCAN_CHUNK_BYTES;
+use crate::state_root::LOST_AND_FOUND;
 
 /// One name.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -73,7 +74,8 @@ pub fn take(root: &Path) -> io::Result<Inventory> {
                 other => other?,
             };
             entries.push(entry(&path, &relative, &metadata));
-            if metadata.is_dir() {
+            // What a file system makes at its top is not the daemon's, and may not be readable.
+            if metadata.is_dir() && relative != Path::new(LOST_AND_FOUND) {
                 directories.push(relative);
             }
         }
