@@ -209,6 +209,8 @@ fn permissions(root: &Path, root_metadata: &Metadata, found: &mut Findings) {
     while let Some(directory) = directories.pop() {
         for (path, metadata) in match entries(&directory) {
             Ok(entries) => entries,
+            // A daemon may have taken it away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => continue,
             Err(error) => {
                 found.add("offline_root_unusable", format!("{}: {error}", directory.display()), shown(&directory));
                 continue;

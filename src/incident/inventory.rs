@@ -54,12 +54,13 @@ pub struct Inventory {
 /// # Errors
 /// The root itself cannot be read.
 pub fn take(root: &Path) -> io::Result<Inventory> {
-    let mut entries = vec![entry(root, Path::new("."), &fs::symlink_metadata(root)?)];
+    let mut entries: Vec<Entry> = entry(root, Path::new("."), &fs::symlink_metadata(root)?).into_iter().collect();
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         let listed = match fs::read_dir(root.join(&directory)) {
             Ok(listed) => listed,
             Err(error) if directory.as_os_str().is_empty() => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
                 let known = entries.iter_mut().find(|entry| entry.path == directory.to_string_lossy());
                 known.into_iter().for_each(|entry| entry.unread = Some(error.to_string()));
@@ -73,7 +74,7 @@ pub fn take(root: &Path) -> io::Result<Inventory> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            entries.push(entry(&path, &relative, &metadata));
+            entries.extend(entry(&path, &relative, &metadata));
             // What a file system makes at its top is not the daemon's, and may not be readable.
             if metadata.is_dir() && relative != Path::new(LOST_AND_FOUND) {
                 directories.push(relative);
@@ -90,7 +91,8 @@ pub fn take(root: &Path) -> io::Result<Inventory> {
     Ok(inventory)
 }
 
-fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Entry {
+/// `None` when the file went meanwhile.
+fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Option<Entry> {
     let kind = match metadata.file_type() {
         kind if kind.is_file() => "file",
         kind if kind.is_dir() => "directory",
@@ -100,9 +102,10 @@ fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Entry {
     let (sha256, unread) = match (kind == "file").then(|| hash_file(path)) {
         None => (None, None),
         Some(Ok(sha256)) => (Some(sha256), None),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return None,
         Some(Err(error)) => (None, Some(error.to_string())),
     };
-    Entry {
+    Some(Entry {
         path: relative.to_string_lossy().into_owned(),
         kind,
         size: metadata.len(),
@@ -112,7 +115,7 @@ fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Entry {
         modified_ms: metadata.mtime() * 1_000 + metadata.mtime_nsec() / 1_000_000,
         sha256,
         unread,
-    }
+    })
 }
 
 /// SHA-256 of a file in hex.
