@@ -121,6 +121,11 @@ fn a_healthy_daemon_gives_no_alarm_idle_or_busy() {
     loop {
         runs.extend((0..16).map(|number| daemon.submit(&format!("busy-{}", number % 8), "go on")));
         doctor(&home, &daemon, &["--cors-origin", "http://localhost:5173"]).assert_well();
+        // Its files, read beside it while it writes them.
+        let root = home.root();
+        let files = ["doctor", "--offline", "--state-root", root.to_str().expect("UTF-8"), "--scan-secrets"];
+        let beside = command(&daemon.base_url(), home.token_file(), &files);
+        assert_eq!((beside.code, &beside.report["errors"]), (0, &json!([])), "{beside:?}");
         if Instant::now() > busy_until {
             break;
         }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::finding::Findings;
 use crate::audit::key::{KEY_FILE, PUBLIC_FILE, PublicKey, SigningKey};
-use crate::audit::verify::{AuditReport, verify};
+use crate::audit::verify::{AuditReport, verify_beside};
 use crate::broker::scan::{ScanReport, scan};
 use crate::broker::{FILE_NAME, MasterKey, Store};
 use crate::ids::Seq;
@@ -255,7 +255,7 @@ fn public_keys(root: &Path) -> Vec<PublicKey> {
 
 /// Tells whether anything in it was signed.
 fn journal(root: &Path, seen: &mut Seen, found: &mut Findings) -> bool {
-    let report: AuditReport = verify(root, &public_keys(root), None);
+    let report: AuditReport = verify_beside(root, &public_keys(root), None);
     let signed_actions = report.actions.requests + report.actions.responses;
     if let Some(problem) = &report.problem {
         let message = format!("{} at byte {}: {}", problem.file.display(), problem.offset, problem.reason);
