@@ -265,6 +265,19 @@ fn a_loopback_page_that_is_not_on_the_exact_list_is_named() {
 }
 
 #[test]
+fn a_daemon_that_asks_nobody_for_a_token_is_told_of_and_fails_nothing_on_loopback() {
+    let home = Home::new("doctor-open", None);
+    let daemon = home.serve().without_token().start();
+    let open = doctor(&home, &daemon, &[]);
+    open.assert_well();
+    let checks = open.report["checks"].as_array().expect("checks");
+    let told = checks.iter().find(|check| check["code"] == "control_plane_auth_off").expect("it is told of");
+    assert_eq!((&told["severity"], &told["ok"]), (&json!("info"), &json!(true)));
+    assert!(told["action"].as_str().is_some_and(|action| action.contains("--http-auth-mode bearer")), "{told}");
+    daemon.stop();
+}
+
+#[test]
 fn a_lock_that_was_removed_or_replaced_is_lost() {
     let home = Home::new("doctor-lock", None);
     let daemon = home.start();
