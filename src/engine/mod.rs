@@ -4,6 +4,7 @@
 //! Never: holds a secret; keeps anything that the journal does not; holds a thread for a run that waits.
 
 mod budget;
+mod call_counts;
 mod compaction;
 mod context;
 mod credential;
@@ -26,6 +27,7 @@ mod turn;
 mod web_fetch;
 
 pub use budget::Budget;
+pub use call_counts::{CallCounts, CallCountsView};
 pub use input::{StoredFile, StoredPart};
 pub use lanes::{LaneView, Lanes};
 pub use permits::{InForce, Settings};
