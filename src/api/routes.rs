@@ -378,6 +378,8 @@ pub static ROUTES: &[Route<Api>] = &[
     agent_routes::DEAD_LETTERS,
     agent_routes::ACKNOWLEDGE,
     agent_routes::POST,
+    agent_routes::LIST_BLOBS,
+    agent_routes::GET_BLOB,
     doctor_routes::SEND_PROBE,
     doctor_routes::ROUTE_REFERENCES,
     doctor_routes::INCIDENT_SIGNATURE,
