@@ -432,6 +432,12 @@ impl Daemon {
         if !self.edge.drain(Duration::from_millis(DRAIN_MS)) {
             log::warn!("some requests were still in flight at the end of the drain time");
         }
+        let drain_ms = self.api.config.drain_timeout_ms;
+        if drain_ms > 0 && !self.api.stops.drain(Duration::from_millis(drain_ms)) {
+            log::warn!(
+                "some runs were still in the middle of a step at the end of --drain-timeout-s; they are resumed"
+            );
+        }
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
         }

@@ -121,6 +121,7 @@ pub const ROWS: &[Row] = &[
         Default::Described("audit-signing.key in the state root"),
     ),
     row(SERVE, "--approval-expires-after-s", "KHEISH_APPROVAL_EXPIRES_AFTER_S", Default::None),
+    row(SERVE, "--drain-timeout-s", "KHEISH_DRAIN_TIMEOUT_S", Default::None),
     row(
         SERVE,
         "--queued-run-lag-threshold-ms",
