@@ -4,12 +4,18 @@
 //! default and ceiling stand here.
 
 mod delivery;
+mod doctor;
 mod egress;
 mod engine;
+mod routes;
+mod slo;
 
 pub use delivery::*;
+pub use doctor::*;
 pub use egress::*;
 pub use engine::*;
+pub use routes::*;
+pub use slo::*;
 
 // --- identifiers -----------------------------------------------------------------------------
 
@@ -60,10 +66,6 @@ pub const SESSIONS_MAX: usize = 1_000_000;
 pub const SESSION_QUEUE_RUNS_MAX: u32 = 10_000;
 /// Runs waiting in all sessions together; the next one is refused with 503 `run_queue_full`.
 pub const QUEUED_RUNS_MAX: u64 = 4_000_000;
-/// Age of the oldest queued run at which status warns; A held daemon does not warn.
-pub const QUEUED_RUN_LAG_WARNING_MS: u64 = 30 * 60 * 1_000;
-/// Silence of a run that has not ended at which status warns.
-pub const STALE_RUN_WARNING_MS: u64 = 30 * 60 * 1_000;
 /// Wait of a request handler for the core; then it answers 503 `core_unavailable`. Longer than any sync of a healthy
 /// disk, short enough that a hanging one does not hold all workers for good.
 pub const CORE_REPLY_MS_MAX: u64 = 15_000;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::audit::key::SigningKey;
+use crate::blobs::Blobs;
 use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
@@ -44,6 +45,8 @@ pub struct Api {
     pub stops: Stops,
     /// Background commands and to-do items.
     pub tasks: Tasks,
+    /// Large contents beside the journal.
+    pub blobs: Blobs,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

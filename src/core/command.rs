@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::control::{ControlIntent, ControlResult};
 use super::delivery::{Delivery, DeliveryCommand, RunReplyTarget, TargetKey};
 use super::event::Failure;
+use super::routes_loaded::RoutesLoaded;
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeInvalid;
 use super::runtime_decide::RuntimeEdit;
@@ -47,11 +48,15 @@ pub enum NoteKind {
     QuestionAsked,
     /// Older messages are replaced by a summary.
     ContextCompacted,
+    /// The run goes on with another route.
+    RouteFailover,
+    /// An answer does not fit the schema that was asked for, and the model is told so.
+    OutputRejected,
 }
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Output,
         Self::Message,
         Self::ActionRequest,
@@ -62,6 +67,8 @@ impl NoteKind {
         Self::ApprovalRequested,
         Self::QuestionAsked,
         Self::ContextCompacted,
+        Self::RouteFailover,
+        Self::OutputRejected,
     ];
 
     /// The record kind.
@@ -77,6 +84,8 @@ impl NoteKind {
             Self::ApprovalRequested => "approval.requested",
             Self::QuestionAsked => "question.asked",
             Self::ContextCompacted => "context.compacted",
+            Self::RouteFailover => "route.failover",
+            Self::OutputRejected => "output.rejected",
         }
     }
 
@@ -213,6 +222,8 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Record which routes file the daemon was started with, if it is another one than before. Once, at start.
+    NoteRoutes(RoutesLoaded),
     /// Change what a session has of its own.
     UpdateSession {
         /// The session.
@@ -410,6 +421,13 @@ pub enum Decision {
         held: bool,
         /// Whether this command changed it.
         changed: bool,
+    },
+    /// The routes file in force is on record.
+    RoutesNoted {
+        /// Whether it is another one than before.
+        changed: bool,
+        /// Since when it is in force, Unix milliseconds; none without one ever.
+        since_ms: Option<u64>,
     },
     /// The session has these settings now.
     SessionUpdated {

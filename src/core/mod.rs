@@ -19,10 +19,12 @@ mod delivery_table;
 mod delivery_view;
 mod digest_map;
 mod event;
+mod lag;
 mod ledger;
 mod questions;
 mod receipts;
 mod retention;
+mod routes_loaded;
 mod run;
 mod runtime_config;
 mod runtime_decide;
@@ -47,7 +49,9 @@ pub use delivery::{
 pub use delivery_table::DeliveryHold;
 pub use delivery_view::{DeliveryItem, DeliveryPage, DeliveryQuery};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
+pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};
+pub use routes_loaded::{RoutesInForce, RoutesLoaded};
 pub use run::{Run, RunStatus, RunTable};
 pub use runtime_config::{
     ChangeSource, DebugLevel, DebugSetting, MaxSandbox, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
@@ -55,7 +59,7 @@ pub use runtime_config::{
 };
 pub use runtime_decide::RuntimeEdit;
 pub use session::{Session, SessionStatus};
-pub use session_settings::{RoutePolicy, SessionChange, SessionSettings};
+pub use session_settings::{InputContract, OutputContract, RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
 pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};

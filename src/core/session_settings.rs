@@ -1,12 +1,13 @@
-//! What one session has of its own: permission mode, permission rules, route and model.
+//! What one session has of its own: permission mode, permission rules, route and model, shapes of input and output.
 //! Owns: the settings with their checks, and the fold of `session.updated`.
 //! Never: decides what holds where a session says nothing.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::delivery::RunReplyTarget;
 use super::runtime_config::RuntimeInvalid;
-use crate::limits::{LABEL_BYTES_MAX, PERMISSION_SESSION_RULES_MAX, REPLY_TARGETS_MAX};
+use crate::limits::{LABEL_BYTES_MAX, OUTPUT_SCHEMA_BYTES_MAX, PERMISSION_SESSION_RULES_MAX, REPLY_TARGETS_MAX};
 use crate::permissions::{Mode, Policy, Rule, RuleScope};
 
 /// A session's own settings. Most sessions have none.
@@ -24,6 +25,28 @@ pub struct SessionSettings {
     /// Where the output of its later runs goes, if they name no targets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reply_targets: Vec<RunReplyTarget>,
+    /// The shape that input is held to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_contract: Option<InputContract>,
+    /// The shape that answers of runs are held to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_contract: Option<OutputContract>,
+}
+
+/// The shape of a session's input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputContract {
+    /// JSON Schema, checked by whoever sets it.
+    pub schema: Value,
+}
+
+/// The shape of the answers of a session's runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputContract {
+    /// JSON Schema, checked by whoever sets it.
+    pub schema: Value,
+    /// How often an answer that does not fit is sent back.
+    pub max_repair_attempts: u32,
 }
 
 /// Route and model of a session's runs that name none.
@@ -49,6 +72,10 @@ pub enum SessionChange {
     RoutePolicy(Option<RoutePolicy>),
     /// All reply targets.
     ReplyTargets(Vec<RunReplyTarget>),
+    /// The shape of input.
+    InputContract(Option<InputContract>),
+    /// The shape of answers.
+    OutputContract(Option<OutputContract>),
 }
 
 impl SessionChange {
@@ -63,7 +90,12 @@ impl SessionChange {
     /// What is wrong with it.
     pub(super) fn check(&self) -> Result<(), RuntimeInvalid> {
         match self {
-            Self::PermissionMode(_) | Self::RoutePolicy(None) => Ok(()),
+            Self::PermissionMode(_)
+            | Self::RoutePolicy(None)
+            | Self::InputContract(None)
+            | Self::OutputContract(None) => Ok(()),
+            Self::InputContract(Some(contract)) => check_schema(&contract.schema),
+            Self::OutputContract(Some(contract)) => check_schema(&contract.schema),
             Self::PermissionRules(rules) => check_rules(rules),
             Self::ReplyTargets(targets) if targets.len() > REPLY_TARGETS_MAX => {
                 Err(RuntimeInvalid::Text { field: "reply_targets", bytes_max: REPLY_TARGETS_MAX })
@@ -81,6 +113,13 @@ impl SessionChange {
                 Ok(())
             }
         }
+    }
+}
+
+fn check_schema(schema: &Value) -> Result<(), RuntimeInvalid> {
+    match schema.to_string().len() <= OUTPUT_SCHEMA_BYTES_MAX {
+        true => Ok(()),
+        false => Err(RuntimeInvalid::Text { field: "schema", bytes_max: OUTPUT_SCHEMA_BYTES_MAX }),
     }
 }
 
@@ -103,6 +142,8 @@ impl SessionSettings {
             SessionChange::PermissionRules(rules) => self.permission_rules = rules,
             SessionChange::RoutePolicy(policy) => self.route_policy = policy,
             SessionChange::ReplyTargets(targets) => self.reply_targets = targets,
+            SessionChange::InputContract(contract) => self.input_contract = contract,
+            SessionChange::OutputContract(contract) => self.output_contract = contract,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::delivery::{Delivery, TargetKey};
 use super::delivery_table::{Deliveries, DeliveryHold, TargetState};
 use super::event::Idempotency;
 use super::retention::RetentionHold;
+use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::{Revision, RuntimeConfig};
 use super::session::Session;
@@ -31,6 +32,7 @@ pub struct Frozen {
     head: Head,
     runtime: Arc<RuntimeConfig>,
     retention: Vec<(u32, RetentionHold)>,
+    routes: Option<Arc<RoutesInForce>>,
     sessions: Vec<Session>,
     runs: RunTable,
     chains: Vec<(u32, ActionChain)>,
@@ -57,6 +59,8 @@ enum Line {
     State(Head),
     /// All kept revisions of the runtime configuration, the one in force last.
     Runtime(Vec<Revision>),
+    /// The routes file that the daemon was last started with.
+    Routes(RoutesInForce),
     /// Runs whose evidence is held.
     Retention(Vec<(u32, RetentionHold)>),
     Session(Session),
@@ -143,11 +147,12 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, retention, sessions, runs, steps, receipts, chains, tasks, deliveries } = self;
-        let Deliveries { created, delivered, dead, hold, rows, targets, routes, .. } = deliveries;
+        let Self { head, runtime, retention, routes, sessions, runs, steps, receipts, chains, tasks, deliveries } =
+            self;
+        let Deliveries { created, delivered, dead, hold, rows, targets, routes: owing, .. } = deliveries;
         let figures = [u64::from(created), delivered, dead];
-        let routes: Vec<(u32, Vec<TargetKey>)> =
-            routes.into_iter().map(|(run, targets)| (run, targets.to_vec())).collect();
+        let owing: Vec<(u32, Vec<TargetKey>)> =
+            owing.into_iter().map(|(run, targets)| (run, targets.to_vec())).collect();
         let mut kept: Vec<Vec<Delivery>> = Vec::new();
         for row in rows.into_values() {
             match kept.last_mut() {
@@ -159,7 +164,7 @@ impl Frozen {
         let target_lines: Vec<Vec<u8>> =
             targets.chunks(RUNS_PER_LINE).map(|line| json(&Line::DeliveryTargets(line.to_vec()))).collect();
         let route_lines: Vec<Vec<u8>> =
-            routes.chunks(RUNS_PER_LINE).map(|line| json(&Line::DeliveryRoutes(line.to_vec()))).collect();
+            owing.chunks(RUNS_PER_LINE).map(|line| json(&Line::DeliveryRoutes(line.to_vec()))).collect();
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -174,6 +179,7 @@ impl Frozen {
             .chain(run_lines)
             .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
+            .chain(routes.map(|routes| json(&Line::Routes(RoutesInForce::clone(&routes)))))
             .chain(std::iter::once(json(&Line::Retention(retention))))
             .chain(std::iter::once(json(&Line::Receipts(receipts))))
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
@@ -202,6 +208,7 @@ impl State {
             head,
             runtime: self.runtime.clone(),
             retention: self.retention.iter().map(|(run, hold)| (*run, hold.clone())).collect(),
+            routes: self.routes.clone(),
             sessions: self.sessions.clone(),
             runs: self.runs.clone(),
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
@@ -236,6 +243,7 @@ impl State {
                 }
                 self.retention = holds.into_iter().collect();
             }
+            Line::Routes(routes) => self.routes = Some(Arc::new(routes)),
             Line::Runtime(revisions) => {
                 self.runtime = Arc::new(RuntimeConfig::restored(revisions).map_err(RestoreError)?);
             }

@@ -363,6 +363,14 @@ pub struct AuthView {
     pub auth_token_files: Vec<TokenFileView>,
 }
 
+impl AuthView {
+    /// Path of the first token file of `role` (of any, when empty) that holds no usable token.
+    pub fn first_bad_file(&self, role: &str) -> Option<String> {
+        let mut files = self.auth_token_files.iter().filter(|file| role.is_empty() || file.role == role);
+        files.find(|file| !file.token_loaded).map(|file| file.path.clone())
+    }
+}
+
 /// One token file as `/v1/status` shows it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct TokenFileView {
