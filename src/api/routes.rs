@@ -409,8 +409,6 @@ pub static ROUTES: &[Route<Api>] = &[
     doctor_routes::ROUTE_REFERENCES,
     doctor_routes::SEND_PROBE,
     doctor_routes::INCIDENT_SIGNATURE,
-    doctor_routes::ROUTE_REFERENCES,
-    doctor_routes::SEND_PROBE,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,
