@@ -30,7 +30,7 @@ def main():
         smoke.check("doctor routes --check-auth", report, "diagnostics", "==", [])
         # A host whose disk is fuller than the table wants is no fault of the daemon: those two rows may warn here.
         signals = smoke.cli(daemon.url, "slo", "slo", exits=(0, 1))
-        rows = smoke.check("slo", signals, "signals", "!=", [])
+        rows = smoke.check("slo", signals, "rows", "!=", [])
         for row in rows:
             allowed = ["ok", "warning"] if row["id"] in ("storage", "disk") else ["ok"]
             smoke.check(f"slo {row['id']}", row, "level", "in", allowed)
