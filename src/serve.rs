@@ -230,7 +230,7 @@ impl Daemon {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
-        if is_copy {
+        if is_copy && (core.connectors().iter().next().is_some() || !file_connectors.is_empty()) {
             // The original may still serve its senders: nothing is to be answered twice before somebody has looked.
             let reason = Some("the state root was copied or restored".to_string());
             let hold = ConnectorCommand::Hold { held: true, reason };

@@ -454,7 +454,7 @@ pub static HEALTH_CODES: &[HealthCode] = &[
     ),
     row(
         "connectors_held",
-        &[Warning],
+        &[Info],
         "nothing passes through connectors",
         "",
         "connectors",
