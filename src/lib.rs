@@ -17,6 +17,7 @@ pub mod connectors;
 pub mod contract;
 pub mod core;
 pub mod debug_capture;
+pub mod delivery;
 pub mod doctor;
 pub mod engine;
 pub mod hex;

@@ -37,7 +37,8 @@ use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::engine::{CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::delivery::{self, DeliveryRoom, NoConnectors};
+use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
@@ -118,6 +119,7 @@ struct Daemon {
     core: Worker,
     answerer: Worker,
     engines: Vec<Worker>,
+    deliveries: DeliveryRoom,
     upkeep: Worker,
     capture: Worker,
     snapshots: Worker,
@@ -147,6 +149,8 @@ struct Opened {
 impl Daemon {
     fn start(raw: &RawServe) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let delivery_policy =
+            delivery::policy_from_environment(|name| std::env::var(name).ok()).map_err(step("settings"))?;
         let config = Config::resolve(raw).map_err(step("settings"))?;
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
@@ -284,9 +288,9 @@ impl Daemon {
             capture,
             stops: stops.clone(),
             tasks,
+            blobs: blobs.clone(),
             connectors,
             sidecars: sidecars.clone(),
-            blobs: blobs.clone(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
@@ -314,6 +318,16 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
+        let deliveries = DeliveryRoom::start(delivery::Parts {
+            core: core.clone(),
+            reader: api.reader.clone(),
+            net: net.clone(),
+            broker: api.broker.clone(),
+            connectors: Arc::new(NoConnectors),
+            policy: delivery_policy,
+            clock: clock.clone(),
+        })
+        .map_err(step("threads"))?;
         let engines = start_engines(&api, net.clone(), &stops, blobs)?;
         let sidecar_clock = clock.clone();
         let front = Front::new(FrontParts {
@@ -353,6 +367,7 @@ impl Daemon {
             core: core_thread,
             answerer,
             engines,
+            deliveries,
             upkeep: upkeep_thread,
             capture: capture_thread,
             snapshots,
@@ -377,7 +392,7 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others = self.engines.iter().chain(&self.sidecars).chain(own);
+            let others = self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -414,6 +429,11 @@ impl Daemon {
         }
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
+        }
+        // While the core can still record what came of them.
+        if let Err(panicked) = self.deliveries.stop() {
+            log::error!("{panicked}");
+            clean = false;
         }
         // While the core can still record their ends.
         self.api.tasks.stop();
@@ -601,6 +621,26 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
     Ok(Some(Arc::new(routes)))
 }
 
+/// Puts the routes file on record where it is another one than at the start before; since when it is in force.
+fn note_routes(core: &CoreHandle, routes: Option<&Routes>) -> Result<Option<u64>, ServeError> {
+    let loaded = RoutesLoaded {
+        path: routes.map(|routes| routes.source().path.display().to_string()),
+        sha256: routes.map(|routes| to_hex(&routes.source().sha256)),
+        default_route: routes.map(|routes| routes.default_route().id.clone()),
+        routes: routes.iter().flat_map(|routes| routes.iter()).map(|route| route.id.clone()).collect(),
+    };
+    match core.execute(Command::NoteRoutes(loaded)) {
+        Ok(Decision::RoutesNoted { since_ms, .. }) => Ok(since_ms),
+        Ok(other) => Err(step("routes file")(format!("unexpected decision {other:?}"))),
+        // A full disk must not keep an operator from the daemon; the next start records it.
+        Err(error @ (CommandError::StorageFull { .. } | CommandError::WriteFailed { .. })) => {
+            log::warn!("which routes file is in force could not be recorded: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(step("routes file")(error)),
+    }
+}
+
 /// Where a sidecar reaches the daemon: on this host's loopback, unless the listener is on one other address only.
 fn daemon_url(bound: &Bind) -> Option<String> {
     let Bind::Tcp(address) = bound else { return None };
@@ -623,33 +663,16 @@ fn load_connectors(config: &Config) -> Result<Vec<FileConnector>, ServeError> {
     file::load(path).map_err(step("connectors file"))
 }
 
-/// Puts the routes file on record where it is another one than at the start before; since when it is in force.
-fn note_routes(core: &CoreHandle, routes: Option<&Routes>) -> Result<Option<u64>, ServeError> {
-    let loaded = RoutesLoaded {
-        path: routes.map(|routes| routes.source().path.display().to_string()),
-        sha256: routes.map(|routes| to_hex(&routes.source().sha256)),
-        default_route: routes.map(|routes| routes.default_route().id.clone()),
-        routes: routes.iter().flat_map(|routes| routes.iter()).map(|route| route.id.clone()).collect(),
-    };
-    match core.execute(Command::NoteRoutes(loaded)) {
-        Ok(Decision::RoutesNoted { since_ms, .. }) => Ok(since_ms),
-        Ok(other) => Err(step("routes file")(format!("unexpected decision {other:?}"))),
-        // A full disk must not keep an operator from the daemon; the next start records it.
-        Err(error @ (CommandError::StorageFull { .. } | CommandError::WriteFailed { .. })) => {
-            log::warn!("which routes file is in force could not be recorded: {error}");
-            Ok(None)
-        }
-        Err(error) => Err(step("routes file")(error)),
-    }
-}
-
 fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let settings: Arc<dyn Settings> =
         Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms));
     let shown = workspace.display().to_string();
-    let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace).with_room(Arc::new(api.tasks.clone()));
+    let agents = AgentTools::new(api.core.clone(), api.reader.clone());
+    let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace)
+        .with_room(Arc::new(api.tasks.clone()))
+        .with_room(Arc::new(agents));
     if api.config.web_fetch {
         let room = WebFetch::new(net.clone(), api.core.clone(), settings.clone(), shown.clone());
         toolbox = toolbox.with_room(Arc::new(room));

@@ -48,13 +48,18 @@ struct RootProbe {
     space: Option<Space>,
 }
 
+/// Space of a file system as a status shows it.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Space {
-    total_bytes: u64,
-    available_bytes: u64,
-    used_percent: u64,
+pub struct Space {
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes an unprivileged writer may still use.
+    pub available_bytes: u64,
+    /// As df(1) tells it.
+    pub used_percent: u64,
+    /// None where the file system has no fixed number of inodes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    inodes_used_percent: Option<u64>,
+    pub inodes_used_percent: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -67,17 +72,14 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        // As df(1) tells it: of what an unprivileged writer can have, rounded up.
-        let used_percent = |used: u64, available: u64| {
-            let all = used + available;
-            (all != 0).then(|| (used * 100).div_ceil(all))
-        };
-        let inodes_used = figures.total_inodes.saturating_sub(figures.available_inodes);
+        // As df tells it: of what is in use and what may still be used. What is kept for root is neither.
+        let share = |used: u64, available: u64| used.saturating_mul(100).checked_div(used.saturating_add(available));
+        let inodes = share(figures.used_inodes, figures.available_inodes).filter(|_| figures.total_inodes > 0);
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: used_percent(inodes_used, figures.available_inodes),
+            used_percent: share(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: inodes,
         }
     }
 }

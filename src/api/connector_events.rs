@@ -19,6 +19,7 @@ use crate::connectors::registry::Counters;
 use crate::connectors::{Entry, SecretRef};
 use crate::core::{
     Command, ConnectorCommand, ConnectorKind, Decision, IdempotencyKey, Ingest, IngestOutcome, Ingested, Refusal,
+    ReplyPlugin, RunReplyTarget,
 };
 use crate::hex::to_hex;
 use crate::http::problem::{Code, Problem, codes};
@@ -151,8 +152,9 @@ impl Event {
             bind_keys,
             natural_session,
             bucket,
-            reply_targets,
             input,
+            reply_targets,
+            ..
         } = self;
         let fixed = entry.settings.fixed_session_id().map(str::to_string);
         check_targets(&reply_targets)?;
@@ -179,10 +181,18 @@ impl Event {
         summary.provider = Some(route.clone());
         summary.model = Some(model.clone());
         let create = entry.settings.session_policy().create_if_missing;
-        let ingest = Ingest { session, create, bind, request, route, model, idempotency };
+        let reply_targets = reply_targets.into_iter().map(target).collect::<Result<_, _>>()?;
+        let ingest = Ingest { session, create, bind, request, route, model, idempotency, reply_targets };
         let command = Command::Connector(Box::new(ConnectorCommand::Ingest(ingest)));
         Ok(Prepared { entry, bucket: paid.then_some(bucket), command, summary })
     }
+}
+
+fn target(handle: ReplyHandle) -> Result<RunReplyTarget, Problem> {
+    let plugin = ReplyPlugin::parse(&handle.plugin).ok_or_else(|| {
+        invalid(format!("no reply plugin is called {:?}; next: http, slack, telegram or external", handle.plugin))
+    })?;
+    Ok(RunReplyTarget { plugin, address: handle.address })
 }
 
 fn check_targets(targets: &[ReplyHandle]) -> Result<(), Problem> {

@@ -13,9 +13,10 @@ use super::connector_events::{
     Event, RESERVED_METADATA, check_hold, find, ingress_key, invalid, metadata, secret, sha256_hex,
 };
 use super::context::Api;
+use super::input_parts::InputItem;
 use super::json;
 use super::runs::{fresh_view, repeated_view};
-use super::submit::{InputItem, SubmitInput};
+use super::submit::SubmitInput;
 use crate::connectors::config::{HttpConfig, ReplyHandle};
 use crate::connectors::registry::Counters;
 use crate::connectors::signature::{Unproven, verify_bearer, verify_http};

@@ -46,12 +46,12 @@ pub struct Api {
     pub stops: Stops,
     /// Background commands and to-do items.
     pub tasks: Tasks,
+    /// Large contents beside the journal.
+    pub blobs: Blobs,
     /// Connectors in force.
     pub connectors: Registry,
     /// The processes behind some of them.
     pub sidecars: Sidecars,
-    /// Large contents beside the journal.
-    pub blobs: Blobs,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

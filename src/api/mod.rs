@@ -5,6 +5,9 @@
 
 pub mod access_log;
 pub mod accounts;
+pub mod agent_routes;
+pub mod agent_schemas;
+pub mod agents;
 mod approval_routes;
 pub mod approval_schemas;
 pub mod approvals;
@@ -26,6 +29,10 @@ pub mod contract_schemas;
 pub mod contracts;
 pub mod cors;
 pub mod debug;
+mod deliveries;
+mod delivery_events;
+mod delivery_routes;
+mod delivery_schemas;
 mod doctor_routes;
 pub mod doctor_schemas;
 pub mod errors;
@@ -42,6 +49,7 @@ pub mod query;
 pub mod questions;
 pub mod readiness;
 pub mod references;
+mod reply_targets;
 pub mod request_mac;
 pub mod resource_schemas;
 pub mod route;

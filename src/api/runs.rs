@@ -11,6 +11,7 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
+use super::reply_targets::require_no_secret;
 use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
@@ -49,12 +50,13 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let (route, model) = pin(api, own.as_deref(), &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
-    let Submission { request, summary, files, .. } = submission;
+    let Submission { request, summary, files, reply_targets, .. } = submission;
+    require_no_secret(api, &reply_targets)?;
     store(api, &route, &files)?;
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency, reply_targets };
     Ok(Prepared { session, command, by: call.actor(), summary })
 }
 
@@ -120,8 +122,9 @@ pub(super) fn pin(
             )
         })?,
     };
-    let model = chosen.model.unwrap_or(&route.default_model);
-    if !route.accepts_model(model) {
+    let model: &str = chosen.model.unwrap_or(&route.default_model);
+    let mut models = std::iter::once(model).chain(submission.fallback_model.as_deref());
+    if let Some(model) = models.find(|model| !route.accepts_model(model)) {
         let detail =
             format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
         return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 
 mod accounts;
+mod agents;
 mod approvals;
 mod argv;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod connectors;
 mod context;
 mod contracts;
 mod debug;
+mod deliveries;
 #[cfg(test)]
 mod docs_tests;
 mod doctor;

@@ -56,11 +56,11 @@ pub struct Published {
     settings: Mutex<HashMap<SessionId, Arc<SessionSettings>>>,
     /// Runs whose evidence is held.
     holds: Mutex<HashMap<RunId, RetentionHold>>,
+    /// Active runs that waited in nobody's hands and need an engine again.
+    again: Mutex<Vec<RunId>>,
     connectors: Mutex<Arc<Connectors>>,
     /// Sessions by the digest of a binding key.
     bindings: Mutex<HashMap<[u8; 16], SessionId>>,
-    /// Active runs that waited in nobody's hands and need an engine again.
-    again: Mutex<Vec<RunId>>,
     start: Instant,
     /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
@@ -72,9 +72,9 @@ impl Default for Published {
             view: Mutex::default(),
             settings: Mutex::default(),
             holds: Mutex::default(),
+            again: Mutex::default(),
             connectors: Mutex::default(),
             bindings: Mutex::default(),
-            again: Mutex::default(),
             start: Instant::now(),
             batch_began: AtomicU64::new(0),
         }
@@ -126,6 +126,16 @@ impl Published {
         }
     }
 
+    /// Leaves word for the core's next pass that a run needs an engine again.
+    pub fn put_again(&self, run: RunId) {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+    }
+
+    /// What was left there.
+    pub fn take_again(&self) -> Vec<RunId> {
+        std::mem::take(&mut self.again.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The connectors that were configured at runtime.
     pub fn connectors(&self) -> Arc<Connectors> {
         self.connectors.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -145,16 +155,6 @@ impl Published {
     /// Adds keys that name a session.
     pub fn publish_bindings(&self, keys: impl Iterator<Item = ([u8; 16], SessionId)>) {
         self.bindings.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
-    }
-
-    /// Leaves word for the core's next pass that a run needs an engine again.
-    pub fn put_again(&self, run: RunId) {
-        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(run);
-    }
-
-    /// What was left there.
-    pub fn take_again(&self) -> Vec<RunId> {
-        std::mem::take(&mut self.again.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Marks the begin of a pass: a batch, its replies and the journal's upkeep.

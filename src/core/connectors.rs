@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::command::{Decision, IdempotencyKey, Refusal};
+use super::delivery::RunReplyTarget;
 use super::event::{Body, RunAccepted, SessionCreated};
 use super::run::Run;
 use super::txn::{Txn, agent_id};
@@ -164,6 +165,8 @@ pub struct Ingest {
     pub model: String,
     /// For repeated events.
     pub idempotency: Option<IdempotencyKey>,
+    /// Where the run's output goes.
+    pub reply_targets: Vec<RunReplyTarget>,
 }
 
 /// What became of an event.
@@ -341,7 +344,7 @@ impl Txn<'_> {
     }
 
     fn ingest(&mut self, ingest: Ingest) -> Result<Decision, Refusal> {
-        let Ingest { session: id, create, bind, request, route, model, idempotency } = ingest;
+        let Ingest { session: id, create, bind, request, route, model, idempotency, reply_targets } = ingest;
         if let Some(key) = &idempotency
             && let Some(number) = self.repeated(&key.key)
         {
@@ -369,7 +372,7 @@ impl Txn<'_> {
             Some(number) => number,
             None => {
                 let number = self.session_count() as u32 + 1;
-                let created = SessionCreated { agent: agent_id(number), thread_id: None };
+                let created = SessionCreated { agent: agent_id(number), thread_id: None, parent: None };
                 self.emit_global(Some(id.clone()), Body::SessionCreated(created));
                 number
             }
@@ -381,6 +384,8 @@ impl Txn<'_> {
             route,
             model,
             idempotency,
+            mail: Vec::new(),
+            reply_targets,
             request,
         };
         let decided = self.submit_run(id.clone(), accepted)?;

@@ -279,9 +279,49 @@ codes! {
     TASK_LIMIT: 429 "tasks" "task_limit",
         "As many tasks are open as may be.",
         "end some, or wait for them";
+    DELIVERY_NOT_FOUND: 404 "deliveries" "delivery_not_found",
+        "There is no such delivery, or it finished long ago and is no longer listed.",
+        "list deliveries, or read the run's records";
+    DELIVERY_STATE_CONFLICT: 409 "deliveries" "delivery_state_conflict",
+        "The delivery is not in a state for this.",
+        "read the delivery again";
+    DELIVERY_LIMIT: 429 "deliveries" "delivery_limit",
+        "As many deliveries are owed or dead as may be, or the run names too many reply targets.",
+        "resolve or drop dead letters, or name fewer targets";
+    DELIVERY_BACKPRESSURE_SELECTOR_REQUIRED: 400 "deliveries" "delivery_backpressure_selector_required",
+        "Neither a target nor a plugin was named.",
+        "name the target or the plugin whose failures are to be forgotten";
+    INVALID_REPLY_TARGET: 400 "deliveries" "invalid_reply_target",
+        "A reply target cannot be used as it is.",
+        "correct it as the detail says";
     TASK_OUTPUT_UNREADABLE: 503 "tasks" "task_output_unreadable",
         "The task's output file cannot be read.",
         "check shell-tasks in the state root and its disk";
+
+    AGENT_NOT_FOUND: 404 "agents" "agent_not_found",
+        "There is no such agent.",
+        "list agents";
+    AGENT_CLOSED: 409 "agents" "agent_closed",
+        "The agent's session has ended.",
+        "use another agent, or make one";
+    AGENT_SCOPE_REFUSED: 400 "agents" "agent_scope_refused",
+        "The scope is malformed, or wider than the parent's.",
+        "ask for a part of what the parent may use";
+    SESSION_EXISTS: 409 "agents" "session_exists",
+        "A child agent was to get a session id that is taken.",
+        "use another id, or leave it out";
+    SPAWN_POLICY_DENIED: 429 "subagent_policy" "spawn_policy_denied",
+        "As many child agents exist as may be, here or below one agent, or the tree is as deep as it may be.",
+        "wait for others to end, or end them";
+    MAILBOX_FULL: 429 "agents" "mailbox_full",
+        "The mailbox holds as much as it may.",
+        "wait until the agent has taken some";
+    MAILBOX_MESSAGE_CONFLICT: 409 "agents" "mailbox_message_conflict",
+        "Another message has this id.",
+        "use another id";
+    MAILBOX_MESSAGE_NOT_FOUND: 404 "agents" "mailbox_message_not_found",
+        "No message with this id waits or is dead; one that is under way ends with its run.",
+        "list the mailbox";
 
     RUNTIME_REVISION_CONFLICT: 409 "runtime" "runtime_revision_conflict",
         "Another runtime revision is in force than the caller expects.",

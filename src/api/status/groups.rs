@@ -100,12 +100,16 @@ pub struct AgentsStatus {
     pub live_runtime_count: u64,
     /// Those that another agent has started.
     pub sidechain_count: u64,
+    /// Of these, those that are not closed.
+    pub open_sidechain_count: u64,
     /// Those that take nothing more.
     pub closed_count: u64,
     /// Ended ones whose last state is kept.
     pub terminal_snapshot_count: u64,
     /// Messages between agents that were not read.
     pub mailbox_message_count: u64,
+    /// Messages between agents that could not be delivered and are kept.
+    pub dead_letter_count: u64,
     /// Without a run.
     pub idle: u64,
     /// With a running one.

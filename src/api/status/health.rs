@@ -10,8 +10,7 @@ use super::{ControlPlane, Runs, health_codes};
 use crate::api::context::Api;
 use crate::api::readiness::{ProviderReadiness, not_ready};
 use crate::commit::{CommandError, CoreView};
-use crate::core::TaskCounts;
-use crate::core::TaskStatus;
+use crate::core::{TaskCounts, TaskStatus};
 use crate::limits::{
     DELIVERY_WORKER_STALE_MS, PENDING_WAIT_PAGE_MS, PENDING_WAIT_WARNING_MS, QUEUED_RUN_LAG_PAGE_MS,
     SCHEDULE_LAG_WARNING_MS, STALE_ACTIVE_RUN_PAGE_MS,

@@ -48,7 +48,14 @@ impl World {
         }
         let request = raw(&json!({}));
         let (route, model) = ("main".to_string(), "m".to_string());
-        match self.decide(Command::SubmitRun { session, request, route, model, idempotency: None }) {
+        match self.decide(Command::SubmitRun {
+            session,
+            request,
+            route,
+            model,
+            idempotency: None,
+            reply_targets: Vec::new(),
+        }) {
             Decision::Accepted { run, .. } => run,
             other => panic!("{other:?}"),
         }
@@ -183,7 +190,10 @@ fn ages_survive_a_replay() {
         let (route, model) = ("main".to_string(), "m".to_string());
         let request = raw(&json!({}));
         let session = session.clone();
-        apply(&mut world, Command::SubmitRun { session, request, route, model, idempotency: None });
+        apply(
+            &mut world,
+            Command::SubmitRun { session, request, route, model, idempotency: None, reply_targets: Vec::new() },
+        );
     }
     let (live, mut again) = (world.state.counts(), replayed.counts());
     again.ready = live.ready;
