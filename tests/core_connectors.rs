@@ -88,6 +88,7 @@ fn event(id: &str, create: bool, key: u8, fingerprint: u8, bind: &[u8]) -> Conne
         route: "main".to_string(),
         model: "m".to_string(),
         idempotency: Some(IdempotencyKey { key: [key; 16], fingerprint: [fingerprint; 16] }),
+        reply_targets: Vec::new(),
     })
 }
 
