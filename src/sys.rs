@@ -17,6 +17,7 @@ pub mod jail;
 pub mod landlock;
 pub mod namespaces;
 pub mod seccomp;
+pub mod terminal;
 
 pub use jail::{ends_within, take_standard_input};
 

@@ -72,14 +72,16 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        // As df tells it: of what is in use and what may still be used. What is kept for root is neither.
-        let share = |used: u64, available: u64| used.saturating_mul(100).checked_div(used.saturating_add(available));
-        let inodes = share(figures.used_inodes, figures.available_inodes).filter(|_| figures.total_inodes > 0);
+        // As df(1) tells it: of what an unprivileged writer can have, rounded up.
+        let used_percent = |used: u64, available: u64| {
+            let all = used + available;
+            (all != 0).then(|| (used * 100).div_ceil(all))
+        };
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: share(figures.used_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: inodes,
+            used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: used_percent(figures.used_inodes, figures.available_inodes),
         }
     }
 }
@@ -245,10 +247,10 @@ fn probe_root(name: &'static str, directory: &Path, shown: &Path, now_ms: u64) -
         let inodes = space.inodes_used_percent.unwrap_or(0);
         let code = if inodes >= INODES_USED_ERROR_PERCENT {
             Some("inodes_low")
-        } else if space.used_percent >= SPACE_USED_ERROR_PERCENT {
+        } else if space.used_percent > SPACE_USED_ERROR_PERCENT {
             Some("space_nearly_full")
         } else {
-            (space.used_percent >= SPACE_USED_WARNING_PERCENT).then_some("space_low")
+            (space.used_percent > SPACE_USED_WARNING_PERCENT).then_some("space_low")
         };
         if let Some(code) = code {
             probe.state = ProbeState::Warning;

@@ -6,8 +6,7 @@ mod net_raw_server;
 mod sse_support;
 mod state_root_scratch;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use engine_support::model::{Answer, Bench, bash, call, done, model, results};
 use engine_support::{FROM_SLOT, World, session};

@@ -87,8 +87,8 @@ fn what_proves_nothing_makes_no_run_and_is_one_audit_line_at_most() {
     let good = signed(now_s(), &body);
     let without = |name: &str| good.iter().filter(|(known, _)| known != name).cloned().collect::<Vec<_>>();
     let json_type = ("content-type".to_string(), "text/plain".to_string());
-    type Case = (&'static str, Vec<(String, String)>, String, u16, &'static str);
-    let cases: Vec<Case> = vec![
+    type Case<'a> = (&'a str, Vec<(String, String)>, String, u16, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("/v1/connectors/http/nobody", good.clone(), body.clone(), 404, "connector_unknown"),
         (target, without("authorization"), body.clone(), 401, "unauthorized"),
         (target, without("x-kheish-signature"), body.clone(), 401, "signature_missing"),

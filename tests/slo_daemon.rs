@@ -6,12 +6,15 @@
 mod daemon;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/skip.rs"]
+mod skip;
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use daemon::{Daemon, Home, Provider};
 use serde_json::Value;
@@ -144,7 +147,7 @@ fn slo(home: &Home, daemon: &Daemon, args: &[&str]) -> (i32, Value, String) {
 fn full_host(daemon: &Daemon) -> bool {
     let Ok(mut client) = http::Client::connect(daemon.address, daemon::TOKEN) else { return false };
     let Ok(reply) = client.request("GET", "/v1/status", &[], "") else { return false };
-    reply.json()["storage"]["probes"][0]["space"]["used_percent"].as_u64() >= Some(80)
+    reply.json()["storage"]["probes"][0]["space"]["used_percent"].as_u64() > Some(80)
 }
 
 fn level(report: &Value, id: &str) -> String {
@@ -207,6 +210,32 @@ fn slo_exits_by_the_worst_row_and_names_the_next_command() {
     let (code, _, message) = slo(&home, &daemon, &["--thresholds", &thresholds]);
     assert_eq!(code, 1);
     assert!(message.contains("no row is called \"dsk\""), "{message}");
+    daemon.stop();
+}
+
+#[test]
+fn a_routes_file_that_has_changed_warns_of_the_default_route() {
+    let home = Home::new("slo-drift", None);
+    let daemon = home.start();
+    let thresholds = home.join("thresholds.toml");
+    std::fs::write(&thresholds, "[provider_readiness]\nwarning_after_ms = 0\n").expect("written");
+    let args = ["--thresholds", &thresholds.display().to_string()];
+    let (code, report, _) = slo(&home, &daemon, &args);
+    assert_eq!((code, level(&report, "provider_readiness")), (0, "ok".into()));
+    let routes = std::fs::read_to_string(home.join("routes.toml")).expect("our own routes");
+    private(&home.join("routes.toml"), &format!("{routes}\n# edited\n"));
+    daemon::eventually("drift is seen", || {
+        (status(&daemon)["provider_readiness"]["active_route_state"] == "warning").then_some(())
+    });
+    let (code, report, _) = slo(&home, &daemon, &args);
+    assert_eq!(
+        (code, level(&report, "provider_readiness"), level(&report, "health")),
+        (1, "warning".into(), "ok".into())
+    );
+    private(&home.join("routes.toml"), &routes);
+    daemon::eventually("no drift", || {
+        (status(&daemon)["provider_readiness"]["active_route_state"] == "ok").then_some(())
+    });
     daemon.stop();
 }
 
@@ -342,6 +371,7 @@ fn metrics_need_a_token_keep_their_number_under_load_and_cover_what_the_status_t
     let _streams: Vec<_> = (0..10).map(|_| daemon.stream("/v1/events/stream")).collect();
     let after = String::from_utf8(daemon.get("/metrics").body).expect("text");
     assert_eq!(series(&after), before);
+    lint(&after);
     assert!(before.len() < kheish_daemon::limits::METRICS_SERIES_MAX, "{}", before.len());
     println!("{} series", before.len());
     let status = status(&daemon);
@@ -371,6 +401,16 @@ fn metrics_need_a_token_keep_their_number_under_load_and_cover_what_the_status_t
         }
     }
     daemon.stop();
+}
+
+/// Prometheus' own check of names and types, where it is installed.
+fn lint(text: &str) {
+    let child =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut child) = child else { return skip::skip("promtool check metrics", "promtool is not installed") };
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("a child of ours");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Fields that are only there when there is something to tell.

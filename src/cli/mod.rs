@@ -66,6 +66,8 @@ mod streaming;
 mod suggest;
 mod table;
 mod tasks;
+mod top;
+mod top_view;
 mod verbs;
 mod wait;
 

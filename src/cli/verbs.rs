@@ -10,7 +10,7 @@ use super::exit::CliError;
 use super::{
     accounts, agents, approvals, audit, connector, connectors, contracts, debug, deliveries, doctor, doctor_routes,
     events, incident, input, journal, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config,
-    scripted, secrets, serve, session_settings, sessions, slo, tasks,
+    scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -102,6 +102,7 @@ pub const VERBS: &[Verb] = &[
     verb::<serve::Serve>("serve", &["start"]),
     verb::<overview::Status>("status", &[]),
     verb::<slo::Slo>("slo", &[]),
+    verb::<top::Top>("top", &[]),
     verb::<overview::Capabilities>("capabilities", &[]),
     verb::<doctor::Doctor>("doctor", &[]),
     verb::<doctor_routes::DoctorRoutes>("doctor routes", &[]),
