@@ -33,11 +33,12 @@ use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, SecretReference, 
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
+use crate::connectors::egress::Egress;
 use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::delivery::{self, DeliveryRoom, NoConnectors};
+use crate::delivery::{self, DeliveryRoom};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
@@ -235,7 +236,7 @@ impl Daemon {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
-        if is_copy {
+        if is_copy && (core.connectors().iter().next().is_some() || !file_connectors.is_empty()) {
             // The original may still serve its senders: nothing is to be answered twice before somebody has looked.
             let reason = Some("the state root was copied or restored".to_string());
             let hold = ConnectorCommand::Hold { held: true, reason };
@@ -328,7 +329,7 @@ impl Daemon {
             reader: api.reader.clone(),
             net: net.clone(),
             broker: api.broker.clone(),
-            connectors: Arc::new(NoConnectors),
+            connectors: Arc::new(Egress::new(api.connectors.clone(), clock.clone())),
             policy: delivery_policy,
             clock: clock.clone(),
         })
@@ -420,9 +421,14 @@ impl Daemon {
     /// once: it stays active in the journal and is resumed at the next start.
     fn stop(self) -> Result<(), ServeError> {
         self.api.facts.draining.store(true, Ordering::SeqCst);
+        let mut clean = true;
+        // While the core can still record what came of them, and the sidecars that take them still run.
+        if let Err(panicked) = self.deliveries.stop() {
+            log::error!("{panicked}");
+            clean = false;
+        }
         // While the listener still answers what they have in hand.
         self.api.sidecars.stop();
-        let mut clean = true;
         for worker in self.sidecars {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
@@ -440,11 +446,6 @@ impl Daemon {
         }
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
-        }
-        // While the core can still record what came of them.
-        if let Err(panicked) = self.deliveries.stop() {
-            log::error!("{panicked}");
-            clean = false;
         }
         // While the core can still record their ends.
         self.api.tasks.stop();

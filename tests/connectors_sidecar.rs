@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use connectors_support::{hmac_hex, hold, put, start};
-use daemon::{Daemon, Home, eventually};
+use daemon::{Daemon, Home, Provider, eventually};
 use http::Client;
 use serde_json::{Value, json};
 use skip::skip;
@@ -201,6 +201,47 @@ fn the_runbooks_rotation_of_a_connector_runs_as_written() {
     assert_eq!(answers[4]["revoked_leases"], json!(1));
     daemon.stop();
     assert!(is_free(port));
+}
+
+#[test]
+fn what_a_webhook_made_is_delivered_back_through_its_sidecar() {
+    let provider = Provider::start("[[turn]]\ntext = \"done\"\n");
+    for adapter in Adapter::all("what_a_webhook_made_is_delivered") {
+        let port = free_port();
+        let (home, daemon) = start("sidecar-deliver", Some(&provider));
+        set(&home, &daemon, "sidecars.webhook.shared", SHARED);
+        set(&home, &daemon, "sidecars.webhook.routes", &routes("whsec-number-one"));
+        let place = daemon::Place::new("sidecar-capture");
+        let folder = place.join("captured");
+        std::fs::create_dir(&folder).expect("a folder");
+        let mut config = config(adapter, port);
+        let child = &mut config["child_process"];
+        let script = std::env::current_dir().expect("a directory").join("connectors/python/run_connector.py");
+        if adapter == Adapter::Python {
+            child["args"] = json!([script, "webhook"]);
+        }
+        child["working_dir"] = json!(folder);
+        child["working_dir_writable"] = json!(true);
+        let programs = [script.parent(), std::path::Path::new(env!("CARGO_BIN_EXE_kheish-daemon")).parent()];
+        child["read_only_paths"] = json!(programs);
+        child["env"] = json!({"KHEISH_EXTERNAL_CONNECTOR_DELIVERY_CAPTURE_PATH": folder.join("deliveries.jsonl")});
+        let reply = put(&daemon, "external", "ops-webhook", &config);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        ready(&daemon, 0);
+        assert_eq!(webhook(port, "whsec-number-one", "push", "d-1", "{}").0, 200);
+        let run = daemon.get("/v1/runs").json()[0]["run_id"].as_str().expect("a run").to_string();
+        assert_eq!(daemon.wait_end(&run), "completed");
+        let delivered = eventually("the delivery", || {
+            let list = home.cli_json(&daemon, &["deliveries", "list", "--run-id", &run]);
+            (list[0]["status"] == "delivered").then(|| list[0].clone())
+        });
+        assert_eq!((&delivered["plugin"], &delivered["attempts"]), (&json!("external"), &json!(1)), "{delivered}");
+        let captured = std::fs::read_to_string(folder.join("deliveries.jsonl")).expect("captured");
+        let captured: Value = serde_json::from_str(captured.trim()).expect("one delivery");
+        assert_eq!((&captured["content"], &captured["reply_route"]), (&json!("done"), &json!("{}")), "{captured}");
+        home.cli_json(&daemon, &["connectors", "delete", "external", "ops-webhook"]);
+        daemon.stop();
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::connectors::config::{ReplyHandle, SlackConfig, TelegramConfig};
 use crate::connectors::signature::{verify_header, verify_slack};
 use crate::connectors::{Entry, Settings};
 use crate::core::{ConnectorKind, IngestOutcome, Ingested};
+use crate::delivery::Trust;
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 
@@ -191,6 +192,7 @@ fn slack_event(entry: &Arc<Entry>, config: &SlackConfig, body: Value, is_callbac
         natural_session: Some(format!("slack:{}:{}", entry.name, sha256_hex(&place, 16))),
         bucket: format!("{team}:{channel}"),
         reply_targets,
+        trust: Trust::Operator,
         input,
     })))
 }
@@ -271,6 +273,7 @@ fn telegram_event(entry: &Arc<Entry>, config: &TelegramConfig, update: Value) ->
         bind_keys: bind,
         bucket: String::new(),
         reply_targets,
+        trust: Trust::Operator,
         input,
     })))
 }

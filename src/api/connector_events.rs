@@ -9,22 +9,23 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 
 use super::context::Api;
+use super::reply_targets::require_no_secret;
 use super::run_view::RunSummary;
 use super::runs::{pin, redacted, store};
 use super::submit::{SubmitInput, hash};
 use crate::commit::CommandError;
-use crate::connectors::check;
 use crate::connectors::config::ReplyHandle;
 use crate::connectors::registry::Counters;
 use crate::connectors::{Entry, SecretRef};
 use crate::core::{
     Command, ConnectorCommand, ConnectorKind, Decision, IdempotencyKey, Ingest, IngestOutcome, Ingested, Refusal,
-    ReplyPlugin, RunReplyTarget,
+    RunReplyTarget,
 };
+use crate::delivery::{ReplyTargetInput, Trust};
 use crate::hex::to_hex;
 use crate::http::problem::{Code, Problem, codes};
 use crate::ids::SessionId;
-use crate::limits::{CONNECTOR_BINDING_KEY_BYTES_MAX, CONNECTOR_BINDING_KEYS_MAX};
+use crate::limits::{CONNECTOR_BINDING_KEY_BYTES_MAX, CONNECTOR_BINDING_KEYS_MAX, REPLY_TARGETS_MAX};
 use crate::secret::Secret;
 
 /// Metadata that only the daemon writes.
@@ -51,6 +52,8 @@ pub struct Event {
     pub bucket: String,
     /// Where its run's output goes.
     pub reply_targets: Vec<ReplyHandle>,
+    /// Whose word they are.
+    pub trust: Trust,
     /// The submission.
     pub input: SubmitInput,
 }
@@ -154,10 +157,10 @@ impl Event {
             bucket,
             input,
             reply_targets,
-            ..
+            trust,
         } = self;
         let fixed = entry.settings.fixed_session_id().map(str::to_string);
-        check_targets(&reply_targets)?;
+        let reply_targets = targets(api, reply_targets, trust)?;
         let keys = digests(&lookup_keys)?;
         let bind = if fixed.is_some() { Vec::new() } else { digests(&bind_keys)? };
         let text = fixed.or(named_session).or_else(|| api.core.bound_session(&keys).map(|id| id.to_string()));
@@ -181,22 +184,27 @@ impl Event {
         summary.provider = Some(route.clone());
         summary.model = Some(model.clone());
         let create = entry.settings.session_policy().create_if_missing;
-        let reply_targets = reply_targets.into_iter().map(target).collect::<Result<_, _>>()?;
         let ingest = Ingest { session, create, bind, request, route, model, idempotency, reply_targets };
         let command = Command::Connector(Box::new(ConnectorCommand::Ingest(ingest)));
         Ok(Prepared { entry, bucket: paid.then_some(bucket), command, summary })
     }
 }
 
-fn target(handle: ReplyHandle) -> Result<RunReplyTarget, Problem> {
-    let plugin = ReplyPlugin::parse(&handle.plugin).ok_or_else(|| {
-        invalid(format!("no reply plugin is called {:?}; next: http, slack, telegram or external", handle.plugin))
-    })?;
-    Ok(RunReplyTarget { plugin, address: handle.address })
-}
-
-fn check_targets(targets: &[ReplyHandle]) -> Result<(), Problem> {
-    check::targets("reply_targets", targets).map_err(|error| invalid(error.to_string()))
+/// Targets as the core keeps them. Twice the same is one.
+fn targets(api: &Api, handles: Vec<ReplyHandle>, trust: Trust) -> Result<Vec<RunReplyTarget>, Problem> {
+    let mut targets = Vec::with_capacity(handles.len());
+    for handle in handles {
+        let target = ReplyTargetInput::raw(handle.plugin, handle.address).check(trust);
+        let target = target.map_err(|error| invalid(error.to_string()))?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    if targets.len() > REPLY_TARGETS_MAX {
+        return Err(invalid(format!("the event has more than {REPLY_TARGETS_MAX} reply targets")));
+    }
+    require_no_secret(api, &targets).map_err(|problem| invalid(problem.detail))?;
+    Ok(targets)
 }
 
 fn digests(keys: &[String]) -> Result<Vec<[u8; 16]>, Problem> {

@@ -24,6 +24,7 @@ use crate::connectors::registry::Counters;
 use crate::connectors::signature::{bearer, verify_bearer};
 use crate::connectors::{Entry, Settings};
 use crate::core::{ConnectorKind, IngestOutcome, Ingested};
+use crate::delivery::Trust;
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::limits::{
@@ -368,6 +369,7 @@ fn build(
         natural_session: natural,
         bucket: String::new(),
         reply_targets,
+        trust: Trust::Operator,
         input,
     })
 }

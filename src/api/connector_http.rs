@@ -22,6 +22,7 @@ use crate::connectors::registry::Counters;
 use crate::connectors::signature::{Unproven, verify_bearer, verify_http};
 use crate::connectors::{Entry, Settings};
 use crate::core::{ConnectorKind, IngestOutcome, Ingested};
+use crate::delivery::Trust;
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 
@@ -154,6 +155,7 @@ fn event(
         (Some(plugin), Some(address)) => reply_targets.insert(0, ReplyHandle { plugin, address }),
         _ => return Err(invalid("reply_plugin and reply_address belong together")),
     }
+    let trust = if reply_targets.is_empty() { Trust::Operator } else { Trust::Payload };
     if reply_targets.is_empty() {
         reply_targets = config.default_reply_targets.clone();
     }
@@ -181,6 +183,7 @@ fn event(
         natural_session: natural,
         bucket: String::new(),
         reply_targets,
+        trust,
         input,
     })
 }

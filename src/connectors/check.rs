@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::config::{ChildProcess, ExternalConfig, ExternalMode, IngressMode, ReplyHandle, SecretRef, Settings};
+use crate::delivery::{ReplyTargetInput, Trust};
 use crate::ids::SessionId;
 use crate::limits::{
     CONNECTOR_BINDING_KEY_BYTES_MAX, CONNECTOR_EVENTS_PER_S_MAX, CONNECTOR_LIST_MAX, CONNECTOR_NAME_BYTES_MAX,
@@ -224,11 +225,7 @@ fn keys(field: &str, keys: &[String]) -> Checked {
     Ok(())
 }
 
-/// Checks reply targets.
-///
-/// # Errors
-/// See [`ConfigError`].
-pub fn targets(field: &str, targets: &[ReplyHandle]) -> Checked {
+fn targets(field: &str, targets: &[ReplyHandle]) -> Checked {
     if targets.len() > CONNECTOR_LIST_MAX {
         return Err(too_many(field, CONNECTOR_LIST_MAX));
     }
@@ -237,7 +234,12 @@ pub fn targets(field: &str, targets: &[ReplyHandle]) -> Checked {
             let next = "use http, slack, telegram or external";
             return Err(ConfigError::new(format!("{field}.plugin"), "no plugin has this name", next));
         }
-        text(&format!("{field}.address"), &target.address)?;
+        let checked = ReplyTargetInput::raw(target.plugin.clone(), target.address.clone()).check(Trust::Operator);
+        checked.map_err(|error| {
+            let text = error.to_string();
+            let (cause, next) = text.split_once("; next: ").unwrap_or((&text, "correct it"));
+            ConfigError::new(format!("{field}.address"), cause, next)
+        })?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 pub mod bucket;
 pub mod check;
 pub mod config;
+pub mod egress;
 pub mod file;
 pub mod registry;
 pub mod secrets;

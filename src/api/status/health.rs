@@ -361,7 +361,7 @@ fn absent_rooms(judged: &Judged<'_>) -> Vec<Finding> {
     }
     if connectors.held {
         let message = "connectors are held: nothing passes through them".to_string();
-        found.push((Severity::Warning, "connectors_held", message, None));
+        found.push((Severity::Info, "connectors_held", message, None));
     }
     if connectors.unusable_secret_count + connectors.revoked_count > 0 {
         let count = connectors.unusable_secret_count + connectors.revoked_count;

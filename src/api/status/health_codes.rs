@@ -462,7 +462,7 @@ pub static HEALTH_CODES: &[HealthCode] = &[
     ),
     row(
         "connectors_held",
-        &[Warning],
+        &[Info],
         "nothing passes through connectors",
         "",
         "connectors",
