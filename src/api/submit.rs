@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 pub(super) use super::input_parts::InputItem;
-use super::input_parts::{InputItem, gather, with_text};
+use super::input_parts::{gather, with_text};
 use super::reply_targets;
 use super::request_mac::RequestMac;
 use super::run_view::RunSummary;
