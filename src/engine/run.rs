@@ -128,7 +128,7 @@ impl Engine {
             model: &pinned.model,
             submitted,
             context,
-            specs: self.tools.toolbox.specs(),
+            specs: self.tools.toolbox.specs(&hand.job.session, &hand.in_hand.cancel),
             started_at_ms: hand.job.started_at_ms,
         }
         .carry()

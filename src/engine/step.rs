@@ -20,7 +20,7 @@ use crate::core::{
 use crate::debug_capture::Kind;
 use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
 use crate::providers::{Message, ToolCall, ToolResult};
-use crate::tools::{self, ToolDef, ToolOutput};
+use crate::tools::{self, Tool, ToolOutput};
 
 /// What became of an answer's calls.
 pub(super) enum Settled {
@@ -34,7 +34,7 @@ pub(super) enum Settled {
 struct Ready {
     /// Place in the turn.
     place: usize,
-    def: &'static ToolDef,
+    tool: Tool,
     input: Box<RawValue>,
     digest: String,
 }
@@ -109,10 +109,12 @@ impl<'c, 'r> Turn<'c, 'r> {
         if place as u64 >= in_force.limits.max_calls_per_turn {
             return refused("too_many_calls", "too many calls at once; this one was not run; next: ask for fewer");
         }
-        let Some(def) = tools::find(&call.name).filter(|def| self.run.toolbox().offers(def)) else {
+        let session = &self.run.hand.job.session;
+        let Some(tool) = self.run.toolbox().find(session, &call.name) else {
             let error = tools::ToolError::Unknown { tool: call.name.clone() };
             return Judged::Over(CallOutcome::Error, error.into());
         };
+        let def = &tool.def();
         let input = match tools::arguments(&call.arguments) {
             Ok(input) => input,
             Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
@@ -125,14 +127,14 @@ impl<'c, 'r> Turn<'c, 'r> {
             );
             return refused("input_too_large", &text);
         }
-        if let Err(error) = tools::check(def, &input) {
+        if let Err(error) = tool.check(&input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
         }
         let workspace = self.run.workspace().to_string();
-        let digest = permits::digest(def.name, &input, &workspace, &in_force.policy);
+        let digest = permits::digest(&tool.identity(), &input, &workspace, &in_force.policy);
         let answer = open.approval.as_ref().and_then(|(asked, answer)| {
             answer.as_ref().filter(|_| asked.digest == digest).map(|answer| (asked, answer))
         });
@@ -148,7 +150,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         let updated = answer.and_then(|(_, answer)| answer.updated_input.clone());
         let input = match updated {
             None => input,
-            Some(updated) => match tools::check(def, &updated) {
+            Some(updated) => match tool.check(&updated) {
                 Ok(()) => updated,
                 Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
             },
@@ -179,7 +181,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 let text = format!("{reason}; it did not run; next: go on without it, or ask for something narrower");
                 Judged::Over(CallOutcome::Denied, failure("permission_denied", &text))
             }
-            _ => Judged::Run(Ready { place, def, input, digest }),
+            _ => Judged::Run(Ready { place, tool, input, digest }),
         }
     }
 
@@ -188,7 +190,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         let mut queue = std::collections::VecDeque::from(ready);
         let mut groups = 0;
         while let Some((first, open)) = queue.pop_front() {
-            if first.def.name == question::TOOL {
+            if first.tool.name() == question::TOOL {
                 if self.ask(&first, open)? {
                     self.run.hand.suspend(self.notes)?;
                     return Ok(Settled::Suspended);
@@ -198,8 +200,9 @@ impl<'c, 'r> Turn<'c, 'r> {
             groups += 1;
             let mut group = vec![first];
             while let Some((next, _)) = queue.front() {
-                let belongs = groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].def.parallel && next.def.parallel);
-                if !belongs || next.def.name == question::TOOL {
+                let belongs =
+                    groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].tool.def().parallel && next.tool.def().parallel);
+                if !belongs || next.tool.name() == question::TOOL {
                     break;
                 }
                 group.extend(queue.pop_front().map(|(next, _)| next));
@@ -207,9 +210,9 @@ impl<'c, 'r> Turn<'c, 'r> {
             for call in &group {
                 let started = ToolCallStarted {
                     call: self.calls[call.place].call_id.clone(),
-                    tool: call.def.name.to_string(),
+                    tool: call.tool.name().to_string(),
                     digest: call.digest.clone(),
-                    idempotent: call.def.idempotent,
+                    idempotent: call.tool.def().idempotent,
                 };
                 self.notes.push(note(NoteKind::ToolCallStarted, &started));
             }
@@ -251,7 +254,8 @@ impl<'c, 'r> Turn<'c, 'r> {
     }
 
     fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
-        let Ready { place, def, input, .. } = ready;
+        let Ready { place, tool, input, .. } = ready;
+        let def = &tool.def();
         let hand = self.run.hand;
         let caller =
             Caller { session: hand.job.session.clone(), run: hand.job.id, call: self.calls[place].call_id.clone() };
