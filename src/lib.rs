@@ -22,6 +22,7 @@ pub mod ids;
 pub mod journal;
 pub mod limits;
 pub mod logging;
+pub mod mcp;
 pub mod net;
 pub mod oauth;
 pub mod permissions;

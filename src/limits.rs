@@ -5,9 +5,11 @@
 
 mod egress;
 mod engine;
+mod mcp;
 
 pub use egress::*;
 pub use engine::*;
+pub use mcp::*;
 
 // --- identifiers -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ use crate::http::problem::Problem;
 use crate::ids::Seq;
 use crate::journal::{Reader, Record};
 use crate::limits::RUN_RECORDS_MAX;
+use crate::mcp::Mcp;
 use crate::providers::Routes;
 use crate::sse::Hub;
 use crate::tasks::Tasks;
@@ -44,6 +45,8 @@ pub struct Api {
     pub stops: Stops,
     /// Background commands and to-do items.
     pub tasks: Tasks,
+    /// MCP servers.
+    pub mcp: Mcp,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

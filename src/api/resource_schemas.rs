@@ -4,11 +4,12 @@
 
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::mcp_schemas::MCP;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH, MCP];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[

@@ -7,7 +7,7 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
+    accounts, approval_routes, audit, builtin, mcp_routes, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
     streams, tasks,
 };
 use crate::http::problem::{Code, codes};
@@ -131,6 +131,14 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::RUNTIME_CHANGES_PERMISSION_RULES,
     runtime_routes::PERMISSIONS_CHECK,
     runtime_routes::PERMISSIONS_MATRIX,
+    mcp_routes::LIST,
+    mcp_routes::GET,
+    mcp_routes::TOOLS,
+    mcp_routes::CALL,
+    mcp_routes::ENABLE,
+    mcp_routes::DISABLE,
+    mcp_routes::RECONNECT,
+    mcp_routes::REMOVE,
     Route {
         query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR],
         problems: &[&codes::STREAM_LIMIT],

@@ -114,10 +114,15 @@ pub(super) fn delete_slot(api: &Api, call: &Call, slot: &SlotId) -> Result<(), P
 
 /// What names a slot in the configuration in force.
 fn references(api: &Api, slot: &SlotId) -> Vec<String> {
+    let servers = api.mcp.references(slot);
+    let servers = (!servers.is_empty()).then(|| format!("one or more MCP servers ({})", servers.join(", ")));
+    route_references(api, slot).chain(servers).collect()
+}
+
+fn route_references(api: &Api, slot: &SlotId) -> impl Iterator<Item = String> {
     api.routes
         .iter()
         .flat_map(|routes| routes.iter())
         .filter(|route| matches!(&route.credential, RouteCredential::AuthRef(named) if named == slot.as_str()))
         .map(|route| format!("route {}", route.id))
-        .collect()
 }

@@ -79,6 +79,10 @@ pub fn main() -> ExitCode {
     if first.next().is_some_and(|word| word == crate::tasks::worker::WORKER_VERB) {
         return crate::tasks::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
     }
+    let mut first = std::env::args_os().skip(1);
+    if first.next().is_some_and(|word| word == crate::mcp::worker::WORKER_VERB) {
+        return crate::mcp::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
+    }
     let words = std::env::args_os().skip(1).map(|word| word.into_string()).collect::<Result<Vec<_>, _>>();
     let words = words
         .map_err(|_| CliError::Usage { message: "an argument is not UTF-8".to_string(), command: PROGRAM.to_string() });

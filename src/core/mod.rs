@@ -39,7 +39,7 @@ pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use retention::{RetentionChanged, RetentionHold};
 pub use run::{Run, RunStatus, RunTable};
 pub use runtime_config::{
-    ChangeSource, DebugLevel, DebugSetting, MaxSandbox, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
+    ChangeSource, DebugLevel, DebugSetting, MaxSandbox, McpServerState, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
     RuntimeInvalid, Settings, SystemPrompt, ToolLimits,
 };
 pub use runtime_decide::RuntimeEdit;

@@ -22,6 +22,7 @@ mod turn;
 mod web_fetch;
 
 pub use budget::Budget;
+pub(crate) use credential::InUse;
 pub use permits::{InForce, Settings};
 pub use run::{Engine, Tools};
 pub use settings::CoreSettings;

@@ -4,6 +4,7 @@
 //! Never: hands the plaintext to the HTTP client's header map, which it prints when tracing; a stand-in of
 //! random digits travels there and is replaced in the write buffer, which is wiped after the write.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
@@ -38,7 +39,7 @@ type Release = Mutex<Box<dyn FnOnce() -> Result<Secret, CredentialRefused> + Sen
 pub struct Auth {
     release: Release,
     /// The header that holds the credential alone; `None` is the bearer form.
-    header: Option<&'static str>,
+    header: Option<Cow<'static, str>>,
     /// Header lines that belong to the credential and are no secret.
     labels: Vec<(&'static str, String)>,
 }
@@ -51,8 +52,8 @@ impl Auth {
     }
 
     /// The same credential, alone in the header `name` (lower case) and not as a bearer token.
-    pub fn in_header(self, name: &'static str) -> Self {
-        Self { header: Some(name), ..self }
+    pub fn in_header(self, name: impl Into<Cow<'static, str>>) -> Self {
+        Self { header: Some(name.into()), ..self }
     }
 
     /// Header lines (lower-case names) that go along with the credential, such as the organization that it belongs to.
@@ -73,7 +74,7 @@ impl Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Auth({} ..)", self.header.unwrap_or("Bearer"))
+        write!(f, "Auth({} ..)", self.header.as_deref().unwrap_or("Bearer"))
     }
 }
 
@@ -84,7 +85,7 @@ const STAND_IN_RANDOM_BYTES: usize = 24;
 pub(super) struct Pending {
     stand_in: String,
     release: Release,
-    header: Option<&'static str>,
+    header: Option<Cow<'static, str>>,
 }
 
 impl Pending {
@@ -98,8 +99,8 @@ impl Pending {
     }
 
     /// Name and value of the header that is handed to the HTTP client.
-    pub(super) fn header(&self) -> (&'static str, String) {
-        match self.header {
+    pub(super) fn header(&self) -> (&str, String) {
+        match &self.header {
             Some(name) => (name, self.stand_in.clone()),
             None => ("authorization", format!("Bearer {}", self.stand_in)),
         }

@@ -34,6 +34,7 @@ pub use message::{
 };
 pub use options::{GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Summary, ToolChoiceOption};
 pub use retry::retry_delay_ms;
+pub(crate) use routes_file::nearest;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,
 };
