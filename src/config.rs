@@ -7,10 +7,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::api::status::RunThresholds;
 use crate::http::{Bind, BindError};
 use crate::limits::{
     APPROVAL_EXPIRY_S_MAX, JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN,
-    SANDBOX_READ_ONLY_PATHS_MAX, TRUSTED_PROXIES_MAX,
+    QUEUED_RUN_LAG_WARNING_MS, SANDBOX_READ_ONLY_PATHS_MAX, STALE_RUN_WARNING_MS, TRUSTED_PROXIES_MAX,
 };
 use crate::mcp;
 use crate::net::{EgressPolicy, EgressSettingError};
@@ -51,6 +52,10 @@ pub struct RawServe {
     pub audit_signing_key_file: Option<String>,
     /// `--approval-expires-after-s`.
     pub approval_expires_after_s: Option<String>,
+    /// `--queued-run-lag-threshold-ms`.
+    pub queued_run_lag_threshold_ms: Option<String>,
+    /// `--stale-run-threshold-ms`.
+    pub stale_run_threshold_ms: Option<String>,
     /// `--segment-bytes`.
     pub segment_bytes: Option<String>,
     /// `--ca-file`.
@@ -100,6 +105,8 @@ pub struct Config {
     pub audit_signing_key_file: Option<PathBuf>,
     /// Milliseconds after which an open approval counts as denied; without it, never.
     pub approval_expires_after_ms: Option<u64>,
+    /// From when on waiting runs are listed as findings.
+    pub run_thresholds: RunThresholds,
     /// Size of a journal segment; smaller where the disk is small.
     pub segment_bytes: u64,
     /// Private CA for outbound TLS.
@@ -179,6 +186,7 @@ impl Config {
             hold: raw.hold,
             audit_signing_key_file: path(&raw.audit_signing_key_file),
             approval_expires_after_ms: parse_approval_expiry(raw.approval_expires_after_s.as_deref())?,
+            run_thresholds: parse_run_thresholds(raw)?,
             segment_bytes: parse_segment_bytes(raw.segment_bytes.as_deref())?,
             ca_file: path(&raw.ca_file),
             sandbox: parse_sandbox(raw.sandbox.as_deref())?,
@@ -293,6 +301,25 @@ fn parse_approval_expiry(raw: Option<&str>) -> Result<Option<u64>, ConfigError> 
     }
 }
 
+fn parse_run_thresholds(raw: &RawServe) -> Result<RunThresholds, ConfigError> {
+    let parse = |flag, raw: &Option<String>, default_ms| {
+        let Some(raw) = raw else { return Ok(default_ms) };
+        raw.parse::<u64>().map_err(|_| ConfigError::Flag {
+            flag,
+            cause: format!("{raw:?} is no number of milliseconds"),
+            next: "correct it; 0 switches the finding off",
+        })
+    };
+    Ok(RunThresholds {
+        queued_lag_ms: parse(
+            "--queued-run-lag-threshold-ms",
+            &raw.queued_run_lag_threshold_ms,
+            QUEUED_RUN_LAG_WARNING_MS,
+        )?,
+        stale_ms: parse("--stale-run-threshold-ms", &raw.stale_run_threshold_ms, STALE_RUN_WARNING_MS)?,
+    })
+}
+
 fn parse_segment_bytes(raw: Option<&str>) -> Result<u64, ConfigError> {
     let Some(raw) = raw else { return Ok(JOURNAL_SEGMENT_BYTES_DEFAULT) };
     raw.parse().ok().filter(|bytes| (JOURNAL_SEGMENT_BYTES_MIN..=JOURNAL_SEGMENT_BYTES_MAX).contains(bytes)).ok_or(
@@ -344,6 +371,8 @@ mod tests {
             ("--bind", with(|raw| raw.bind = Some("4000".into()))),
             ("--bind", with(|raw| raw.bind = Some("unix:relative.sock".into()))),
             ("--trusted-proxy", with(|raw| raw.trusted_proxy = vec!["proxy.example".into()])),
+            ("--queued-run-lag-threshold-ms", with(|raw| raw.queued_run_lag_threshold_ms = Some("soon".into()))),
+            ("--stale-run-threshold-ms", with(|raw| raw.stale_run_threshold_ms = Some("-1".into()))),
             ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("0".into()))),
             ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("soon".into()))),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("1".into()))),

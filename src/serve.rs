@@ -23,23 +23,26 @@ use crate::api::events::Events;
 use crate::api::front::{Front, FrontParts};
 use crate::api::request_mac::RequestMac;
 use crate::api::status::Facts;
+use crate::api::status::observed::{Observed, observe};
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
 use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{Answerer, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
-use crate::core::{Command, State};
+use crate::core::{Command, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::engine::{CoreSettings, Engine, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::engine::{CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
+use crate::mcp::{self, Mcp};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
-use crate::providers::Routes;
+use crate::providers::{Routes, RoutesWatch};
 use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
@@ -90,6 +93,7 @@ pub fn run(raw: RawServe) -> Result<(), ServeError> {
         sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
     }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
+    crate::worker::enroll("main");
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
     }
@@ -116,6 +120,7 @@ struct Daemon {
     capture: Worker,
     snapshots: Worker,
     task_reaper: Worker,
+    mcp: Vec<Worker>,
     stop_upkeep: crossbeam_channel::Sender<()>,
     report_failure: crossbeam_channel::Sender<String>,
     /// Held until everything else has ended.
@@ -127,6 +132,7 @@ struct Opened {
     root: StateRoot,
     journal: Journal,
     signer: Arc<SigningKey>,
+    key_in_state_root: bool,
     state: State,
     records_replayed: u64,
     store: Store,
@@ -153,7 +159,8 @@ impl Daemon {
         let net_config =
             NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
         let net = Net::new(&net_config).map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store, broker_log, capture } = opened;
+        let Opened { root, journal, signer, key_in_state_root, state, records_replayed, store, broker_log, capture } =
+            opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -166,6 +173,8 @@ impl Daemon {
         let (snapshotter, snapshots) = Snapshotter::new();
         let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
+        let lanes = Lanes::new(routes.as_deref());
+        let effects_lanes = lanes.clone();
         let task_stops = TaskStops::new().map_err(step("tasks"))?;
         let effects_task_stops = task_stops.clone();
         let live_tasks = state.live_tasks();
@@ -175,7 +184,11 @@ impl Daemon {
             clock: clock.clone(),
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
-                stopped: Box::new(move |run| effects_stops.stop(run)),
+                stopped: Box::new(move |run| {
+                    // In this order: whoever is about to stand in line looks for the stop afterwards.
+                    effects_stops.stop(run);
+                    effects_lanes.leave(run);
+                }),
                 stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
                 acted: Box::new(move |event| effects_audit.acted(event)),
             },
@@ -184,6 +197,7 @@ impl Daemon {
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
             records_since_snapshot: records_replayed,
         });
+        lanes.attach(core.clone());
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
         let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
@@ -194,6 +208,9 @@ impl Daemon {
         })
         .map_err(step("threads"))?;
         core.execute(Command::SettleActions).map_err(step("journal"))?;
+        let routes_since_ms = note_routes(&core, routes.as_deref())?;
+        let routes_watch =
+            routes.clone().map(|routes| RoutesWatch::begin(routes, config.default_route.clone(), clock.now_ms()));
         if config.hold {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
@@ -205,7 +222,10 @@ impl Daemon {
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
-        let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
+        let servers = mcp::boot::servers(&config, auth.view().auth_enabled, &|slot| store.get(slot).is_some())
+            .map_err(step("MCP servers"))?;
+        let inline = routes.iter().flat_map(|routes| routes.inline_secrets());
+        let inline = inline.chain(Mcp::environment_secrets(&servers)).collect();
         let (exchange, foreign) = (Arc::new(HttpExchange::new(net.clone())), inline);
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
             .map_err(step("threads"))?;
@@ -220,11 +240,30 @@ impl Daemon {
             state_root: root.path().to_path_buf(),
             workspace_root: config.workspace_root.clone(),
         };
-        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, root.lock_status(), reader.clone(), clock.clone());
+        let lock = root.lock_watch().map_err(step("state root"))?;
+        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, lock, reader.clone(), clock.clone());
+        let upkeep_loop = upkeep_loop.with_routes(routes_watch.clone());
         let (stop_upkeep, upkeep_stopped) = crossbeam_channel::bounded(0);
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
 
+        let (mcp, mcp_threads) = Mcp::start(mcp::Parts {
+            servers,
+            config_path: config.mcp_config.clone(),
+            profiles: config.mcp_profiles.clone(),
+            switches: mcp::boot::switches(core.view().runtime.settings()),
+            broker: broker.handle(),
+            clock: clock.clone(),
+            core: core.clone(),
+            net: net.clone(),
+            sandbox: sandbox.clone(),
+            workspace: config
+                .workspace_root
+                .canonicalize()
+                .map_err(|cause| step("workspace root")(file_error("resolve", &config.workspace_root, cause)))?,
+        })
+        .map_err(step("MCP servers"))?;
+        mcp.require().map_err(step("MCP servers"))?;
         let access_log = AccessLog::start().map_err(step("threads"))?;
         // One report is enough to fail readiness for good.
         let (report_failure, failed) = crossbeam_channel::bounded(1);
@@ -238,6 +277,8 @@ impl Daemon {
             capture,
             stops: stops.clone(),
             tasks,
+            mcp,
+            blobs: blobs.clone(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
@@ -251,7 +292,13 @@ impl Daemon {
                 audit: audit.clone(),
                 edge: OnceLock::new(),
                 upkeep,
+                routes: routes_watch,
+                routes_since_ms,
+                lanes,
                 sandbox: sandbox.clone(),
+                thresholds: config.run_thresholds,
+                key_in_state_root,
+                observed: Observed::default(),
                 draining: AtomicBool::new(false),
                 failed,
                 failed_seen: OnceLock::new(),
@@ -294,6 +341,7 @@ impl Daemon {
             capture: capture_thread,
             snapshots,
             task_reaper,
+            mcp: mcp_threads,
             stop_upkeep,
             report_failure,
             _root: root,
@@ -302,7 +350,8 @@ impl Daemon {
 
     /// Waits for a stop signal while looking after the threads.
     fn watch(&self, signals: &StopSignals) {
-        while signals.wait(WATCH_INTERVAL_MS) == 0 {
+        while crate::worker::idle(|| signals.wait(WATCH_INTERVAL_MS)) == 0 {
+            observe(&self.api);
             // Without these two nothing can be decided or called; a process that only looks alive is worse
             // than one that its supervisor restarts.
             for (name, dead) in [("core", self.core.is_finished()), ("broker", !self.api.broker.stats().is_alive)] {
@@ -312,7 +361,7 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others = self.engines.iter().chain(own);
+            let others = self.engines.iter().chain(&self.mcp).chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -350,6 +399,13 @@ impl Daemon {
         }
         // In this order: an engine that lets go of its run must find no core that hands it the next one, which nobody
         // would stop any more.
+        self.api.mcp.stop();
+        for worker in self.mcp {
+            if let Err(panicked) = worker.join() {
+                log::error!("{panicked}");
+                clean = false;
+            }
+        }
         self.api.core.stop();
         self.api.stops.stop_all();
         drop(self.stop_upkeep);
@@ -444,7 +500,9 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
-    let signer = Arc::new(load_signing_key(config, root.path(), nothing_signed)?);
+    let (signer, origin) = load_signing_key(config, root.path(), nothing_signed)?;
+    let key_in_state_root = matches!(origin, KeyOrigin::Created | KeyOrigin::StateRoot);
+    let signer = Arc::new(signer);
     let disk = |directory: &Path| {
         let opened = RealDisk::open(directory).map(Box::new);
         opened.map_err(|cause| step("journal")(file_error("open", directory, cause)))
@@ -470,10 +528,15 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log, capture })
+    let records_replayed = recovery.records_replayed;
+    Ok(Opened { root, journal, signer, key_in_state_root, state, records_replayed, store, broker_log, capture })
 }
 
-fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
+fn load_signing_key(
+    config: &Config,
+    state_root: &Path,
+    nothing_signed: bool,
+) -> Result<(SigningKey, KeyOrigin), ServeError> {
     const INLINE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY";
     const FILE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE";
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
@@ -494,7 +557,7 @@ fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) ->
         ),
         KeyOrigin::Inline | KeyOrigin::File(_) => log::info!("audit signing key: {}", key.key_id()),
     }
-    Ok(key)
+    Ok((key, origin))
 }
 
 fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
@@ -503,11 +566,31 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
         return Ok(None);
     };
     let environment = |name: &str| std::env::var(name).ok();
-    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("routes file"))?;
+    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("settings"))?;
     for diagnostic in routes.diagnostics() {
         log::warn!("routes file: {}: {}", diagnostic.code, diagnostic.message);
     }
     Ok(Some(Arc::new(routes)))
+}
+
+/// Puts the routes file on record where it is another one than at the start before; since when it is in force.
+fn note_routes(core: &CoreHandle, routes: Option<&Routes>) -> Result<Option<u64>, ServeError> {
+    let loaded = RoutesLoaded {
+        path: routes.map(|routes| routes.source().path.display().to_string()),
+        sha256: routes.map(|routes| to_hex(&routes.source().sha256)),
+        default_route: routes.map(|routes| routes.default_route().id.clone()),
+        routes: routes.iter().flat_map(|routes| routes.iter()).map(|route| route.id.clone()).collect(),
+    };
+    match core.execute(Command::NoteRoutes(loaded)) {
+        Ok(Decision::RoutesNoted { since_ms, .. }) => Ok(since_ms),
+        Ok(other) => Err(step("routes file")(format!("unexpected decision {other:?}"))),
+        // A full disk must not keep an operator from the daemon; the next start records it.
+        Err(error @ (CommandError::StorageFull { .. } | CommandError::WriteFailed { .. })) => {
+            log::warn!("which routes file is in force could not be recorded: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(step("routes file")(error)),
+    }
 }
 
 fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
@@ -517,6 +600,9 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms));
     let shown = workspace.display().to_string();
     let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace).with_room(Arc::new(api.tasks.clone()));
+    if api.mcp.is_configured() {
+        toolbox = toolbox.with_room(Arc::new(api.mcp.clone()));
+    }
     if api.config.web_fetch {
         let room = WebFetch::new(net.clone(), api.core.clone(), settings.clone(), shown.clone());
         toolbox = toolbox.with_room(Arc::new(room));
@@ -534,6 +620,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         net,
         hub: api.hub.clone(),
         stops: stops.clone(),
+        lanes: api.facts.lanes.clone(),
         clock: api.clock.clone(),
     };
     (1..=ENGINE_WORKERS)

@@ -232,6 +232,8 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
 pub struct FileSystemFigures {
     /// Size in bytes.
     pub total_bytes: u64,
+    /// Bytes in use; with those that only root may use they make up the rest.
+    pub used_bytes: u64,
     /// Bytes an unprivileged writer may still use.
     pub available_bytes: u64,
     /// All inodes; 0 where the file system has no fixed number.
@@ -249,6 +251,7 @@ pub fn file_system_figures(path: &Path) -> io::Result<FileSystemFigures> {
     check(unsafe { libc::statvfs(path.as_ptr(), &mut figures) })?;
     Ok(FileSystemFigures {
         total_bytes: figures.f_blocks * figures.f_frsize,
+        used_bytes: figures.f_blocks.saturating_sub(figures.f_bfree) * figures.f_frsize,
         available_bytes: figures.f_bavail * figures.f_frsize,
         total_inodes: figures.f_files,
         available_inodes: figures.f_favail,

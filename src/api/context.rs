@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::audit::key::SigningKey;
+use crate::blobs::Blobs;
 use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
@@ -47,6 +48,8 @@ pub struct Api {
     pub tasks: Tasks,
     /// MCP servers.
     pub mcp: Mcp,
+    /// Large contents beside the journal.
+    pub blobs: Blobs,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

@@ -89,6 +89,8 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("question.asked", Wire::Trace),
     ("question.resolved", Wire::Trace),
     ("context.compacted", Wire::Trace),
+    ("route.failover", Wire::Trace),
+    ("output.rejected", Wire::Trace),
     ("external_action.request", Wire::Hidden),
     ("external_action.response", Wire::Hidden),
     ("task.started", Wire::TaskUpdated),
@@ -101,6 +103,7 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("runtime.changed", Wire::RuntimeUpdated),
     ("session.updated", Wire::Hidden),
     ("retention.changed", Wire::Hidden),
+    ("routes.loaded", Wire::RuntimeUpdated),
     ("control.intent", Wire::Hidden),
     ("control.result", Wire::Hidden),
     ("journal.opened", Wire::Hidden),
@@ -222,6 +225,10 @@ enum Runtime<'a> {
     Hold {
         hold: &'a RawValue,
     },
+    /// The daemon was started with another routes file.
+    Routes {
+        routes_file: &'a RawValue,
+    },
     /// The rest of the settings is in `GET /v1/runtime`.
     Changed {
         config: RuntimeConfig,
@@ -248,6 +255,7 @@ impl<'a> Runtime<'a> {
                 }
                 Self::Changed { config }
             }
+            None if record.kind == "routes.loaded" => Self::Routes { routes_file: &record.body },
             None => Self::Hold { hold: &record.body },
         }
     }

@@ -228,6 +228,7 @@ impl<A> Front<A> {
             Verdict::Limited { retry_after_s, announce } => {
                 if announce {
                     line.event = AuditEvent::AuthRateLimited;
+                    self.witnesses.audit.count_limited(line.event, line.timestamp_ms);
                     self.write(line);
                 }
                 let detail = "too many failed attempts from this address; a valid token is served all the same";
@@ -241,7 +242,10 @@ impl<A> Front<A> {
         let verdict = self.gate().origins.record(peer_key(&head.peer), line.timestamp_ms);
         match verdict {
             Verdict::Counted => {}
-            Verdict::Limited { announce: true, .. } => line.event = AuditEvent::CorsOriginRateLimited,
+            Verdict::Limited { announce: true, .. } => {
+                line.event = AuditEvent::CorsOriginRateLimited;
+                self.witnesses.audit.count_limited(line.event, line.timestamp_ms);
+            }
             Verdict::Limited { announce: false, .. } => return,
         }
         self.write(line);

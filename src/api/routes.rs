@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, mcp_routes, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
-    streams, tasks,
+    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, mcp_routes, metrics, runs, runtime, runtime_auth,
+    runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -108,6 +108,13 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(status::get),
         )
     },
+    get(
+        "/metrics",
+        Access::ReadOnly,
+        "The same figures for Prometheus; their number is fixed.",
+        Success::Text,
+        Handler::Plain(metrics::get),
+    ),
     Route {
         lane: Lane::Inline,
         ..get("/v1/runtime", Access::ReadOnly, "Settings in force.", json(200, "Runtime"), Handler::Plain(runtime::get))
@@ -140,7 +147,7 @@ pub static ROUTES: &[Route<Api>] = &[
     mcp_routes::RECONNECT,
     mcp_routes::REMOVE,
     Route {
-        query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR],
+        query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::STREAM_LIMIT],
         ..get(
             "/v1/events/stream",
@@ -188,7 +195,7 @@ pub static ROUTES: &[Route<Api>] = &[
         )
     },
     Route {
-        query: &[EVENT_CURSOR],
+        query: &[EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::SESSION_NOT_FOUND, &codes::STREAM_LIMIT],
         ..get(
             "/v1/sessions/{session_id}/stream",
@@ -202,8 +209,9 @@ pub static ROUTES: &[Route<Api>] = &[
         body_bytes_max: BODY_BYTES_MAX,
         // `run.accepted` names the token and the request.
         witness: Witness::Journal,
-        // Parsed in microseconds and handed to the core without waiting: the main path has one hand-over.
-        lane: Lane::Inline,
+        // Parsed in microseconds and handed to the core without waiting: the main path has one hand-over. But for files,
+        // which are stored before.
+        lane: Lane::InlineWithout("\"content_base64\""),
         problems: &[
             &codes::SESSION_NOT_FOUND,
             &codes::SESSION_ENDED,
@@ -211,6 +219,9 @@ pub static ROUTES: &[Route<Api>] = &[
             &codes::RUN_QUEUE_FULL,
             &codes::ROUTE_NOT_READY,
             &codes::ROUTE_UNKNOWN,
+            &codes::INPUT_NOT_SUPPORTED,
+            &codes::INPUT_CONTRACT_VIOLATED,
+            &codes::STORAGE_FULL,
             &codes::UNSUPPORTED_FEATURE,
             &codes::INVALID_IDEMPOTENCY_KEY,
             &codes::IDEMPOTENCY_CONFLICT,
@@ -296,7 +307,16 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::SESSION_SETTINGS_PERMISSION_MODE,
     runtime_routes::SESSION_SETTINGS_PERMISSION_RULES,
     runtime_routes::SESSION_SETTINGS_ROUTE_POLICY,
+    runtime_routes::SESSION_SETTINGS_PUT_ROUTE_POLICY,
     runtime_routes::SESSION_SETTINGS_CLEAR_ROUTE_POLICY,
+    contract_routes::GET_INPUT,
+    contract_routes::SET_INPUT,
+    contract_routes::PUT_INPUT,
+    contract_routes::CLEAR_INPUT,
+    contract_routes::GET_OUTPUT,
+    contract_routes::SET_OUTPUT,
+    contract_routes::PUT_OUTPUT,
+    contract_routes::CLEAR_OUTPUT,
     runtime_routes::PERMISSIONS_AUDITS,
     Route {
         query: &[SESSION_FILTER, PAGE, LIMIT, CURSOR, ORDER],
@@ -323,7 +343,7 @@ pub static ROUTES: &[Route<Api>] = &[
         )
     },
     Route {
-        query: &[EVENT_CURSOR],
+        query: &[EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::RUN_NOT_FOUND, &codes::STREAM_LIMIT],
         ..get(
             "/v1/runs/{run_id}/stream",
@@ -358,6 +378,9 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
+    doctor_routes::SEND_PROBE,
+    doctor_routes::ROUTE_REFERENCES,
+    doctor_routes::INCIDENT_SIGNATURE,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,

@@ -3,7 +3,7 @@
 //! May touch: the records it is handed.
 //! Never: shows a tool's input or output; approvals and outputs have their own places.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::run_view::{ViewError, accepted_view, body_of, changes_state, content_of, output_of};
@@ -93,6 +93,18 @@ pub enum RunEvent {
     Continued,
     /// Older messages of its context were replaced by a summary.
     ContextCompacted,
+    /// Its route failed and it went on with another one.
+    RouteFailover {
+        /// From where, to where and why.
+        failover: Box<RawValue>,
+    },
+    /// An answer did not fit the schema and was sent back.
+    OutputRejected {
+        /// Which one, from 1.
+        attempt: u32,
+        /// Where it does not fit.
+        error: String,
+    },
     /// It put something out.
     Output {
         /// The output record.
@@ -117,6 +129,12 @@ pub enum RunEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+}
+
+#[derive(Deserialize)]
+struct Rejected {
+    attempt: u32,
+    error: String,
 }
 
 /// A run's event list from all its records, oldest first.
@@ -163,6 +181,11 @@ fn note_event(record: &Record) -> Result<Option<RunEvent>, ViewError> {
         "approval.resolved" => RunEvent::ApprovalResolved { resolution: record.body.clone() },
         "question.resolved" => RunEvent::UserQuestionResolved { resolution: record.body.clone() },
         "context.compacted" => RunEvent::ContextCompacted,
+        "route.failover" => RunEvent::RouteFailover { failover: record.body.clone() },
+        "output.rejected" => {
+            let Rejected { attempt, error } = content_of(record, record.body.get())?;
+            RunEvent::OutputRejected { attempt, error }
+        }
         _ => return Ok(None),
     }))
 }

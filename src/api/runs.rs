@@ -2,6 +2,8 @@
 //! Owns: the routes below `/v1/runs` and the submission of a run.
 //! Never: waits for a run.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -13,10 +15,11 @@ use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
-use super::submit::{Submission, SubmitInput, idempotency_hashes, unkeyed_fingerprint};
+use super::submit::{Submission, SubmitInput, idempotency_hashes};
 use crate::actor::Actor;
+use crate::blobs::BlobError;
 use crate::commit::CommandError;
-use crate::core::{Command, Decision, IdempotencyKey, Order as CoreOrder, Refusal, RunPosition, RunQuery, RunStatus};
+use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus, SessionSettings};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
@@ -34,8 +37,6 @@ pub fn submit(api: &Api, call: Call, reply: Reply) {
 struct Prepared {
     session: SessionId,
     command: Command,
-    /// The key with the fingerprint that an earlier version would have made.
-    earlier: Option<IdempotencyKey>,
     by: Actor,
     summary: RunSummary,
 }
@@ -43,17 +44,37 @@ struct Prepared {
 fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let session = call.session_id()?;
     let input: SubmitInput = json::parse(&call.body)?;
-    let submission = input.check(call.idempotency_key()?)?;
-    let (route, model) = pin(api, &session, &submission)?;
+    let own = api.core.session_settings(&session);
+    let submission = input.check(call.idempotency_key()?, own.as_deref())?;
+    let (route, model) = pin(api, own.as_deref(), &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
-    let earlier = idempotency.map(|known| IdempotencyKey { fingerprint: unkeyed_fingerprint(&submission), ..known });
-    let Submission { request, summary, .. } = submission;
+    let Submission { request, summary, files, .. } = submission;
+    store(api, &route, &files)?;
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
     let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
-    Ok(Prepared { session, command, earlier, by: call.actor(), summary })
+    Ok(Prepared { session, command, by: call.actor(), summary })
+}
+
+/// The files of a submission are durable before the record that names them. Not on the reactor: see the route's lane.
+fn store(api: &Api, route: &str, files: &[Vec<u8>]) -> Result<(), Problem> {
+    let takes_files = |route: &crate::providers::Route| route.capabilities.multimodal_input;
+    if !files.is_empty() && !api.routes.as_ref().and_then(|routes| routes.get(route)).is_some_and(|it| takes_files(it))
+    {
+        let detail = format!("route {route} takes no pictures and documents; next: choose another route");
+        return Err(Problem::new(&codes::INPUT_NOT_SUPPORTED, detail));
+    }
+    for bytes in files {
+        api.blobs.put(bytes).map_err(|error| match &error {
+            BlobError::Io { cause, .. } if cause.kind() == ErrorKind::StorageFull => {
+                Problem::new(&codes::STORAGE_FULL, error.to_string())
+            }
+            _ => Problem::new(&codes::INTERNAL_ERROR, error.to_string()),
+        })?;
+    }
+    Ok(())
 }
 
 /// A secret that somebody types must not reach the journal, nor a model by way of it: memory, disk and what the model is
@@ -71,12 +92,12 @@ fn redacted(api: &Api, request: Box<RawValue>, summary: RunSummary) -> Result<(B
 
 /// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
 /// file's. A model holds only for the route that it was chosen with.
-fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(String, String), Problem> {
+fn pin(api: &Api, own: Option<&SessionSettings>, submission: &Submission) -> Result<(String, String), Problem> {
     let routes = api.routes.as_ref().ok_or_else(|| {
         Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
     })?;
-    let (view, own) = (api.core.view(), api.core.session_settings(session));
-    let (operator, own) = (view.runtime.settings(), own.as_ref().and_then(|own| own.route_policy.as_ref()));
+    let view = api.core.view();
+    let (operator, own) = (view.runtime.settings(), own.and_then(|own| own.route_policy.as_ref()));
     let chosen = choose(&[
         Level { route: submission.provider.as_deref(), model: submission.model.as_deref() },
         Level { route: own.and_then(|own| own.route_id.as_deref()), model: own.and_then(|own| own.model.as_deref()) },
@@ -102,21 +123,8 @@ fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(Strin
 }
 
 fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
-    let Prepared { session, command, earlier, by, summary } = prepared;
-    let (core, again) = (api.core.clone(), earlier.map(|earlier| (earlier, command.clone())));
-    let actor = by.clone();
-    api.core.submit(
-        command,
-        Some(by),
-        Box::new(move |decided| match (decided, again) {
-            // A run of an earlier version has a fingerprint without a key; it is the same request all the same.
-            (Err(CommandError::Refused(Refusal::IdempotencyConflict { .. })), Some((earlier, command))) => {
-                let command = command.with_idempotency(earlier);
-                core.submit(command, Some(actor), Box::new(move |decided| answer(decided, session, summary, reply)));
-            }
-            (decided, _) => answer(decided, session, summary, reply),
-        }),
-    );
+    let Prepared { session, command, by, summary } = prepared;
+    api.core.submit(command, Some(by), Box::new(move |decided| answer(decided, session, summary, reply)));
 }
 
 fn answer(decided: Result<Decision, CommandError>, session: SessionId, summary: RunSummary, reply: Reply) {
@@ -168,12 +176,14 @@ fn accepted_view(
         finished_at_ms: None,
         queued_position: None,
         request,
+        input_attachments: Vec::new(),
         input_metadata: None,
         pending_approval_ids: Vec::new(),
         pending_approvals: Vec::new(),
         pending_question_ids: Vec::new(),
         pending_questions: Vec::new(),
         outputs: Vec::new(),
+        failovers: Vec::new(),
         error: None,
     }
 }
@@ -219,6 +229,9 @@ pub fn events(api: &Api, call: &Call) -> Result<Response, Problem> {
 /// `GET /v1/runs/{run_id}/stream`.
 pub fn stream(api: &Api, call: Call, reply: Reply) {
     streams::open(api, reply, || {
+        if let Some(probe) = streams::probe_of(&call)? {
+            return Ok(probe);
+        }
         let position = position(api, call.run_id()?)?;
         let mut spec = StreamSpec::new(Scope::Run(position.id), call.event_cursor()?);
         spec.last = Some(position.last_seq);

@@ -198,6 +198,9 @@ pub fn events(api: &Api, call: &Call) -> Result<Response, Problem> {
 /// `GET /v1/sessions/{session_id}/stream`.
 pub fn stream(api: &Api, call: Call, reply: Reply) {
     streams::open(api, reply, || {
+        if let Some(probe) = streams::probe_of(&call)? {
+            return Ok(probe);
+        }
         let session = known(api, &call.session_id()?)?.session;
         let mut spec = StreamSpec::new(Scope::Session(session.id), call.event_cursor()?);
         spec.last = Some(session.last_seq);

@@ -16,9 +16,14 @@ mod argv_tests;
 mod audit;
 mod client;
 mod context;
+mod contracts;
 mod debug;
 #[cfg(test)]
 mod docs_tests;
+mod doctor;
+mod doctor_canary;
+mod doctor_probe;
+mod doctor_routes;
 mod duration;
 mod environment;
 mod events;
@@ -27,6 +32,8 @@ mod frame;
 mod generation;
 mod globals;
 mod help;
+mod incident;
+mod incident_collect;
 mod input;
 mod journal;
 mod json_file;
@@ -49,6 +56,7 @@ mod secrets;
 mod serve;
 mod session_settings;
 mod sessions;
+mod slo;
 mod stream;
 mod streaming;
 mod suggest;
@@ -67,6 +75,9 @@ use output::{Output, message_line, output_error};
 
 /// The name in messages and help texts.
 const PROGRAM: &str = "kheish-daemon";
+
+/// Hidden: parses the command line that follows and does nothing, so that documents can be checked against the parser.
+const CHECK_VERB: &str = "__check-command";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -112,6 +123,9 @@ fn run<'a>(
     stdin: &'a mut dyn Read,
     mut out: Output<'a>,
 ) -> Result<(), CliError> {
+    if words.first().is_some_and(|word| word == CHECK_VERB) {
+        return check(&words[1..]);
+    }
     match argv::parse(words)? {
         Parsed::Help(topic) => out.text(&help::render(topic)),
         Parsed::Version => out.text(&help::version()),
@@ -124,6 +138,15 @@ fn run<'a>(
             (verb.run)(verb, &given.words_for(&info), &mut context)
         }
     }
+}
+
+/// Whether the words are a command line that would run; the environment's defaults are left out.
+fn check(words: &[String]) -> Result<(), CliError> {
+    let Parsed::Command { verb, mut given, globals } = argv::parse(words)? else { return Ok(()) };
+    let (info, env) = ((verb.info)(), Environment::default());
+    options::complete(&mut given, &info, Some(verb.path), &env)?;
+    globals::shared(&globals, &env)?;
+    (verb.check)(verb, &given.words_for(&info))
 }
 
 /// Fills an options struct from words that [`argv`] has put in order.

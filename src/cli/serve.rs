@@ -61,6 +61,12 @@ pub struct Serve {
     /// deny an approval that nobody resolved within this many seconds; stays open otherwise
     #[argh(option, arg_name = "seconds")]
     approval_expires_after_s: Option<String>,
+    /// age of a queued run, in milliseconds, from which status lists it; 0 is never
+    #[argh(option, arg_name = "ms")]
+    queued_run_lag_threshold_ms: Option<String>,
+    /// silence of a run, in milliseconds, from which status lists it; 0 is never
+    #[argh(option, arg_name = "ms")]
+    stale_run_threshold_ms: Option<String>,
     /// size of a journal segment in bytes
     #[argh(option, arg_name = "bytes")]
     segment_bytes: Option<String>,
@@ -128,6 +134,8 @@ impl Command for Serve {
             hold: self.hold,
             audit_signing_key_file: self.audit_signing_key_file,
             approval_expires_after_s: self.approval_expires_after_s,
+            queued_run_lag_threshold_ms: self.queued_run_lag_threshold_ms,
+            stale_run_threshold_ms: self.stale_run_threshold_ms,
             segment_bytes: self.segment_bytes,
             ca_file: context.shared.ca_file.clone(),
             sandbox: self.sandbox,

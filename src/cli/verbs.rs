@@ -8,8 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, debug, events, input, journal, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, approvals, audit, contracts, debug, doctor, doctor_routes, events, incident, input, journal, overview,
+    permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
+    sessions, slo, tasks,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -34,6 +35,8 @@ pub struct Verb {
     pub info: fn() -> CommandInfoWithArgs,
     /// What it does.
     pub run: Run,
+    /// Parses the words after the verb and does nothing.
+    pub check: fn(&Verb, &[&str]) -> Result<(), CliError>,
 }
 
 impl std::fmt::Debug for Verb {
@@ -58,11 +61,15 @@ pub fn split(path: &'static str) -> (Option<&'static str>, &'static str) {
 }
 
 const fn verb<C: Command>(path: &'static str, aliases: &'static [&'static str]) -> Verb {
-    Verb { path, aliases, info: C::get_args_info, run: run::<C> }
+    Verb { path, aliases, info: C::get_args_info, run: run::<C>, check: check::<C> }
 }
 
 fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Result<(), CliError> {
     super::parse_words::<C>(verb.path, words)?.run(context)
+}
+
+fn check<C: Command>(verb: &Verb, words: &[&str]) -> Result<(), CliError> {
+    super::parse_words::<C>(verb.path, words).map(drop)
 }
 
 /// Groups of verbs with their summaries, in the order of the help.
@@ -73,12 +80,14 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("approvals", "allow or refuse tool calls that wait for a person"),
     ("questions", "answer or decline what a model asks people"),
     ("events", "the daemon's event stream"),
+    ("doctor", "parts of the diagnosis on their own"),
     ("runtime", "the daemon's configuration in force"),
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
     ("secrets", "the encrypted auth store"),
+    ("incident", "evidence of an incident: collect it, check it later"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
 ];
@@ -87,7 +96,10 @@ pub const GROUPS: &[(&str, &str)] = &[
 pub const VERBS: &[Verb] = &[
     verb::<serve::Serve>("serve", &["start"]),
     verb::<overview::Status>("status", &[]),
+    verb::<slo::Slo>("slo", &[]),
     verb::<overview::Capabilities>("capabilities", &[]),
+    verb::<doctor::Doctor>("doctor", &[]),
+    verb::<doctor_routes::DoctorRoutes>("doctor routes", &[]),
     verb::<scripted::ScriptedProvider>("scripted-provider", &[]),
     verb::<sessions::Create>("sessions create", &["open"]),
     verb::<sessions::List>("sessions list", &[]),
@@ -103,6 +115,8 @@ pub const VERBS: &[Verb] = &[
     verb::<session_settings::SetPermissionMode>("sessions set-permission-mode", &[]),
     verb::<session_settings::SetPermissionRules>("sessions set-permission-rules", &[]),
     verb::<session_settings::SetRoute>("sessions set-route", &[]),
+    verb::<contracts::SetInput>("sessions set-input-contract", &[]),
+    verb::<contracts::SetOutput>("sessions set-output-contract", &[]),
     verb::<session_settings::PermissionAudits>("sessions permission-audits", &[]),
     verb::<runs::List>("runs list", &[]),
     verb::<runs::Get>("runs get", &["show"]),
@@ -166,6 +180,8 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::Delete>("secrets delete", &[]),
     verb::<secrets::Import>("secrets import", &[]),
     verb::<secrets::Rekey>("secrets rekey", &[]),
+    verb::<incident::Collect>("incident collect", &[]),
+    verb::<incident::VerifyEvidence>("incident verify", &[]),
     verb::<audit::Verify>("audit verify", &[]),
     verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
     verb::<audit::ShowPublicKey>("audit public-key", &[]),

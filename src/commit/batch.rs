@@ -21,6 +21,7 @@ use crate::limits::{
     CORE_ANSWERS_INLINE_MAX, CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX,
     CORE_TICK_MS, RUNTIME_SETTINGS_BYTES_MAX,
 };
+use crate::worker::idle;
 
 /// Told of a session and of its task that shall end.
 pub type StopTask = dyn Fn(&SessionId, &str) + Send;
@@ -72,6 +73,7 @@ pub struct CommitLoop {
     /// When the disk last refused.
     refused_at_ms: u64,
     records_since_snapshot: u64,
+    idle_counted_at_ms: u64,
     stopping: bool,
 }
 
@@ -91,6 +93,7 @@ impl CommitLoop {
             carried: None,
             refused_at_ms: 0,
             records_since_snapshot,
+            idle_counted_at_ms: 0,
             stopping: false,
         };
         for (run, hold) in this.parts.state.retention_holds() {
@@ -157,6 +160,7 @@ impl CommitLoop {
                 }
                 Message::Ask(query) => queries.push(query),
                 Message::TakeRun(engine) => self.idle_engines.push_back(engine),
+                Message::Wake => {}
                 Message::Stop => self.stopping = true,
             }
             let full = commands.len() + queries.len() >= CORE_BATCH_COMMANDS_MAX || bytes >= CORE_BATCH_BYTES_MAX;
@@ -173,7 +177,7 @@ impl CommitLoop {
         }
         let refusing = self.view.poisoned.is_some() || self.view.refusing.is_some();
         let wait_ms = if self.parts.state.wants_pump() && !refusing { 0 } else { CORE_TICK_MS };
-        match self.inbox.recv_timeout(Duration::from_millis(wait_ms)) {
+        match idle(|| self.inbox.recv_timeout(Duration::from_millis(wait_ms))) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
@@ -343,10 +347,18 @@ impl CommitLoop {
     fn publish(&mut self) {
         self.view.counts = self.parts.state.counts();
         self.view.runtime = self.parts.state.runtime().clone();
-        let head = self.parts.journal.head();
+        let (now_ms, journal) = (self.parts.clock.now_ms(), &self.parts.journal);
+        // Either way: a clock that was set back must not end this.
+        if now_ms.abs_diff(self.idle_counted_at_ms) >= CORE_TICK_MS {
+            self.view.idle_minutes = self.parts.state.idle_minutes().into();
+            self.idle_counted_at_ms = now_ms;
+        }
+        (self.view.sealed, self.view.unsealed_records) = (journal.sealed(), journal.unsealed_records());
+        self.view.reserve_is_intact = journal.reserve_is_intact();
+        let head = journal.head();
         (self.view.committed, self.view.chain) = (head.seq, head.chain);
         self.view.poisoned = poisoned(&self.parts.journal).map(|error| error.to_string());
-        self.view.last_progress_ms = self.parts.clock.now_ms();
+        self.view.last_progress_ms = now_ms;
         self.published.publish(self.view.clone());
     }
 
@@ -378,6 +390,9 @@ impl CommitLoop {
     }
 
     fn hand_out_runs(&mut self) {
+        for run in self.published.take_again() {
+            self.parts.state.ready_again(run);
+        }
         while !self.idle_engines.is_empty() {
             let Some(number) = self.parts.state.take_ready() else { return };
             let engine = self.idle_engines.pop_front().expect("checked above");

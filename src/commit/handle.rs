@@ -144,6 +144,8 @@ pub(super) enum Message {
     Decide(Asked),
     Ask(Query),
     TakeRun(Sender<Job>),
+    /// There is something to do that does not travel in a message.
+    Wake,
     Stop,
 }
 
@@ -324,6 +326,13 @@ impl CoreHandle {
         self.wait(&job)
     }
 
+    /// Has an active run handed out again that an engine let go of without an end. Never waits: with a full mailbox the
+    /// core comes by anyway.
+    pub fn hand_again(&self, run: RunId) {
+        self.published.put_again(run);
+        drop(self.send(Message::Wake));
+    }
+
     /// Asks the core to end after what is in its mailbox.
     pub fn stop(&self) {
         // A core that has ended already is what is asked for.
@@ -343,6 +352,11 @@ impl CoreHandle {
     /// What a session has of its own as of the last committed batch, if anything; never waits for the core.
     pub fn session_settings(&self, session: &SessionId) -> Option<Arc<SessionSettings>> {
         self.published.settings(session)
+    }
+
+    /// What sessions have of their own, in no order.
+    pub fn all_session_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
+        self.published.all_settings()
     }
 
     /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::control::{ControlIntent, ControlResult};
 use super::event::Failure;
+use super::routes_loaded::RoutesLoaded;
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeInvalid;
 use super::runtime_decide::RuntimeEdit;
@@ -44,11 +45,15 @@ pub enum NoteKind {
     QuestionAsked,
     /// Older messages are replaced by a summary.
     ContextCompacted,
+    /// The run goes on with another route.
+    RouteFailover,
+    /// An answer does not fit the schema that was asked for, and the model is told so.
+    OutputRejected,
 }
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Output,
         Self::Message,
         Self::ActionRequest,
@@ -59,6 +64,8 @@ impl NoteKind {
         Self::ApprovalRequested,
         Self::QuestionAsked,
         Self::ContextCompacted,
+        Self::RouteFailover,
+        Self::OutputRejected,
     ];
 
     /// The record kind.
@@ -74,6 +81,8 @@ impl NoteKind {
             Self::ApprovalRequested => "approval.requested",
             Self::QuestionAsked => "question.asked",
             Self::ContextCompacted => "context.compacted",
+            Self::RouteFailover => "route.failover",
+            Self::OutputRejected => "output.rejected",
         }
     }
 
@@ -208,6 +217,8 @@ pub enum Command {
         /// Operator's words.
         reason: Option<String>,
     },
+    /// Record which routes file the daemon was started with, if it is another one than before. Once, at start.
+    NoteRoutes(RoutesLoaded),
     /// Change what a session has of its own.
     UpdateSession {
         /// The session.
@@ -314,14 +325,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// The same submission under another key or fingerprint.
-    pub fn with_idempotency(mut self, key: IdempotencyKey) -> Self {
-        if let Self::SubmitRun { idempotency, .. } = &mut self {
-            *idempotency = Some(key);
-        }
-        self
-    }
-
     /// Whether it only stops work or holds it back. On a full disk such a command is served from the journal's reserve,
     /// so that an operator can still act.
     pub fn is_containment(&self) -> bool {
@@ -410,6 +413,13 @@ pub enum Decision {
         held: bool,
         /// Whether this command changed it.
         changed: bool,
+    },
+    /// The routes file in force is on record.
+    RoutesNoted {
+        /// Whether it is another one than before.
+        changed: bool,
+        /// Since when it is in force, Unix milliseconds; none without one ever.
+        since_ms: Option<u64>,
     },
     /// The session has these settings now.
     SessionUpdated {

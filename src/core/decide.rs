@@ -48,6 +48,7 @@ impl Txn<'_> {
             Command::SetHold { held, reason } => Ok(self.set_hold(held, reason)),
             Command::ChangeRuntime { edit, expected_revision } => self.change_runtime(edit, expected_revision),
             Command::SetRetentionHold { run, held, reason } => self.set_retention_hold(run, held, reason),
+            Command::NoteRoutes(loaded) => Ok(self.note_routes(loaded)),
             Command::UpdateSession { session, change } => self.update_session(&session, change),
             Command::SettleActions => {
                 self.close_actions(0, "restart");

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
 use super::retention::RetentionChanged;
+use super::routes_loaded::RoutesLoaded;
 use super::runtime_config::RuntimeChanged;
 use super::session_settings::SessionChange;
 use super::task::TaskRecord;
@@ -118,6 +119,8 @@ pub enum Body {
     RuntimeChanged(RuntimeChanged),
     /// A run's evidence is held, or not any more.
     RetentionChanged(RetentionChanged),
+    /// The daemon runs with another routes file than before.
+    RoutesLoaded(RoutesLoaded),
     /// A session has other settings of its own.
     SessionUpdated(SessionChange),
     /// Something outside the journal is about to be changed.
@@ -276,6 +279,7 @@ impl Body {
             Self::RuntimeChanged(_) => "runtime.changed",
             Self::SessionUpdated(_) => "session.updated",
             Self::RetentionChanged(_) => "retention.changed",
+            Self::RoutesLoaded(_) => "routes.loaded",
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
@@ -316,6 +320,7 @@ impl Body {
             Self::RuntimeChanged(body) => json(body),
             Self::SessionUpdated(body) => json(body),
             Self::RetentionChanged(body) => json(body),
+            Self::RoutesLoaded(body) => json(body),
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
@@ -352,6 +357,7 @@ impl Body {
             "runtime.changed" => Self::RuntimeChanged(parse(kind, body)?),
             "session.updated" => Self::SessionUpdated(parse(kind, body)?),
             "retention.changed" => Self::RetentionChanged(parse(kind, body)?),
+            "routes.loaded" => Self::RoutesLoaded(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
             kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {

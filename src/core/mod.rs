@@ -15,10 +15,12 @@ mod control;
 mod decide;
 mod digest_map;
 mod event;
+mod lag;
 mod ledger;
 mod questions;
 mod receipts;
 mod retention;
+mod routes_loaded;
 mod run;
 mod runtime_config;
 mod runtime_decide;
@@ -36,7 +38,9 @@ pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES,
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
+pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};
+pub use routes_loaded::{RoutesInForce, RoutesLoaded};
 pub use run::{Run, RunStatus, RunTable};
 pub use runtime_config::{
     ChangeSource, DebugLevel, DebugSetting, MaxSandbox, McpServerState, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
@@ -44,7 +48,7 @@ pub use runtime_config::{
 };
 pub use runtime_decide::RuntimeEdit;
 pub use session::{Session, SessionStatus};
-pub use session_settings::{RoutePolicy, SessionChange, SessionSettings};
+pub use session_settings::{InputContract, OutputContract, RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
 pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::action::ActionChain;
 use super::event::Idempotency;
 use super::retention::RetentionHold;
+use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::{Revision, RuntimeConfig};
 use super::session::Session;
@@ -29,6 +30,7 @@ pub struct Frozen {
     head: Head,
     runtime: Arc<RuntimeConfig>,
     retention: Vec<(u32, RetentionHold)>,
+    routes: Option<Arc<RoutesInForce>>,
     sessions: Vec<Session>,
     runs: RunTable,
     chains: Vec<(u32, ActionChain)>,
@@ -54,6 +56,8 @@ enum Line {
     State(Head),
     /// All kept revisions of the runtime configuration, the one in force last.
     Runtime(Vec<Revision>),
+    /// The routes file that the daemon was last started with.
+    Routes(RoutesInForce),
     /// Runs whose evidence is held.
     Retention(Vec<(u32, RetentionHold)>),
     Session(Session),
@@ -132,7 +136,7 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, retention, sessions, runs, steps, receipts, chains, tasks } = self;
+        let Self { head, runtime, retention, routes, sessions, runs, steps, receipts, chains, tasks } = self;
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -147,6 +151,7 @@ impl Frozen {
             .chain(run_lines)
             .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
+            .chain(routes.map(|routes| json(&Line::Routes(RoutesInForce::clone(&routes)))))
             .chain(std::iter::once(json(&Line::Retention(retention))))
             .chain(std::iter::once(json(&Line::Receipts(receipts))))
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
@@ -171,6 +176,7 @@ impl State {
             head,
             runtime: self.runtime.clone(),
             retention: self.retention.iter().map(|(run, hold)| (*run, hold.clone())).collect(),
+            routes: self.routes.clone(),
             sessions: self.sessions.clone(),
             runs: self.runs.clone(),
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
@@ -204,6 +210,7 @@ impl State {
                 }
                 self.retention = holds.into_iter().collect();
             }
+            Line::Routes(routes) => self.routes = Some(Arc::new(routes)),
             Line::Runtime(revisions) => {
                 self.runtime = Arc::new(RuntimeConfig::restored(revisions).map_err(RestoreError)?);
             }

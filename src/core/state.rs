@@ -8,8 +8,10 @@ use std::sync::Arc;
 use super::action::ActionChain;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
+use super::lag::{Idlest, Lag, QueuedBehind};
 use super::receipts::Receipts;
 use super::retention::RetentionHold;
+use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
@@ -19,6 +21,7 @@ use super::task::{Task, TaskCounts, Tasks, Todo, task_number};
 use super::turn::WaitsFor;
 use super::txn::{Delta, Txn};
 use crate::ids::{RunId, SessionId};
+use crate::limits::IDLEST_RUNS_SHOWN;
 use crate::permissions::Mode;
 
 /// Committed state. Cheap to read, changed only by [`State::absorb`].
@@ -44,6 +47,8 @@ pub struct State {
     pub(super) runtime: Arc<RuntimeConfig>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
+    /// The routes file that the daemon was last started with, if it ever was with one.
+    pub(super) routes: Option<Arc<RoutesInForce>>,
     derived: Derived,
 }
 
@@ -68,6 +73,7 @@ struct Derived {
     /// Runs with a deadline to watch.
     deadlines: BTreeSet<(u64, u32)>,
     pending_approvals: u64,
+    lag: Lag,
 }
 
 /// Figures of the whole state, with timestamps rather than ages so that a reader can tell ages later.
@@ -87,6 +93,12 @@ pub struct Counts {
     pub oldest_non_terminal: Option<(RunId, u64)>,
     /// The run without a record for the longest time, and the time of that record.
     pub oldest_idle: Option<(RunId, u64)>,
+    /// Longest-queued run behind an active run of its session.
+    pub oldest_queued_behind: Option<QueuedBehind>,
+    /// The running run without a record for the longest time, and the time of that record.
+    pub oldest_running_idle: Option<(RunId, u64)>,
+    /// The runs that have been idle for longest, idlest first.
+    pub idlest: Idlest,
     /// Run whose approval has been open for the longest time, and when it was asked for.
     pub oldest_waiting_approval: Option<(RunId, u64)>,
     /// Run whose question has been open for the longest time, and when it was asked.
@@ -161,6 +173,7 @@ impl State {
             runtime,
             chains,
             retention,
+            routes,
             tasks,
             todos,
         } = delta;
@@ -176,6 +189,9 @@ impl State {
         }
         if let Some(runtime) = runtime {
             self.runtime = runtime;
+        }
+        if routes.is_some() {
+            self.routes = routes;
         }
         for (number, hold) in retention {
             match hold {
@@ -302,6 +318,7 @@ impl State {
         } else {
             self.derived.promotable.remove(&number);
         }
+        self.derived.lag.put_session(self.sessions.get(index), &session);
         if depth_before.is_some() {
             self.sessions[index] = session;
         } else {
@@ -321,6 +338,7 @@ impl State {
                 self.derived.active_by_activity.remove(&(before.updated_at_ms, number));
             }
         }
+        self.derived.lag.put_run(number, self.runs.get(number).copied(), run);
         self.derived.by_status[run.status as usize] += 1;
         if run.status == RunStatus::Queued {
             self.derived.queued.insert(number);
@@ -342,6 +360,14 @@ impl State {
             }
         }
         None
+    }
+
+    /// Offers an active run again that was taken and is in nobody's hands any more. One that has ended or waits for
+    /// people is not.
+    pub fn ready_again(&mut self, run: RunId) {
+        if let Some(number) = self.run_number(run).filter(|number| self.is_running(*number)) {
+            self.derived.ready.push_back(number);
+        }
     }
 
     /// Whether [`super::Command::Pump`] would do something.
@@ -422,6 +448,9 @@ impl State {
             oldest_queued: queued.map(submitted),
             oldest_non_terminal: [queued, self.derived.active.first()].into_iter().flatten().min().map(submitted),
             oldest_idle: idle.map(|(at_ms, number)| (self.run_id(number), at_ms)),
+            oldest_queued_behind: self.derived.lag.oldest_behind().and_then(|number| self.queued_behind(number)),
+            oldest_running_idle: self.derived.lag.idlest_running().map(|(at_ms, number)| (self.run_id(number), at_ms)),
+            idlest: self.idlest(),
             oldest_waiting_approval: oldest(&self.derived.wait_approval),
             oldest_waiting_question: oldest(&self.derived.wait_question),
             pending_approvals: self.derived.pending_approvals,
@@ -430,6 +459,41 @@ impl State {
             held: self.held,
             tasks: self.tasks.counts(),
         }
+    }
+
+    fn queued_behind(&self, number: u32) -> Option<QueuedBehind> {
+        let run = self.runs.get(number)?;
+        let active = self.session(run.session)?.active;
+        Some(QueuedBehind {
+            run: self.run_id(number),
+            submitted_at_ms: run.submitted_at_ms,
+            active: self.run_id(active),
+            active_status: self.runs.get(active)?.status,
+        })
+    }
+
+    fn idlest(&self) -> Idlest {
+        let queued = self.derived.queued.iter().take(IDLEST_RUNS_SHOWN);
+        let queued = queued.filter_map(|number| Some((self.runs.get(*number)?.updated_at_ms, *number)));
+        let active = self.derived.active_by_activity.iter().take(IDLEST_RUNS_SHOWN).copied();
+        let mut both = [(0, 0); 2 * IDLEST_RUNS_SHOWN];
+        let mut count = 0;
+        for (place, run) in both.iter_mut().zip(queued.chain(active)) {
+            *place = run;
+            count += 1;
+        }
+        let both = &mut both[..count];
+        both.sort_unstable();
+        let mut idlest = Idlest::default();
+        for (place, (at_ms, number)) in idlest.iter_mut().zip(both) {
+            *place = Some((self.run_id(*number), *at_ms));
+        }
+        idlest
+    }
+
+    /// Runs that have not ended by the minute of their last record, oldest first; see [`super::idle_before`].
+    pub fn idle_minutes(&self) -> Vec<(u64, u64)> {
+        self.derived.lag.idle_minutes()
     }
 
     /// The epoch that new ids carry; none in the first one.

@@ -140,6 +140,8 @@ impl Mark {
             | NoteKind::Output
             | NoteKind::Message
             | NoteKind::ActionResponse
+            | NoteKind::RouteFailover
+            | NoteKind::OutputRejected
             | NoteKind::ContextCompacted => Self::None,
         })
     }

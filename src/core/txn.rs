@@ -10,6 +10,7 @@ use super::command::NoteKind;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::retention::RetentionHold;
+use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeConfig;
 use super::session::Session;
@@ -42,6 +43,7 @@ pub struct Delta {
     pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
     pub(super) retention: HashMap<u32, Option<RetentionHold>>,
+    pub(super) routes: Option<Arc<RoutesInForce>>,
 }
 
 /// A batch in the making.
@@ -127,6 +129,14 @@ impl<'s> Txn<'s> {
 
     pub(super) fn stage_retention_hold(&mut self, number: u32, hold: Option<RetentionHold>) {
         self.delta.retention.insert(number, hold);
+    }
+
+    pub(super) fn routes_in_force(&self) -> Option<&RoutesInForce> {
+        self.delta.routes.as_deref().or(self.base.routes.as_deref())
+    }
+
+    pub(super) fn stage_routes(&mut self, routes: Arc<RoutesInForce>) {
+        self.delta.routes = Some(routes);
     }
 
     pub(super) fn runtime(&self) -> Arc<RuntimeConfig> {
@@ -341,6 +351,10 @@ impl<'s> Txn<'s> {
                 return Ok(());
             }
             Body::RetentionChanged(changed) => return self.apply_retention_changed(changed, event.at_ms),
+            Body::RoutesLoaded(loaded) => {
+                self.apply_routes_loaded(loaded, event.at_ms);
+                return Ok(());
+            }
             Body::RuntimeChanged(changed) => {
                 self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
                 return Ok(());

@@ -11,8 +11,11 @@ use super::compaction;
 use super::context::{Context, OpenCall, OpenTurn, Submitted, assemble, weight};
 use super::guard::Guard;
 use super::hand::Hand;
+use super::input::Files;
+use super::lanes::Lanes;
+use super::live_text::LiveText;
 use super::permits::{InForce, Settings};
-use super::records::{AcceptedBody, MessageBody, Role, body, note, output_note};
+use super::records::{AcceptedBody, MessageBody, Role, body, note};
 use super::step::{Settled, Turn};
 use super::stops::Stops;
 use super::toolbox::{Bench, Toolbox};
@@ -21,13 +24,13 @@ use crate::blobs::{BlobError, Blobs};
 use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::{CoreHandle, Job};
-use crate::core::{BlobRef, Failure, Note, NoteKind, Outcome, QuestionAsked};
+use crate::core::{BlobRef, Failure, Note, NoteKind, QuestionAsked};
 use crate::debug_capture::DebugCapture;
 use crate::journal::{Reader, Record};
 use crate::limits::{TOOL_CALL_ID_BYTES_MAX, TOOL_CALLS_PER_ANSWER_MAX, TOOL_NAME_BYTES_MAX};
 use crate::net::Net;
 use crate::providers::{
-    ErrorClass, Message, Origin, PreparedTurn, ProviderError, Route, Routes, ToolCall, ToolSpec, TurnOptions,
+    ErrorClass, Message, Origin, PreparedTurn, ProviderError, Route, Routes, Stage, ToolCall, ToolSpec, TurnOptions,
     TurnOutcome, TurnRequest, Usage,
 };
 use crate::sse::Hub;
@@ -49,6 +52,8 @@ pub struct Tools {
     pub hub: Hub,
     /// Cancel handles of runs in hand.
     pub stops: Stops,
+    /// Places on routes that have a limit.
+    pub lanes: Lanes,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Where tools run.
@@ -68,6 +73,16 @@ pub struct Engine {
     pub(super) tools: Tools,
 }
 
+/// What became of an answer.
+pub(super) enum Taken {
+    /// The run is over.
+    Ended,
+    /// These calls are to be settled, and the notes written before they run.
+    Calls(OpenTurn, Vec<Note>),
+    /// The model is asked again; the notes are written before.
+    Again(Vec<Note>),
+}
+
 /// A run being carried.
 pub(super) struct Carried<'r> {
     pub hand: &'r Hand<'r>,
@@ -75,10 +90,10 @@ pub(super) struct Carried<'r> {
     pub guard: Guard,
     accepted: &'r Record,
     agent: &'r str,
-    route: &'r Route,
-    model: &'r str,
-    submitted: Submitted,
-    context: Context,
+    pub route: &'r Route,
+    pub model: String,
+    pub submitted: Submitted,
+    pub context: Context,
     specs: Vec<ToolSpec>,
     started_at_ms: u64,
 }
@@ -91,7 +106,7 @@ impl Engine {
 
     /// Carries runs until the daemon stops.
     pub fn run(self) {
-        while let Some(job) = self.tools.core.take_run() {
+        while let Some(job) = crate::worker::idle(|| self.tools.core.take_run()) {
             self.carry(&job);
         }
     }
@@ -99,8 +114,12 @@ impl Engine {
     fn carry(&self, job: &Job) {
         let in_hand = self.tools.stops.take_in_hand(job.id);
         let hand = Hand { engine: self, job, in_hand: &in_hand };
-        match self.attempt_run(&hand) {
-            Ok(()) | Err(Left::Ended) => {}
+        let left = self.attempt_run(&hand);
+        if !matches!(left, Err(Left::InLine)) {
+            self.tools.lanes.leave(job.id);
+        }
+        match left {
+            Ok(()) | Err(Left::Ended | Left::InLine) => {}
             Err(Left::Failed(failure)) => hand.fail(failure, Vec::new()),
             Err(Left::FailedWith(failure, notes)) => hand.fail(failure, notes),
             Err(Left::LetGo) => log::info!("{} was let go; unless it was stopped, the next start resumes it", job.id),
@@ -111,12 +130,20 @@ impl Engine {
         let accepted: Record =
             self.tools.reader.read(hand.job.first_seq).map_err(|error| failed("journal_read", error))?;
         let pinned: AcceptedBody<'_> = body(&accepted).map_err(|cause| failed("journal_read", cause))?;
-        let route = self.tools.routes.as_ref().and_then(|routes| routes.get(&pinned.route)).ok_or_else(|| {
-            let text = format!("route {} is not in the routes file; next: restore it or submit again", pinned.route);
+        let takes_files = self.tools.routes.as_ref().and_then(|routes| routes.get(&pinned.route));
+        let takes_files = takes_files.is_some_and(|route| route.capabilities.multimodal_input);
+        let files = Files::new(self.tools.blobs.as_ref(), takes_files);
+        let context = assemble(&self.tools.reader, &files, &accepted, hand.job.last_seq)
+            .map_err(|error| failed("journal_read", error))?;
+        // Where a failover has led it, it stays.
+        let (route, model) = match &context.moved {
+            Some(moved) => (&moved.to_route, moved.to_model.clone()),
+            None => (&pinned.route, pinned.model),
+        };
+        let route = self.tools.routes.as_ref().and_then(|routes| routes.get(route)).ok_or_else(|| {
+            let text = format!("route {route} is not in the routes file; next: restore it or submit again");
             failed("route_unknown", text)
         })?;
-        let context = assemble(&self.tools.reader, &accepted, hand.job.last_seq)
-            .map_err(|error| failed("journal_read", error))?;
         let submitted = Submitted::read(pinned.request).map_err(|error| failed("journal_read", error))?;
         Carried {
             hand,
@@ -125,7 +152,7 @@ impl Engine {
             accepted: &accepted,
             agent: &pinned.agent,
             route,
-            model: &pinned.model,
+            model,
             submitted,
             context,
             specs: self.tools.toolbox.specs(&hand.job.session, &hand.in_hand.cancel),
@@ -144,6 +171,7 @@ impl Carried<'_> {
         let mut may_compact = true;
         loop {
             if let Some(turn) = open.take() {
+                self.give_up_place();
                 match Turn::settle(&mut self, turn, std::mem::take(&mut notes))? {
                     Settled::Suspended => return Ok(()),
                     Settled::Results(results, unwritten) => {
@@ -161,9 +189,14 @@ impl Carried<'_> {
             match self.ask(std::mem::take(&mut notes))? {
                 Asked::Answered(response, outcome) => {
                     may_compact = true;
-                    let Some((turn, answer)) = self.take_answer(response, outcome)? else { return Ok(()) };
-                    open = Some(turn);
-                    notes = answer;
+                    match self.take_answer(response, outcome)? {
+                        Taken::Ended => return Ok(()),
+                        Taken::Calls(turn, answer) => {
+                            open = Some(turn);
+                            notes = answer;
+                        }
+                        Taken::Again(answer) => notes = answer,
+                    }
                 }
                 Asked::Refused(response, error) if error.class == ErrorClass::ContextTooLong && may_compact => {
                     may_compact = false;
@@ -174,19 +207,37 @@ impl Carried<'_> {
         }
     }
 
-    /// Asks the model with the conversation as it stands.
-    fn ask(&mut self, notes: Vec<Note>) -> Result<Asked, Left> {
+    /// Asks the model with the conversation as it stands: on the run's route, and where that fails on those behind it.
+    fn ask(&mut self, mut notes: Vec<Note>) -> Result<Asked, Left> {
+        let mut live = LiveText::default();
+        loop {
+            self.take_place(&mut notes, &live)?;
+            match self.ask_route(std::mem::take(&mut notes), &mut live)? {
+                Asked::Refused(response, error) => match self.failover(&error) {
+                    Some(next) => notes = vec![response, self.move_to(next, &error)],
+                    None => return Ok(Asked::Refused(response, error)),
+                },
+                answered => return Ok(answered),
+            }
+        }
+    }
+
+    fn ask_route(&mut self, notes: Vec<Note>, live: &mut LiveText) -> Result<Asked, Left> {
         let in_force = self.in_force();
         let schema = self.submitted.options.prepared_schema();
-        let is_first = matches!(self.context.messages.last(), Some(Message::User { .. }));
+        let stage = match self.context.messages.last() {
+            Some(Message::User { .. }) if self.context.repairs > 0 => Stage::Repair,
+            Some(Message::User { .. }) => Stage::First,
+            _ => Stage::Later,
+        };
         let request = TurnRequest {
-            model: self.model,
+            model: &self.model,
             instructions: in_force.instructions.as_deref(),
             messages: &self.context.messages,
             tools: &self.specs,
             max_output_tokens: self.submitted.max_output_tokens,
             temperature: self.submitted.temperature,
-            options: self.submitted.options.turn_options(&schema, is_first),
+            options: self.submitted.options.turn_options(&schema, stage),
         };
         let prepared = match PreparedTurn::new(self.route, &request) {
             Ok(prepared) => prepared,
@@ -196,20 +247,21 @@ impl Carried<'_> {
             hand: self.hand,
             agent: self.agent,
             route: self.route,
-            model: self.model,
+            model: &self.model,
             prepared,
             actions: self.context.own_actions,
             context_truncated: self.context.truncated,
             is_shown: true,
         };
-        let (asked, attempts) = call.until_answered(notes)?;
+        let (asked, attempts) = call.until_answered(notes, live)?;
         self.context.own_actions += attempts;
         Ok(asked)
     }
 
-    /// Takes an answer: the calls to settle with the notes to write before they run, or none, and then the run is over.
+    /// Takes an answer: the calls to settle with the notes to write before they run, or the end of the run.
     /// Answer, message, output and end are one batch: a crash leaves all of them or none.
-    fn take_answer(&mut self, response: Note, outcome: TurnOutcome) -> Result<Option<(OpenTurn, Vec<Note>)>, Left> {
+    fn take_answer(&mut self, response: Note, outcome: TurnOutcome) -> Result<Taken, Left> {
+        let stop = outcome.stop;
         let text = self.redact(&outcome.text);
         let (tool_calls, items) = self.normalised(outcome.tool_calls, outcome.items);
         let message = MessageBody {
@@ -217,7 +269,7 @@ impl Carried<'_> {
             text,
             items,
             route: self.route.id.clone(),
-            model: self.model.to_string(),
+            model: self.model.clone(),
             usage: outcome.usage,
             tool_calls,
         };
@@ -234,21 +286,17 @@ impl Carried<'_> {
             return Err(Left::FailedWith(failure, notes));
         }
         if message.tool_calls.is_empty() {
-            if !message.text.is_empty() {
-                notes.push(output_note(&self.hand.job.session, self.hand.job.id, &message.text));
-            }
-            self.hand.finish(notes, Outcome::Completed);
-            return Ok(None);
+            return self.take_last(notes, message, stop);
         }
         let MessageBody { text, items, route, model, usage, tool_calls, .. } = message;
         self.note_usage(usage);
         let calls = tool_calls.iter().cloned().map(OpenCall::new).collect();
         let origin = Origin { route, model };
         self.context.messages.push(Message::Assistant { text, tool_calls, items, origin });
-        Ok(Some((OpenTurn { calls }, notes)))
+        Ok(Taken::Calls(OpenTurn { calls }, notes))
     }
 
-    fn note_usage(&mut self, usage: Option<Usage>) {
+    pub(super) fn note_usage(&mut self, usage: Option<Usage>) {
         self.context.turns += 1;
         self.context.output_tokens += usage.map_or(0, |usage| usage.output_tokens);
         self.context.usage = usage.map(|usage| (usage, self.context.messages.len()));
@@ -296,7 +344,9 @@ impl Carried<'_> {
             },
         };
         let reader = &hand.engine.tools.reader;
-        let again = |newest| assemble(reader, self.accepted, newest).map_err(|error| failed("journal_read", error));
+        let files = Files::new(hand.engine.tools.blobs.as_ref(), self.route.capabilities.multimodal_input);
+        let again =
+            |newest| assemble(reader, &files, self.accepted, newest).map_err(|error| failed("journal_read", error));
         let context = again(newest)?;
         let Some(cut) = compaction::cut(&context) else { return Ok(()) };
         let (summary, strategy) = self.summarised(&context.messages[..cut], &context.task)?;
@@ -311,8 +361,9 @@ impl Carried<'_> {
     fn summarised(&mut self, messages: &[Message], task: &str) -> Result<(String, &'static str), Left> {
         let said = compaction::rendered(messages);
         let question = [Message::user(compaction::question(&said, task))];
+        self.take_place(&mut Vec::new(), &LiveText::default())?;
         let request = TurnRequest {
-            model: self.model,
+            model: &self.model,
             instructions: None,
             messages: &question,
             tools: &[],
@@ -326,13 +377,13 @@ impl Carried<'_> {
             hand: self.hand,
             agent: self.agent,
             route: self.route,
-            model: self.model,
+            model: &self.model,
             prepared,
             actions: self.context.own_actions,
             context_truncated: false,
             is_shown: false,
         };
-        let (asked, attempts) = call.until_answered(Vec::new())?;
+        let (asked, attempts) = call.until_answered(Vec::new(), &mut LiveText::default())?;
         self.context.own_actions += attempts;
         match asked {
             Asked::Answered(response, outcome) => {
@@ -362,7 +413,7 @@ impl Carried<'_> {
     fn used(&self) -> Used {
         let passed = |_| self.now_ms().saturating_sub(self.started_at_ms);
         Used {
-            turns: self.context.turns,
+            turns: self.context.turns.saturating_sub(self.context.repairs),
             output_tokens: self.context.output_tokens,
             duration_ms: self.submitted.budget.max_duration_ms.map_or(0, passed),
         }

@@ -169,6 +169,15 @@ codes! {
     INVALID_SESSION_ID: 400 "sessions" "invalid_session_id",
         "The text is not a legal session id.",
         "use 1 to 100 bytes without control characters and slashes";
+    INPUT_CONTRACT_VIOLATED: 400 "sessions" "input_contract_violated",
+        "The input does not fit the shape that the session holds it to.",
+        "correct the place that the detail names";
+    INPUT_CONTRACT_SCHEMA_UNSUPPORTED: 400 "sessions" "input_contract_schema_unsupported",
+        "The schema says something that input cannot be held to.",
+        "leave out what the detail names; docs/contracts.md lists what is taken";
+    OUTPUT_CONTRACT_SCHEMA_UNSUPPORTED: 400 "sessions" "output_contract_schema_unsupported",
+        "The schema says something that answers cannot be held to.",
+        "leave out what the detail names; docs/contracts.md lists what is taken";
     SESSION_ALREADY_EXISTS: 409 "sessions" "session_already_exists",
         "A session has this id already.",
         "use it, or choose another id";
@@ -187,12 +196,6 @@ codes! {
     SESSION_LIMIT: 503 "sessions" "session_limit",
         "The daemon holds as many sessions as it may.",
         "end sessions that are no longer used";
-    INPUT_CONTRACT_SCHEMA_UNSUPPORTED: 400 "sessions" "input_contract_schema_unsupported",
-        "The input contract uses a schema feature that is not supported.",
-        "simplify the schema";
-    OUTPUT_CONTRACT_SCHEMA_UNSUPPORTED: 400 "sessions" "output_contract_schema_unsupported",
-        "The output contract uses a schema feature that is not supported.",
-        "simplify the schema";
 
     RUN_NOT_FOUND: 404 "runs" "run_not_found",
         "No run has this id.",
@@ -318,6 +321,9 @@ codes! {
     ROUTE_NOT_READY: 400 "routes" "route_not_ready",
         "The model route is in error state.",
         "see provider_readiness in GET /v1/status";
+    INPUT_NOT_SUPPORTED: 400 "routes" "input_not_supported",
+        "The route takes no pictures and documents.",
+        "choose a route whose capabilities have multimodal_input";
     ROUTE_UNKNOWN: 400 "routes" "route_unknown",
         "No model route has this id.",
         "use an id of the routes file";

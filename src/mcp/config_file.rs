@@ -135,6 +135,32 @@ pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result
     parse(path, &text, environment)
 }
 
+/// The servers of another program's file, as far as they can be used; nothing when there is none.
+pub fn discover(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Vec<ServerConfig> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MCP_CONFIG_BYTES_MAX).read_to_string(&mut text));
+    let Ok(table) = read.map_err(drop).and_then(|_| DeTable::parse(&text).map_err(drop)) else {
+        log::info!("no MCP servers were discovered");
+        return Vec::new();
+    };
+    let mut servers = Vec::new();
+    for (key, value) in table.get_ref() {
+        let DeValue::Table(named) = value.get_ref() else { continue };
+        for (name, value) in named.iter().filter(|_| key.get_ref() == "mcp_servers").take(MCP_SERVERS_MAX) {
+            let DeValue::Table(fields) = value.get_ref() else { continue };
+            let judged = read_server(&text, fields)
+                .map_err(|(_, message)| message)
+                .and_then(|raw| config::server(name.get_ref(), &raw, environment).map_err(|fault| fault.message));
+            match judged {
+                Ok(server) => servers.extend(server),
+                Err(message) => log::warn!("a discovered MCP server is passed over: {message}"),
+            }
+        }
+    }
+    log::info!("{} MCP servers were discovered in another program's file", servers.len());
+    servers
+}
+
 /// See [`load`].
 pub(super) fn parse(
     path: &Path,

@@ -7,6 +7,7 @@
 //! Each configured server has one thread, which connects it, reads what it says by itself and connects it anew. Calls run on
 //! the caller's thread: over HTTP wholly, and to a child process by waiting for what that server's thread reads.
 
+pub mod boot;
 pub mod catalog;
 mod catalogue;
 pub mod config;
@@ -162,6 +163,11 @@ impl Mcp {
     /// Whether there is a server with this name.
     pub fn has_server(&self, name: &str) -> bool {
         self.server(name).is_some()
+    }
+
+    /// Whether there is any server, removed or not.
+    pub fn is_configured(&self) -> bool {
+        !self.0.servers.is_empty()
     }
 
     /// All servers, as the runtime view shows them.

@@ -200,14 +200,15 @@ impl Server {
         while !world.stop.is_cancelled() {
             match self.pause(world) {
                 Some(limit) => self.wait(limit),
-                None => self.connect_once(world),
+                // Everything in it has a deadline of its own.
+                None => crate::worker::idle(|| self.connect_once(world)),
             }
         }
     }
 
     fn wait(&self, limit: Duration) {
         // A poll that fails leaves a wait that is too short, after which everything is looked at again.
-        let _ready = wait_readable(&[Some(self.wake.as_fd())], limit);
+        let _ready = crate::worker::idle(|| wait_readable(&[Some(self.wake.as_fd())], limit));
         self.wake.drain();
     }
 

@@ -152,6 +152,11 @@ impl Tasks {
         Ok((tasks, thread))
     }
 
+    /// Messages waiting for the reaper.
+    pub fn queue_depth(&self) -> usize {
+        self.mailbox.len()
+    }
+
     /// Records a background command and starts it.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use kheish_daemon::broker::{Broker, BrokerHandle, Provider, Store};
 use kheish_daemon::clock::Clock;
 use kheish_daemon::commit::{CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use kheish_daemon::core::{Command, Decision, RunStatus};
-use kheish_daemon::engine::{Engine, InForce, Settings, Stops, Toolbox, Tools};
+use kheish_daemon::engine::{Engine, InForce, Lanes, Settings, Stops, Toolbox, Tools};
 use kheish_daemon::ids::{RunId, SessionId};
 use kheish_daemon::journal::fake_disk::FakeDisk;
 use kheish_daemon::journal::{Journal, Options, Reader};
@@ -180,6 +180,7 @@ impl World {
             net: Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).unwrap(),
             hub: hub.clone(),
             stops: stops.clone(),
+            lanes: Lanes::default(),
             clock: clock.clone(),
             toolbox,
             settings,
