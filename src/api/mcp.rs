@@ -105,8 +105,13 @@ pub fn call(api: &Api, call: &Call) -> Result<Response, Problem> {
     let output = api.mcp.call(&server, &body.tool, arguments, Some(limit_ms))?;
     let content = api.broker.redact(&output.content);
     let result = RawValue::from_string(content).unwrap_or_default();
-    let shown =
-        CallResult { server: &server, tool: &body.tool, is_error: output.is_error, truncated: output.truncated, result };
+    let shown = CallResult {
+        server: &server,
+        tool: &body.tool,
+        is_error: output.is_error,
+        truncated: output.truncated,
+        result,
+    };
     Ok(Response::json(200, &shown))
 }
 

@@ -62,7 +62,7 @@ pub static MCP: &[Component] = &[
             "properties": {
                 "tool": {"type": "string"},
                 "arguments": {"type": ["object", "null"]},
-                "timeout_ms": {"type": ["integer", "null"], "minimum": 0, "description": "At most 30000"}
+                "timeout_ms": {"type": ["integer", "null"], "minimum": 0, "description": "At most 25000"}
             }
         }"#,
     },

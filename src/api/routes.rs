@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, mcp_routes, metrics, runs, runtime, runtime_auth,
-    runtime_routes, secrets, sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, mcp_routes, metrics, runs, runtime,
+    runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -511,7 +511,7 @@ pub static ROUTES: &[Route<Api>] = &[
             "Delete an account here; its authorization server is not told.",
             optional("NoFields"),
             json(200, "Accepted"),
-            Handler::Plain(accounts::delete),
+            Handler::Plain(accounts::revoke),
         )
     },
     Route {

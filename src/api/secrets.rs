@@ -112,6 +112,14 @@ pub(super) fn delete_slot(api: &Api, call: &Call, slot: &SlotId) -> Result<(), P
     Ok(())
 }
 
+/// Deletes an account that only MCP servers can name: logging out takes it away from them.
+pub(super) fn delete_account(api: &Api, call: &Call, slot: &SlotId) -> Result<(), Problem> {
+    let act = Act { verb: "account.revoke", target: slot.as_str(), containment: true };
+    let referenced: Vec<String> = route_references(api, slot).collect();
+    api.witnessed(&call.actor(), act, || Ok(api.broker.delete(slot, &referenced)?))?;
+    Ok(())
+}
+
 /// What names a slot in the configuration in force.
 fn references(api: &Api, slot: &SlotId) -> Vec<String> {
     let servers = api.mcp.references(slot);

@@ -39,6 +39,8 @@ mod journal;
 mod json_file;
 mod json_text;
 mod live;
+mod mcp;
+mod mcp_oauth;
 mod options;
 mod output;
 mod overview;

@@ -5,8 +5,8 @@
 use super::command::{Decision, Refusal};
 use super::event::Body;
 use super::runtime_config::{
-    ChangeSource, DebugLevel, DebugSetting, McpServerState, RuntimeChange, RuntimeChanged, RuntimeConfig, RuntimeInvalid, Settings,
-    SystemPrompt, ToolLimits, check,
+    ChangeSource, DebugLevel, DebugSetting, McpServerState, RuntimeChange, RuntimeChanged, RuntimeConfig,
+    RuntimeInvalid, Settings, SystemPrompt, ToolLimits, check,
 };
 use super::session_settings::{SessionChange, SessionSettings};
 use super::txn::Txn;
@@ -190,7 +190,9 @@ fn is_in_force(change: &RuntimeChange, settings: &Settings) -> bool {
         RuntimeChange::SystemPrompt(prompt) => *prompt == settings.system_prompt,
         RuntimeChange::ToolLimits(limits) => *limits == settings.tool_limits,
         RuntimeChange::PermissionRules(rules) => *rules == settings.permission_rules,
-        RuntimeChange::McpServer { server, state: McpServerState::Enabled } => !settings.mcp_servers.contains_key(server),
+        RuntimeChange::McpServer { server, state: McpServerState::Enabled } => {
+            !settings.mcp_servers.contains_key(server)
+        }
         RuntimeChange::McpServer { server, state } => settings.mcp_servers.get(server) == Some(state),
         RuntimeChange::Rollback { .. } => false,
     }

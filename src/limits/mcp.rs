@@ -83,8 +83,6 @@ pub const MCP_STOP_STEP_MS: u64 = 2_000;
 pub const MCP_WRITE_MS_MAX: u64 = 5_000;
 /// Look-up, and connect with TLS, of one request to a server; each.
 pub const MCP_CONNECT_MS: u64 = 10_000;
-/// Silence on the stream of a server's own messages after which it is opened anew.
-pub const MCP_LISTEN_IDLE_MS: u64 = 30 * 60 * 1_000;
 /// Wait before a stream that ended is taken up again when the server names none.
 pub const MCP_RETRY_MS_DEFAULT: u64 = 1_000;
 /// Longest wait that a server can name for it.
@@ -115,4 +113,16 @@ pub const MCP_INPUT_REQUESTS_MAX: usize = 8;
 /// First wait before a request is repeated that a server only puts off; it doubles with each round.
 pub const MCP_INPUT_WAIT_MS: u64 = 50;
 /// Longest call of a tool by an operator over the API, which holds one of the threads that serve requests.
-pub const MCP_OPERATOR_CALL_MS_MAX: u64 = 30_000;
+pub const MCP_OPERATOR_CALL_MS_MAX: u64 = 25_000;
+/// Head of a browser's request to the command line during a login.
+pub const MCP_CALLBACK_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Wait for one such head.
+pub const MCP_CALLBACK_HEAD_MS_MAX: u64 = 5_000;
+/// Wait for the browser when nothing is said.
+pub const MCP_LOGIN_S_DEFAULT: u64 = 300;
+/// Longest wait for it.
+pub const MCP_LOGIN_S_MAX: u64 = 3_600;
+/// One request to an authorization server during a login.
+pub const MCP_DISCOVERY_MS_MAX: u64 = 15_000;
+/// Answer of an authorization server during a login.
+pub const MCP_DISCOVERY_BYTES_MAX: u64 = 256 * 1024;

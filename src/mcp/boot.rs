@@ -53,12 +53,16 @@ pub fn servers(
 fn check(config: &Config, auth_enabled: bool, server: &ServerConfig) -> Result<(), String> {
     let Transport::Stdio(stdio) = &server.transport else { return Ok(()) };
     if stdio.network && !auth_enabled {
-        return Err("`network` would let it reach the control plane, which asks nobody for a token; next: set an admin \
+        return Err(
+            "`network` would let it reach the control plane, which asks nobody for a token; next: set an admin \
                     token, or leave `network` out"
-            .to_string());
+                .to_string(),
+        );
     }
     if stdio.network && config.egress.is_restrictive() {
-        return Err("`network` would let it pass by the restriction of outbound connections; next: leave it out".to_string());
+        return Err(
+            "`network` would let it pass by the restriction of outbound connections; next: leave it out".to_string()
+        );
     }
     let state_root = config.state_root.canonicalize().unwrap_or_else(|_| config.state_root.clone());
     match stdio.read_only_paths.iter().find(|path| state_root.starts_with(path) || path.starts_with(&state_root)) {

@@ -95,7 +95,8 @@ fn tool(
         _ => return Err("its schema is no object"),
     };
     let header_places = if checks_headers {
-        headers::of_schema(&value["inputSchema"]).ok_or("its schema marks arguments for header lines against the rules")?
+        headers::of_schema(&value["inputSchema"])
+            .ok_or("its schema marks arguments for header lines against the rules")?
     } else {
         Vec::new()
     };
@@ -117,11 +118,21 @@ fn tool(
         cut_bytes(said, MCP_DESCRIPTION_BYTES_MAX)
     );
     // All that a person who allows a call may have looked at.
-    let identity = serde_json::json!([name, said, value["title"], value["inputSchema"], value["outputSchema"], value["annotations"]]);
+    let identity = serde_json::json!([
+        name,
+        said,
+        value["title"],
+        value["inputSchema"],
+        value["outputSchema"],
+        value["annotations"]
+    ]);
     let digest = to_hex(digest(&SHA256, identity.to_string().as_bytes()).as_ref());
     Ok(Some(McpTool {
         name: name.to_string(),
-        title: value["title"].as_str().or(value["annotations"]["title"].as_str()).map(|t| cut_bytes(t, 256).to_string()),
+        title: value["title"]
+            .as_str()
+            .or(value["annotations"]["title"].as_str())
+            .map(|t| cut_bytes(t, 256).to_string()),
         offered: Arc::new(RoomTool {
             name: offered_name,
             description,
@@ -129,7 +140,8 @@ fn tool(
             timeout_ms: config.tool_ms,
             digest,
         }),
-        annotations: Some(value["annotations"].clone()).filter(|hints| hints.is_object() && hints.to_string().len() < 1_024),
+        annotations: Some(value["annotations"].clone())
+            .filter(|hints| hints.is_object() && hints.to_string().len() < 1_024),
         has_output_schema: value["outputSchema"].is_object(),
         header_places,
     }))

@@ -225,7 +225,9 @@ fn fault<T>(key: &'static str, message: impl Into<String>) -> Result<T, Fault> {
 pub(super) fn is_server_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     // Two underscores stand between a server's name and a tool's.
-    (1..=MCP_SERVER_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(legal) && !name.contains("__")
+    (1..=MCP_SERVER_NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(legal)
+        && !name.contains("__")
         && !name.starts_with('_')
         && !name.ends_with('_')
 }
@@ -282,7 +284,9 @@ pub(super) fn server(
         None | Some("handshake") => Protocol::Handshake,
         Some("auto") => Protocol::Auto,
         Some("2026-07-28") => Protocol::Stateless,
-        Some(_) => return fault("protocol", "`protocol` is none of handshake, auto and 2026-07-28; next: use one of them"),
+        Some(_) => {
+            return fault("protocol", "`protocol` is none of handshake, auto and 2026-07-28; next: use one of them");
+        }
     };
     if raw.flag("enabled") == Some(false) {
         return Ok(None);
@@ -315,16 +319,19 @@ fn stdio(command: &str, raw: &RawServer) -> Result<Stdio, Fault> {
         return fault("command", "`command` is blank; next: name a program");
     }
     if raw.flag("inherit_env") == Some(true) {
-        let message = "the daemon's environment is never passed on; next: remove `inherit_env`, and list variables under `env`";
+        let message =
+            "the daemon's environment is never passed on; next: remove `inherit_env`, and list variables under `env`";
         return fault("inherit_env", message);
     }
     let is_name = |name: &String| {
-        !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit())
+        !name.is_empty()
+            && !name.starts_with(|first: char| first.is_ascii_digit())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     let env = raw.map("env").cloned().unwrap_or_default();
     let env_secret_refs = slots("env_secret_refs", raw)?;
-    for (key, names) in [("env", env.keys().collect::<Vec<_>>()), ("env_secret_refs", env_secret_refs.keys().collect())] {
+    for (key, names) in [("env", env.keys().collect::<Vec<_>>()), ("env_secret_refs", env_secret_refs.keys().collect())]
+    {
         if !names.into_iter().all(is_name) {
             return fault(key, format!("`{key}` has a name that is no variable's; next: use letters, digits and _"));
         }
@@ -402,7 +409,8 @@ fn http(url_text: &str, raw: &RawServer, environment: &dyn Fn(&str) -> Option<St
     let mut headers = Vec::new();
     for key in ["headers", "http_headers"] {
         for (name, value) in raw.map(key).into_iter().flatten() {
-            let is_secret = ["authorization", "proxy-authorization", "x-api-key"].contains(&name.to_ascii_lowercase().as_str());
+            let is_secret =
+                ["authorization", "proxy-authorization", "x-api-key"].contains(&name.to_ascii_lowercase().as_str());
             if is_secret {
                 let message = "a header that carries a secret stands in the file; next: use `bearer_token_secret_ref` or \
                                `http_header_secret_refs`";
@@ -424,11 +432,7 @@ fn http(url_text: &str, raw: &RawServer, environment: &dyn Fn(&str) -> Option<St
     })
 }
 
-fn credential(
-    url: &str,
-    raw: &RawServer,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<Credential, Fault> {
+fn credential(url: &str, raw: &RawServer, environment: &dyn Fn(&str) -> Option<String>) -> Result<Credential, Fault> {
     let mut found = Vec::new();
     if let Some(slot) = raw.text("bearer_token_secret_ref") {
         found.push(Credential::Bearer(slot_id("bearer_token_secret_ref", slot)?));
@@ -540,7 +544,11 @@ mod tests {
             (format!("{http}headers = {{ Authorization = 'Bearer {secret}' }}"), 3, "bearer_token_secret_ref"),
             (format!("{http}headers = {{ Mcp-Session-Id = '{secret}' }}"), 3, "sets itself"),
             (format!("{http}headers = {{ A = 'x' }}\nhttp_headers = {{ a = 'y' }}"), 4, "same header"),
-            (format!("{http}bearer_token_secret_ref = 'a'\noauth_slot_ref = 'mcp.oauth.a'"), 2, "more than one credential"),
+            (
+                format!("{http}bearer_token_secret_ref = 'a'\noauth_slot_ref = 'mcp.oauth.a'"),
+                2,
+                "more than one credential",
+            ),
             (format!("{http}oauth_slot_ref = 'a'"), 3, "must begin with mcp.oauth."),
             (format!("{http}oauth_scopes = ['a']"), 3, "needs `oauth_slot_ref`"),
             (format!("{http}bearer_token_env_var = 'UNSET'"), 3, "not set"),
@@ -553,7 +561,10 @@ mod tests {
         ] {
             let error = parse(&format!("[mcp_servers.one]\n{lines}\n")).expect_err(&lines);
             assert!(error.starts_with(&format!("mcp.toml:{line}:")), "{error} for {lines}");
-            assert!(error.contains(words) && error.contains("next:") || words.contains("did you"), "{error} for {lines}");
+            assert!(
+                error.contains(words) && error.contains("next:") || words.contains("did you"),
+                "{error} for {lines}"
+            );
             assert!(error.contains(words), "{error}");
             assert!(!error.contains(secret), "{error}");
         }

@@ -144,7 +144,9 @@ fn one(item: &Value, budget: &mut Budget) -> Value {
             "description": text("description", MCP_NAME_BYTES_MAX, budget),
         }),
         "resource" => json!({"type": "resource", "resource": contents(&item["resource"], budget)}),
-        other => json!({"type": "unknown", "text": format!("a piece of content of the unknown type {:?}", cut_bytes(other, 64))}),
+        other => {
+            json!({"type": "unknown", "text": format!("a piece of content of the unknown type {:?}", cut_bytes(other, 64))})
+        }
     }
 }
 

@@ -70,10 +70,9 @@ impl fmt::Display for McpError {
             Self::UnknownServer { server } => {
                 write!(f, "there is no MCP server {server}; next: see kheish-daemon mcp list")
             }
-            Self::UnknownTool { server, tool } => write!(
-                f,
-                "MCP server {server} offers no tool {tool}; next: see kheish-daemon mcp tools {server}"
-            ),
+            Self::UnknownTool { server, tool } => {
+                write!(f, "MCP server {server} offers no tool {tool}; next: see kheish-daemon mcp tools list {server}")
+            }
             Self::SwitchedOff { server } => {
                 write!(f, "MCP server {server} is switched off; next: kheish-daemon mcp enable {server}")
             }
@@ -95,7 +94,10 @@ impl fmt::Display for McpError {
                 write!(f, "MCP server {server} answered with error {code}: {message}; next: change the request")
             }
             Self::Malformed { server, cause } => {
-                write!(f, "MCP server {server}: its answer makes no sense: {cause}; next: report this to its maintainers")
+                write!(
+                    f,
+                    "MCP server {server}: its answer makes no sense: {cause}; next: report this to its maintainers"
+                )
             }
             Self::AuthRequired { server, cause } => write!(
                 f,

@@ -104,7 +104,8 @@ mod tests {
     fn marked_arguments_are_found_and_a_schema_that_breaks_the_rules_is_no_schema() {
         let of = |schema: Value| of_schema(&schema);
         let marked = json!({"type": "string", "x-mcp-header": "Region"});
-        let good = json!({"properties": {"a": {"properties": {"r": marked}}, "n": {"type": "integer", "x-mcp-header": "N"}}});
+        let good =
+            json!({"properties": {"a": {"properties": {"r": marked}}, "n": {"type": "integer", "x-mcp-header": "N"}}});
         let places = of(good).unwrap();
         let lines = of_arguments(&places, &json!({"a": {"r": "eu"}, "n": 7}));
         assert_eq!(lines, [("mcp-param-region".into(), "eu".into()), ("mcp-param-n".into(), "7".into())]);

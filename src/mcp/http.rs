@@ -160,15 +160,15 @@ impl HttpLink {
                 body_bytes_max: MCP_STREAM_BYTES_MAX,
             };
             let response = self.net.send(request, cancel).map_err(|error| self.failed(error))?;
-            let follows = matches!(response.status, 307 | 308)
-                || (method == Method::Get && matches!(response.status, 301..=303));
+            let follows =
+                matches!(response.status, 307 | 308) || (method == Method::Get && matches!(response.status, 301..=303));
             if !follows {
                 return Ok(response);
             }
             let next = response.header("location").and_then(|location| target.join(location).ok());
-            target = next.filter(|next| is_same_origin(next, &self.http.url)).ok_or_else(|| {
-                self.malformed("it redirects to another origin, where the credential must not go")
-            })?;
+            target = next
+                .filter(|next| is_same_origin(next, &self.http.url))
+                .ok_or_else(|| self.malformed("it redirects to another origin, where the credential must not go"))?;
         }
         Err(self.malformed("it redirects in a circle"))
     }
@@ -247,7 +247,9 @@ impl HttpLink {
         response.body.set_bytes_max(MCP_MESSAGE_BYTES_MAX as u64);
         let bytes = response.body.read_to_end().map_err(|error| self.failed(error))?;
         match message::read(&bytes) {
-            Ok(Incoming::Answer { id: answered, outcome }) if answered == Some(id) || (answered.is_none() && outcome.is_err()) => {
+            Ok(Incoming::Answer { id: answered, outcome })
+                if answered == Some(id) || (answered.is_none() && outcome.is_err()) =>
+            {
                 Ok(outcome)
             }
             Ok(_) => Err(self.malformed("it answers another request")),
@@ -294,7 +296,8 @@ impl HttpLink {
         let mut resumes = 0;
         let mut seen = 0;
         loop {
-            match self.read(&mut body, &mut parser, Some(exchange.id), exchange.credential, exchange.cancel, &mut seen) {
+            match self.read(&mut body, &mut parser, Some(exchange.id), exchange.credential, exchange.cancel, &mut seen)
+            {
                 Ok(Read::Answer(answer)) => return Ok(answer),
                 Ok(Read::End) => {}
                 // A broken connection is taken up like one that ended; all else is final.

@@ -85,7 +85,13 @@ impl Link {
     }
 
     /// Sends what wants no answer.
-    pub fn notify(&self, bytes: &[u8], credential: Option<&InUse>, limit: Duration, cancel: &Cancel) -> Result<(), McpError> {
+    pub fn notify(
+        &self,
+        bytes: &[u8],
+        credential: Option<&InUse>,
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Result<(), McpError> {
         match self {
             Self::Stdio(link) => link.write(bytes),
             Self::Http(link) => link.notify(bytes, credential, limit, cancel),

@@ -14,11 +14,13 @@ pub mod config;
 pub mod config_file;
 mod content;
 mod credential;
+pub mod discovery;
 mod error;
 mod headers;
 mod http;
 mod inbox;
 mod link;
+pub mod login;
 mod message;
 mod record;
 mod room;
@@ -175,7 +177,9 @@ impl Mcp {
         let mut tool_names: Vec<String> = self
             .servers()
             .filter_map(|server| server.known().connection)
-            .flat_map(|connection| connection.catalogue.tools.iter().map(|t| t.offered.name.clone()).collect::<Vec<_>>())
+            .flat_map(|connection| {
+                connection.catalogue.tools.iter().map(|t| t.offered.name.clone()).collect::<Vec<_>>()
+            })
             .collect();
         tool_names.sort();
         Snapshot {
@@ -245,7 +249,13 @@ impl Mcp {
     ///
     /// # Errors
     /// There is no result. A tool that fails is one.
-    pub fn call(&self, server: &str, tool: &str, arguments: Value, limit_ms: Option<u64>) -> Result<ToolOutput, McpError> {
+    pub fn call(
+        &self,
+        server: &str,
+        tool: &str,
+        arguments: Value,
+        limit_ms: Option<u64>,
+    ) -> Result<ToolOutput, McpError> {
         let server = self.known_server(server)?;
         let limit_ms = limit_ms.unwrap_or(server.config.tool_ms).min(server.config.tool_ms);
         let until = Instant::now() + Duration::from_millis(limit_ms.max(1));

@@ -106,9 +106,10 @@ impl Recorder {
         until: Instant,
         cancel: &Cancel,
     ) -> Result<Open<'a>, McpError> {
-        let verb = request.method.rsplit_once('/').map_or(request.method.to_string(), |(group, verb)| {
-            format!("{}_{verb}", group.trim_end_matches('s'))
-        });
+        let verb = request
+            .method
+            .rsplit_once('/')
+            .map_or(request.method.to_string(), |(group, verb)| format!("{}_{verb}", group.trim_end_matches('s')));
         let mut target = format!("mcp:{verb}:{}", request.server);
         if let Some(tool) = request.tool {
             target.push(':');
@@ -137,8 +138,13 @@ impl Recorder {
                 Ok(Open { chain, handle: handle.into() })
             }
             Chain::Daemon => {
-                let draft =
-                    DaemonRequest { kind: "mcp", target: &target, lease: request.lease, request_digest: &digest, detail };
+                let draft = DaemonRequest {
+                    kind: "mcp",
+                    target: &target,
+                    lease: request.lease,
+                    request_digest: &digest,
+                    detail,
+                };
                 let note = note(NoteKind::ActionRequest, &draft);
                 let handle = self.write(Command::RecordAction { run: None, note }, request.server, until, cancel)?;
                 Ok(Open { chain, handle })

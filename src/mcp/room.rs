@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::Mcp;
 use super::catalogue::PREFIX;
 use super::content;
 use super::error::McpError;
@@ -16,7 +17,6 @@ use super::headers;
 use super::record::Chain;
 use super::server::{Connection, Server, Switch};
 use super::session::Ask;
-use super::Mcp;
 use crate::engine::{Caller, DaemonTool};
 use crate::ids::SessionId;
 use crate::limits::{MCP_LIST_ENTRIES_MAX, MCP_TOOLS_OFFERED_MAX};
@@ -153,7 +153,8 @@ impl Mcp {
                 let server = server(named)?;
                 let uri = input["uri"].as_str().unwrap_or_default();
                 let connection = server.ready(errand.left_ms(), errand.cancel)?;
-                let result = connection.session.request(&errand.ask("resources/read", json!({"uri": uri}), Some(uri)))?;
+                let result =
+                    connection.session.request(&errand.ask("resources/read", json!({"uri": uri}), Some(uri)))?;
                 Ok(content::of_contents(&server.config.name, "contents", &result))
             }
             "get_mcp_prompt" => {

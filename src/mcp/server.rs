@@ -220,7 +220,8 @@ impl Server {
         if known.switch != Switch::On || !known.is_wanted {
             return Some(Duration::from_secs(3_600));
         }
-        let left = known.retry_at.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())?;
+        let left =
+            known.retry_at.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())?;
         if slots != known.slots {
             // Somebody has set a secret: what failed before may work now.
             (known.failures, known.retry_at) = (0, None);
@@ -314,9 +315,7 @@ impl Server {
                 standing = leases;
                 Link::Stdio(link)
             }
-            Transport::Http(http) => {
-                Link::Http(HttpLink::new(&config.name, http, world.net.clone(), inbox.clone()))
-            }
+            Transport::Http(http) => Link::Http(HttpLink::new(&config.name, http, world.net.clone(), inbox.clone())),
         };
         let session = Session {
             config: config.clone(),
@@ -365,12 +364,7 @@ impl Server {
 
     /// Looks after a connection until it is over: why, unless somebody wanted it so, and whether another is to be made at
     /// once.
-    fn look_after(
-        &self,
-        world: &World,
-        session: &Session,
-        slots: &[Option<(u64, bool)>],
-    ) -> (Option<McpError>, bool) {
+    fn look_after(&self, world: &World, session: &Session, slots: &[Option<(u64, bool)>]) -> (Option<McpError>, bool) {
         match &session.link {
             Link::Stdio(link) => self.look_after_process(world, session, link, slots),
             Link::Http(link) => self.look_after_http(world, session, link, slots),
@@ -504,7 +498,8 @@ fn catalogue(session: &Session, until: Instant) -> Result<Catalogue, McpError> {
     if !hello.has("tools") {
         return Ok(Catalogue::default());
     }
-    let limit_ms = u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX).max(1);
+    let limit_ms =
+        u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX).max(1);
     let ask = Ask {
         method: "tools/list",
         params: Value::Null,

@@ -158,7 +158,9 @@ impl Session {
         let result: InitializeResult =
             serde_json::from_str(result.get()).map_err(|_| self.malformed("its initialize result has another form"))?;
         if !KNOWN.contains(&result.protocol_version.as_str()) {
-            return Err(self.malformed("it speaks none of the revisions 2025-11-25, 2025-06-18, 2025-03-26 and 2024-11-05"));
+            return Err(
+                self.malformed("it speaks none of the revisions 2025-11-25, 2025-06-18, 2025-03-26 and 2024-11-05")
+            );
         }
         if let Link::Http(link) = &self.link {
             link.set_version(&result.protocol_version);
@@ -330,7 +332,8 @@ impl Session {
         for _ in 0..MCP_PAGES_MAX {
             let params = cursor.as_ref().map_or(json!({}), |cursor| json!({"cursor": cursor}));
             let page = self.request(&Ask { method, params, param_headers: Vec::new(), ..*ask })?;
-            let mut page: Value = serde_json::from_str(page.get()).map_err(|_| self.malformed("its list is too deep"))?;
+            let mut page: Value =
+                serde_json::from_str(page.get()).map_err(|_| self.malformed("its list is too deep"))?;
             let Value::Array(items) = page[key].take() else {
                 return Err(self.malformed("its list has another form"));
             };

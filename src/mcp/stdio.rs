@@ -250,17 +250,22 @@ impl StdioLink {
             self.read_errors();
         }
         if ready[1] {
-            self.read_socket();
+            self.read_socket(None);
         }
         if ready[2] && self.ended().is_none() {
-            let cause = match self.report(Instant::now() + Duration::from_millis(MCP_TICK_MS)) {
-                Ok(Report::Ended(Some(code), _)) => format!("it exited with code {code}"),
-                Ok(Report::Ended(_, Some(signal))) => format!("it was ended by signal {signal}"),
-                _ => "the process around it ended".to_string(),
-            };
+            let cause = self.last_word().unwrap_or_else(|| "the process around it ended".to_string());
             // What it said before it ended is still an answer.
-            self.read_socket();
+            self.read_socket(Some(&cause));
             self.end(&cause);
+        }
+    }
+
+    /// How the server ended, if the worker tells that within a moment.
+    fn last_word(&self) -> Option<String> {
+        match self.report(Instant::now() + Duration::from_millis(MCP_TICK_MS)) {
+            Ok(Report::Ended(Some(code), _)) => Some(format!("it exited with code {code}")),
+            Ok(Report::Ended(_, Some(signal))) => Some(format!("it was ended by signal {signal}")),
+            _ => None,
         }
     }
 
@@ -276,10 +281,15 @@ impl StdioLink {
         }
     }
 
-    fn read_socket(&self) {
+    /// Reads a piece. `why` tells why there will be no more, where that is known.
+    fn read_socket(&self, why: Option<&str>) {
         let mut buffer = vec![0; 64 * 1024];
         match (&self.socket).read(&mut buffer) {
-            Ok(0) => self.end("it closed its output"),
+            Ok(0) => {
+                let known = why.map(str::to_string).or_else(|| self.last_word());
+                let cause = known.unwrap_or_else(|| "it closed its output".to_string());
+                self.end(&cause);
+            }
             Ok(count) => {
                 if let Err(cause) = self.take(&buffer[..count]) {
                     self.end(cause);
@@ -376,4 +386,3 @@ impl Drop for StdioLink {
         }
     }
 }
-

@@ -56,7 +56,8 @@ pub fn main(policy: Option<&str>) -> ExitCode {
         Err(code) => return code,
     };
     let begun = process::claim_process(alone).map_err(|error| format!("no subreaper: {error}")).and_then(|()| {
-        let start = frame::read(&mut channel, MCP_WORKER_FRAME_BYTES_MAX).map_err(|error| format!("no command: {error}"))?;
+        let start =
+            frame::read(&mut channel, MCP_WORKER_FRAME_BYTES_MAX).map_err(|error| format!("no command: {error}"))?;
         let start: Start = serde_json::from_slice(&start).map_err(|error| format!("no command: {error}"))?;
         begin(&start, &workspace)
     });

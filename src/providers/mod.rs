@@ -38,8 +38,8 @@ pub use options::{
     Expected, GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Stage, Summary, ToolChoiceOption,
 };
 pub use retry::retry_delay_ms;
-pub(crate) use routes_file::nearest;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,
 };
+pub(crate) use routes_file::nearest;
 pub use stream::StreamReader;

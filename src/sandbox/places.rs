@@ -87,6 +87,7 @@ pub fn check_start(raw: &RawServe, config: &Config) -> Result<(), PlacesError> {
     let mut kept = Vec::new();
     let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
     keep("--routes-file", config.routes_file.clone());
+    keep("--mcp-config", config.mcp_config.clone());
     keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
     keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));
     keep("--audit-signing-key-file", config.audit_signing_key_file.clone());
