@@ -235,7 +235,7 @@ mod tests {
             false,
             false,
         );
-        assert_eq!((names(&catalogue), catalogue.left_out), (vec!["mcp__s__a"], Vec::new()));
+        assert_eq!((names(&catalogue), catalogue.left_out.len()), (vec!["mcp__s__a"], 0));
         let mut deep = json!({"type": "string"});
         for _ in 0..40 {
             deep = json!({"items": deep});

@@ -211,7 +211,8 @@ impl StdioLink {
         if !exchange.is_owner {
             return select! {
                 recv(answer) -> received => received.map_err(|_| gone()),
-                recv(exchange.cancel.woken()) -> _ => Err(McpError::Cancelled { server: server() }),
+                // The end of the connection cancels as well; its cause is the better answer.
+                recv(exchange.cancel.woken()) -> _ => Err(self.over().unwrap_or(McpError::Cancelled { server: server() })),
                 default(exchange.left()) => Err(timed_out()),
             };
         }
