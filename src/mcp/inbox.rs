@@ -31,6 +31,11 @@ impl Inbox {
         Self { server: server.to_string(), root, elicits, lists_changed: AtomicBool::new(false), wake }
     }
 
+    /// Has the connection's thread look after it.
+    pub fn wake(&self) {
+        self.wake.wake();
+    }
+
     /// Whether the server said since the last question that one of its lists has changed.
     pub fn take_changed(&self) -> bool {
         self.lists_changed.swap(false, Ordering::SeqCst)

@@ -458,16 +458,24 @@ impl Server {
                     Listened::Failed(error) => return (Some(error), false),
                 }
             }
-            if let Some(over) = self.is_unwanted(world, session, slots) {
-                return over;
-            }
-            if link.is_expired() {
-                let cause = "it does not know the session any more".to_string();
-                return (Some(McpError::Ended { server: self.config.name.clone(), cause }), true);
-            }
-            self.wait(Duration::from_millis(pause_ms));
-            if session.inbox.take_changed() {
-                self.list_again(session);
+            // A server that names a time is not asked before, whatever it has us woken for.
+            let until = Instant::now() + Duration::from_millis(pause_ms);
+            loop {
+                if let Some(over) = self.is_unwanted(world, session, slots) {
+                    return over;
+                }
+                if link.is_expired() {
+                    let cause = "it does not know the session any more".to_string();
+                    return (Some(McpError::Ended { server: self.config.name.clone(), cause }), true);
+                }
+                if session.inbox.take_changed() {
+                    self.list_again(session);
+                }
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                self.wait(left.min(Duration::from_millis(MCP_TICK_MS)));
             }
         }
     }

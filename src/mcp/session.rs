@@ -307,6 +307,10 @@ impl Session {
             },
             error => error,
         });
+        if let (Err(McpError::Ended { .. }), Link::Http(_)) = (&outcome, &self.link) {
+            // If the session has expired it is made anew at once.
+            self.inbox.wake();
+        }
         let (digest, error) = match &outcome {
             Ok(Ok(result)) => (Some(result.get().as_bytes()), None),
             Ok(Err(_)) => (None, Some("mcp_server_error")),
