@@ -106,8 +106,8 @@ impl Vault {
             Err(error) => return refused(error.to_string()),
         };
         let Some(details) = status.details else { return refused(format!("slot {slot} holds no account")) };
-        let bare = |url: &str| url.trim_end_matches('/').to_string();
-        if bare(&details.resource) != bare(resource) {
+        // As metadata of a server's origin is metadata of the server.
+        if !super::discovery::covers(&details.resource, resource) {
             return refused(format!(
                 "the account in {slot} is for another resource; next: log in again with the server's url, or set oauth_resource"
             ));

@@ -298,7 +298,7 @@ fn origin_and_path(url: &str) -> (String, String) {
 }
 
 /// Whether metadata about `resource` speaks of `url`: same origin, and a path that the url's begins with.
-fn covers(resource: &str, url: &str) -> bool {
+pub(super) fn covers(resource: &str, url: &str) -> bool {
     let (origin, path) = origin_and_path(url);
     let (resource_origin, resource_path) = origin_and_path(resource);
     let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
