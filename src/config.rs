@@ -13,6 +13,7 @@ use crate::limits::{
     APPROVAL_EXPIRY_S_MAX, JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN,
     QUEUED_RUN_LAG_WARNING_MS, RUN_DRAIN_S_MAX, SANDBOX_READ_ONLY_PATHS_MAX, STALE_RUN_WARNING_MS, TRUSTED_PROXIES_MAX,
 };
+use crate::mcp;
 use crate::net::{EgressPolicy, EgressSettingError};
 use crate::sandbox::Level;
 
@@ -79,6 +80,12 @@ pub struct RawServe {
     pub air_gapped: bool,
     /// `--web-fetch`.
     pub web_fetch: Option<String>,
+    /// `--mcp-config`.
+    pub mcp_config: Option<String>,
+    /// `--mcp-discovery`.
+    pub mcp_discovery: Option<String>,
+    /// `--mcp-profile`, repeated.
+    pub mcp_profile: Vec<String>,
 }
 
 /// What holds. Auth has its own resolution in `api::auth`, which needs the bind address from here.
@@ -124,6 +131,12 @@ pub struct Config {
     pub egress: EgressPolicy,
     /// Models are offered `web_fetch`.
     pub web_fetch: bool,
+    /// The file with the MCP servers.
+    pub mcp_config: Option<PathBuf>,
+    /// Other programs' files are looked at for MCP servers.
+    pub mcp_discovery: bool,
+    /// Profiles of the catalog of MCP servers.
+    pub mcp_profiles: Vec<String>,
 }
 
 /// A setting that cannot hold.
@@ -190,6 +203,13 @@ impl Config {
             sandbox_read_only_paths: parse_read_only_paths(&raw.sandbox_read_only_path)?,
             sandbox_network: raw.sandbox_network,
             dumpable: raw.dumpable,
+            mcp_config: path(&raw.mcp_config),
+            mcp_discovery: parse_mcp_discovery(raw.mcp_discovery.as_deref())?,
+            mcp_profiles: mcp::catalog::profiles(&raw.mcp_profile).map_err(|cause| ConfigError::Flag {
+                flag: "--mcp-profile",
+                cause,
+                next: "see kheish-daemon mcp profiles list",
+            })?,
         })
     }
 
@@ -223,6 +243,18 @@ fn parse_web_fetch(raw: Option<&str>, egress: &EgressPolicy) -> Result<bool, Con
         }
         Some("on") => Ok(true),
         Some(other) => refused(format!("{other:?} is neither on nor off"), "use on or off"),
+    }
+}
+
+fn parse_mcp_discovery(raw: Option<&str>) -> Result<bool, ConfigError> {
+    match raw {
+        None | Some("disabled") => Ok(false),
+        Some("auto") => Ok(true),
+        Some(other) => Err(ConfigError::Flag {
+            flag: "--mcp-discovery",
+            cause: format!("{other:?} is neither auto nor disabled"),
+            next: "use auto or disabled",
+        }),
     }
 }
 

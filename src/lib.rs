@@ -27,6 +27,7 @@ pub mod incident;
 pub mod journal;
 pub mod limits;
 pub mod logging;
+pub mod mcp;
 pub mod net;
 pub mod oauth;
 pub mod permissions;

@@ -10,6 +10,7 @@ mod delivery;
 mod doctor;
 mod egress;
 mod engine;
+mod mcp;
 mod routes;
 mod slo;
 
@@ -20,6 +21,7 @@ pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;
 pub use engine::*;
+pub use mcp::*;
 pub use routes::*;
 pub use slo::*;
 

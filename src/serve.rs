@@ -44,6 +44,7 @@ use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
+use crate::mcp::{self, Mcp};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
 use crate::providers::{RouteCredential, Routes, RoutesWatch};
@@ -127,6 +128,7 @@ struct Daemon {
     snapshots: Worker,
     task_reaper: Worker,
     sidecars: Vec<Worker>,
+    mcp: Vec<Worker>,
     stop_upkeep: crossbeam_channel::Sender<()>,
     report_failure: crossbeam_channel::Sender<String>,
     /// Held until everything else has ended.
@@ -252,8 +254,11 @@ impl Daemon {
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
+        let servers = mcp::boot::servers(&config, auth.view().auth_enabled, &|slot| store.get(slot).is_some())
+            .map_err(step("MCP servers"))?;
         let of_file = file_connectors.iter().flat_map(|connector| connector.inline.values().cloned());
-        let mut foreign: Vec<_> = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file).collect();
+        let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file);
+        let mut foreign: Vec<_> = inline.chain(Mcp::environment_secrets(&servers)).collect();
         foreign.extend(redact_tokens::from_environment().map_err(step("redaction"))?);
         let exchange = Arc::new(HttpExchange::new(net.clone(), Arc::new(core.clone())));
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
@@ -281,6 +286,23 @@ impl Daemon {
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
 
+        let (mcp, mcp_threads) = Mcp::start(mcp::Parts {
+            servers,
+            config_path: config.mcp_config.clone(),
+            profiles: config.mcp_profiles.clone(),
+            switches: mcp::boot::switches(core.view().runtime.settings()),
+            broker: broker.handle(),
+            clock: clock.clone(),
+            core: core.clone(),
+            net: net.clone(),
+            sandbox: sandbox.clone(),
+            workspace: config
+                .workspace_root
+                .canonicalize()
+                .map_err(|cause| step("workspace root")(file_error("resolve", &config.workspace_root, cause)))?,
+        })
+        .map_err(step("MCP servers"))?;
+        mcp.require().map_err(step("MCP servers"))?;
         let access_log = AccessLog::start().map_err(step("threads"))?;
         // One report is enough to fail readiness for good.
         let (report_failure, failed) = crossbeam_channel::bounded(1);
@@ -294,6 +316,7 @@ impl Daemon {
             capture,
             stops: stops.clone(),
             tasks,
+            mcp,
             blobs: blobs.clone(),
             connectors,
             sidecars: sidecars.clone(),
@@ -378,6 +401,7 @@ impl Daemon {
             capture: capture_thread,
             snapshots,
             task_reaper,
+            mcp: mcp_threads,
             sidecars,
             stop_upkeep,
             report_failure,
@@ -398,7 +422,8 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others = self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(own);
+            let others =
+                self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(&self.mcp).chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -455,6 +480,13 @@ impl Daemon {
         }
         // In this order: an engine that lets go of its run must find no core that hands it the next one, which nobody
         // would stop any more.
+        self.api.mcp.stop();
+        for worker in self.mcp {
+            if let Err(panicked) = worker.join() {
+                log::error!("{panicked}");
+                clean = false;
+            }
+        }
         self.api.core.stop();
         self.api.stops.stop_all();
         drop(self.stop_upkeep);
@@ -697,6 +729,9 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
     let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace)
         .with_room(Arc::new(api.tasks.clone()))
         .with_room(Arc::new(agents));
+    if api.mcp.is_configured() {
+        toolbox = toolbox.with_room(Arc::new(api.mcp.clone()));
+    }
     if api.config.web_fetch {
         let room = WebFetch::new(net.clone(), api.core.clone(), settings.clone(), shown.clone());
         toolbox = toolbox.with_room(Arc::new(room));

@@ -42,12 +42,20 @@ pub fn refresh(api: &Api, call: &Call) -> Result<Response, Problem> {
     Ok(Response::json(200, &status))
 }
 
-/// `POST /v1/runtime/auth/accounts/{secret_ref}/revoke` and `DELETE /v1/runtime/auth/accounts/{secret_ref}`: the account
-/// is deleted here; the authorization server is not told.
-pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
+/// `POST /v1/runtime/auth/accounts/{secret_ref}/revoke`: the account is deleted here, whoever names it; the authorization
+/// server is not told. A server that uses it goes down.
+pub fn revoke(api: &Api, call: &Call) -> Result<Response, Problem> {
     call.no_fields()?;
     let slot = account(api, call)?.status.slot_id;
     secrets::delete_slot(api, call, &slot)?;
+    Ok(Response::json(200, &Accepted { accepted: true }))
+}
+
+/// `DELETE /v1/runtime/auth/accounts/{secret_ref}`: the same, refused while a server names the account.
+pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
+    call.no_fields()?;
+    let slot = account(api, call)?.status.slot_id;
+    secrets::delete_unless_served(api, call, &slot)?;
     Ok(Response::json(200, &Accepted { accepted: true }))
 }
 

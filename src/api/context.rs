@@ -17,6 +17,7 @@ use crate::http::problem::Problem;
 use crate::ids::Seq;
 use crate::journal::{Reader, Record};
 use crate::limits::RUN_RECORDS_MAX;
+use crate::mcp::Mcp;
 use crate::providers::Routes;
 use crate::sse::Hub;
 use crate::tasks::Tasks;
@@ -46,6 +47,8 @@ pub struct Api {
     pub stops: Stops,
     /// Background commands and to-do items.
     pub tasks: Tasks,
+    /// MCP servers.
+    pub mcp: Mcp,
     /// Large contents beside the journal.
     pub blobs: Blobs,
     /// Connectors in force.

@@ -33,7 +33,7 @@ fn in_force(api: &Api, settings: Option<&SessionSettings>) -> Result<(Policy, Ef
 }
 
 fn facts_of(tool: &str) -> Facts {
-    tools::find(tool).map_or_else(|| Facts::of_name(tool), tools::ToolDef::facts)
+    tools::find(tool).map_or_else(|| Facts::of_name(tool), |def| def.facts())
 }
 
 /// Body of `POST /v1/runtime/permissions/check`.
@@ -167,7 +167,7 @@ pub fn matrix(api: &Api, call: &Call) -> Result<Response, Problem> {
     let settings = body.session_id.as_ref().and_then(|session| api.core.session_settings(session));
     let (policy, effective) = in_force(api, settings.as_deref())?;
     let input = RawValue::from_string("{}".to_string()).expect("an empty object is JSON");
-    let row = |def: &'static tools::ToolDef| {
+    let row = |def: &'static tools::ToolDef<'static>| {
         let verdict = |mode: Mode| decide(api, &policy, def.name, &input, mode.into());
         let decisions = Mode::ALL.map(|mode| {
             let verdict = verdict(mode);

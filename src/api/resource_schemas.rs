@@ -9,12 +9,13 @@ use super::connector_schemas::CONNECTORS;
 use super::contract_schemas::CONTRACTS;
 use super::delivery_schemas::DELIVERIES;
 use super::doctor_schemas::DOCTOR;
+use super::mcp_schemas::MCP;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
 pub static ALL: &[&[Component]] =
-    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR];
+    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR, MCP];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[

@@ -8,7 +8,8 @@ use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
     accounts, agent_routes, approval_routes, audit, builtin, connector_routes, contract_routes, delivery_routes,
-    doctor_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
+    doctor_routes, mcp_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
+    streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -162,6 +163,14 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::RUNTIME_CHANGES_PERMISSION_RULES,
     runtime_routes::PERMISSIONS_CHECK,
     runtime_routes::PERMISSIONS_MATRIX,
+    mcp_routes::LIST,
+    mcp_routes::GET,
+    mcp_routes::TOOLS,
+    mcp_routes::CALL,
+    mcp_routes::ENABLE,
+    mcp_routes::DISABLE,
+    mcp_routes::RECONNECT,
+    mcp_routes::REMOVE,
     Route {
         query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::STREAM_LIMIT],
@@ -539,7 +548,7 @@ pub static ROUTES: &[Route<Api>] = &[
             "Delete an account here; its authorization server is not told.",
             optional("NoFields"),
             json(200, "Accepted"),
-            Handler::Plain(accounts::delete),
+            Handler::Plain(accounts::revoke),
         )
     },
     Route {

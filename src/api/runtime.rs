@@ -17,6 +17,7 @@ use crate::hex::to_hex;
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::limits::RUNTIME_HISTORY_MAX;
+use crate::mcp::Snapshot as McpSnapshot;
 use crate::permissions::Mode;
 use crate::providers::{Capabilities, Diagnostic, Drift, ModelSupport, Route, RouteCredential};
 
@@ -47,6 +48,9 @@ pub struct RuntimeView {
     tool_runtime_limits: ToolLimits,
     config: ConfigView,
     held: bool,
+    /// Left out of the status, which has figures of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp: Option<McpSnapshot>,
 }
 
 #[derive(Debug, Serialize)]
@@ -182,6 +186,7 @@ pub fn view(api: &Api) -> RuntimeView {
         tool_runtime_limits: settings.tool_limits.clone(),
         config: config_view(config),
         held: view.counts.held,
+        mcp: None,
     }
 }
 
@@ -212,7 +217,7 @@ fn config_view(config: &RuntimeConfig) -> ConfigView {
 /// `GET /v1/runtime`.
 pub fn get(api: &Api, _call: &Call) -> Result<Response, Problem> {
     let system_prompt = Some(api.core.view().runtime.settings().system_prompt.clone());
-    Ok(Response::json(200, &RuntimeView { system_prompt, ..view(api) }))
+    Ok(Response::json(200, &RuntimeView { system_prompt, mcp: Some(api.mcp.snapshot()), ..view(api) }))
 }
 
 #[derive(Serialize)]

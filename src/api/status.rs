@@ -189,8 +189,15 @@ pub(super) fn connectors(api: &Api) -> ConnectorsStatus {
 }
 
 /// Figures of MCP servers.
-pub(super) fn mcp(_api: &Api) -> McpStatus {
-    McpStatus::default()
+pub(super) fn mcp(api: &Api) -> McpStatus {
+    let stats = api.mcp.stats();
+    McpStatus {
+        supported: true,
+        server_count: stats.configured_count as u64,
+        connected_count: stats.connected_count as u64,
+        error_count: stats.failed_count as u64,
+        tool_count: stats.tool_count as u64,
+    }
 }
 
 /// `GET /v1/status`.

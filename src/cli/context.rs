@@ -35,9 +35,16 @@ impl Context<'_> {
     /// The options contradict each other or are unusable.
     pub fn client(&self) -> Result<Client, CliError> {
         let (base_url, token) = globals::connection(&self.globals, self.env)?;
+        Ok(Client::new(self.net()?, base_url, token))
+    }
+
+    /// The way to what the user names on the command line.
+    ///
+    /// # Errors
+    /// The CA file is unusable, or threads are refused.
+    pub fn net(&self) -> Result<Net, CliError> {
         let ca_file = self.shared.ca_file.as_ref().map(PathBuf::from);
-        let net = Net::new(&NetConfig { ca_file, resolver_threads: 1, egress: EgressPolicy::command_line() })
-            .map_err(|error| CliError::component("cannot prepare the connection", error))?;
-        Ok(Client::new(net, base_url, token))
+        Net::new(&NetConfig { ca_file, resolver_threads: 1, egress: EgressPolicy::command_line() })
+            .map_err(|error| CliError::component("cannot prepare the connection", error))
     }
 }

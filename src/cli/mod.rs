@@ -44,6 +44,8 @@ mod journal;
 mod json_file;
 mod json_text;
 mod live;
+mod mcp;
+mod mcp_oauth;
 mod options;
 mod output;
 mod overview;
@@ -100,6 +102,10 @@ pub fn main() -> ExitCode {
     let mut first = std::env::args_os().skip(1);
     if first.next().is_some_and(|word| word == crate::connectors::sidecar::worker::WORKER_VERB) {
         return crate::connectors::sidecar::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
+    }
+    let mut first = std::env::args_os().skip(1);
+    if first.next().is_some_and(|word| word == crate::mcp::worker::WORKER_VERB) {
+        return crate::mcp::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
     }
     let words = std::env::args_os().skip(1).map(|word| word.into_string()).collect::<Result<Vec<_>, _>>();
     let words = words

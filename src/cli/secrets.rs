@@ -74,6 +74,31 @@ pub struct Set {
     state_root: Option<String>,
 }
 
+impl Set {
+    /// A generic secret from one of the sources that keep it out of process lists.
+    pub fn generic(
+        slot: &str,
+        from_env: Option<String>,
+        from_file: Option<String>,
+        stdin: bool,
+        offline: bool,
+        state_root: Option<String>,
+    ) -> Self {
+        Self {
+            slot_id: slot.to_string(),
+            provider: "generic".to_string(),
+            value: None,
+            from_env,
+            from_file,
+            stdin,
+            organization: None,
+            project: None,
+            offline,
+            state_root,
+        }
+    }
+}
+
 impl Command for Set {
     fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
         if self.value.is_some() {

@@ -101,6 +101,15 @@ pub struct Serve {
     /// on or off: whether models may fetch pages of the public web; off unless said
     #[argh(option, arg_name = "state")]
     web_fetch: Option<String>,
+    /// TOML file with the MCP servers
+    #[argh(option, arg_name = "path")]
+    mcp_config: Option<String>,
+    /// auto or disabled: whether servers are taken from other programs' files as well; disabled unless said
+    #[argh(option, arg_name = "mode")]
+    mcp_discovery: Option<String>,
+    /// profile of the built-in catalog whose MCP servers are used
+    #[argh(option, arg_name = "profile")]
+    mcp_profile: Vec<String>,
     /// auto (pretty on a terminal, else json), pretty or json
     #[argh(option, arg_name = "format")]
     log_format: Option<String>,
@@ -146,6 +155,9 @@ impl Command for Serve {
             egress_allow_private: self.egress_allow_private,
             air_gapped: self.air_gapped,
             web_fetch: self.web_fetch,
+            mcp_config: self.mcp_config,
+            mcp_discovery: self.mcp_discovery,
+            mcp_profile: self.mcp_profile,
         };
         crate::serve::run(raw).map_err(|error| CliError::component("serve", error))
     }

@@ -67,8 +67,8 @@ pub use retention::{RetentionChanged, RetentionHold};
 pub use routes_loaded::{RoutesInForce, RoutesLoaded};
 pub use run::{Run, RunStatus, RunTable};
 pub use runtime_config::{
-    ChangeSource, DebugLevel, DebugSetting, MaxSandbox, Revision, RuntimeChange, RuntimeChanged, RuntimeConfig,
-    RuntimeInvalid, Settings, SystemPrompt, ToolLimits,
+    ChangeSource, DebugLevel, DebugSetting, MaxSandbox, McpServerState, Revision, RuntimeChange, RuntimeChanged,
+    RuntimeConfig, RuntimeInvalid, Settings, SystemPrompt, ToolLimits,
 };
 pub use runtime_decide::RuntimeEdit;
 pub use session::{Session, SessionStatus};

@@ -2,6 +2,7 @@
 //! Owns: the settings with their checks and defaults, the bounded history, and the fold of `runtime.changed`.
 //! Never: knows whether a route exists or a model fits it; who holds the routes checks that.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -185,6 +186,21 @@ pub struct Settings {
     pub debug: DebugSetting,
     /// Permission rules of the scopes `user` and `project`.
     pub permission_rules: Vec<Rule>,
+    /// MCP servers that are switched off or removed, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mcp_servers: BTreeMap<String, McpServerState>,
+}
+
+/// What an operator has decided about an MCP server of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum McpServerState {
+    /// It is used, as without any decision.
+    Enabled,
+    /// It is not, until it is enabled again.
+    Disabled,
+    /// It is not, and is left out of every list.
+    Removed,
 }
 
 /// One change, as recorded.
@@ -210,7 +226,15 @@ pub enum RuntimeChange {
     ToolLimits(ToolLimits),
     /// All rules of the scopes `user` and `project`.
     PermissionRules(Vec<Rule>),
-    /// The settings of an earlier revision, but for the debug level, which no rollback raises again.
+    /// Whether an MCP server is used.
+    McpServer {
+        /// Its name.
+        server: String,
+        /// What was decided.
+        state: McpServerState,
+    },
+    /// The settings of an earlier revision, but for the debug level, which no rollback raises again, and for MCP servers
+    /// that were switched off.
     Rollback {
         /// Whose.
         of_revision: u64,
@@ -229,6 +253,7 @@ impl RuntimeChange {
             Self::SystemPrompt(_) => "system_prompt",
             Self::ToolLimits(_) => "tool_limits",
             Self::PermissionRules(_) => "permission_rules",
+            Self::McpServer { .. } => "mcp_server",
             Self::Rollback { .. } => "rollback",
         }
     }
@@ -244,9 +269,12 @@ impl RuntimeChange {
             Self::SystemPrompt(prompt) => settings.system_prompt = prompt,
             Self::ToolLimits(limits) => settings.tool_limits = limits,
             Self::PermissionRules(rules) => settings.permission_rules = rules,
+            Self::McpServer { server, state: McpServerState::Enabled } => drop(settings.mcp_servers.remove(&server)),
+            Self::McpServer { server, state } => drop(settings.mcp_servers.insert(server, state)),
             Self::Rollback { settings: earlier, .. } => {
                 let debug = std::mem::take(&mut settings.debug);
-                *settings = Settings { debug, ..*earlier };
+                let mcp_servers = std::mem::take(&mut settings.mcp_servers);
+                *settings = Settings { debug, mcp_servers, ..*earlier };
             }
         }
     }
@@ -468,6 +496,7 @@ pub(super) fn check(change: &RuntimeChange, settings: &Settings) -> Result<(), R
 fn check_value(change: &RuntimeChange) -> Result<(), RuntimeInvalid> {
     match change {
         RuntimeChange::PermissionMode(_) | RuntimeChange::Rollback { .. } => Ok(()),
+        RuntimeChange::McpServer { server, .. } => label("server", &Some(server.clone())),
         RuntimeChange::Model { route_id, model } => {
             label("route_id", route_id)?;
             label("model", model)

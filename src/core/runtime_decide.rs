@@ -5,8 +5,8 @@
 use super::command::{Decision, Refusal};
 use super::event::Body;
 use super::runtime_config::{
-    ChangeSource, DebugLevel, DebugSetting, RuntimeChange, RuntimeChanged, RuntimeConfig, RuntimeInvalid, Settings,
-    SystemPrompt, ToolLimits, check,
+    ChangeSource, DebugLevel, DebugSetting, McpServerState, RuntimeChange, RuntimeChanged, RuntimeConfig,
+    RuntimeInvalid, Settings, SystemPrompt, ToolLimits, check,
 };
 use super::session_settings::{SessionChange, SessionSettings};
 use super::txn::Txn;
@@ -49,6 +49,13 @@ pub enum RuntimeEdit {
         /// The rules.
         rules: Vec<Rule>,
     },
+    /// Use an MCP server, or not.
+    McpServer {
+        /// Its name.
+        server: String,
+        /// What is decided.
+        state: McpServerState,
+    },
     /// Bring back the settings of an earlier revision; absent: of the one before.
     Rollback {
         /// Its number.
@@ -61,7 +68,9 @@ impl RuntimeEdit {
     pub(super) fn is_containment(&self) -> bool {
         matches!(
             self,
-            Self::PermissionMode(Mode::DontAsk | Mode::Plan) | Self::DebugLevel { level: DebugLevel::Off, .. }
+            Self::PermissionMode(Mode::DontAsk | Mode::Plan)
+                | Self::DebugLevel { level: DebugLevel::Off, .. }
+                | Self::McpServer { state: McpServerState::Disabled | McpServerState::Removed, .. }
         )
     }
 }
@@ -108,6 +117,7 @@ impl Txn<'_> {
                 let others = config.settings().permission_rules.iter().filter(|rule| rule.scope != scope);
                 RuntimeChange::PermissionRules(others.cloned().chain(rules).collect())
             }
+            RuntimeEdit::McpServer { server, state } => RuntimeChange::McpServer { server, state },
             RuntimeEdit::Rollback { target_revision } => {
                 let newest = || config.history().last().map(|revision| revision.revision);
                 let target = target_revision.or_else(newest).and_then(|number| config.revision(number));
@@ -180,6 +190,10 @@ fn is_in_force(change: &RuntimeChange, settings: &Settings) -> bool {
         RuntimeChange::SystemPrompt(prompt) => *prompt == settings.system_prompt,
         RuntimeChange::ToolLimits(limits) => *limits == settings.tool_limits,
         RuntimeChange::PermissionRules(rules) => *rules == settings.permission_rules,
+        RuntimeChange::McpServer { server, state: McpServerState::Enabled } => {
+            !settings.mcp_servers.contains_key(server)
+        }
+        RuntimeChange::McpServer { server, state } => settings.mcp_servers.get(server) == Some(state),
         RuntimeChange::Rollback { .. } => false,
     }
 }

@@ -1,4 +1,4 @@
-//! The credential of one model call: leased before it, watched during it, given back after it.
+//! The credential of one call of a model or an MCP server: leased before it, watched during it, given back after it.
 //! Owns: the lease in hand, and the handle that ends the call when the lease is revoked.
 //! May touch: the broker.
 //! Never: holds a secret longer than the exchange of the lease for it; takes a silent broker for a refusing one.
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::run::Tools;
 use crate::broker::{BrokerError, BrokerHandle, Lease, LeaseRequest, Watch};
 use crate::clock::Clock;
 use crate::limits::{BROKER_REDEEM_ATTEMPTS_MAX, BROKER_REDEEM_PAUSE_MS};
@@ -16,8 +15,9 @@ use crate::providers::{ErrorClass, ProviderError, Retry};
 use crate::secret::Secret;
 
 /// A lease in hand. It is given back with this.
-pub(super) struct InUse {
-    tools: Tools,
+pub(crate) struct InUse {
+    broker: BrokerHandle,
+    clock: Arc<dyn Clock>,
     lease: Lease,
     /// Ends the call: with the run, or with the lease.
     cancel: Cancel,
@@ -31,26 +31,32 @@ impl InUse {
     ///
     /// # Errors
     /// The broker refused, or did not decide ([`BrokerError::is_silence`]).
-    pub(super) fn take(tools: &Tools, request: LeaseRequest, run: &Cancel) -> Result<Self, BrokerError> {
-        let lease = tools.broker.lease(request, tools.clock.now_ms())?;
+    pub(crate) fn take(
+        broker: &BrokerHandle,
+        clock: &Arc<dyn Clock>,
+        request: LeaseRequest,
+        run: &Cancel,
+    ) -> Result<Self, BrokerError> {
+        let lease = broker.lease(request, clock.now_ms())?;
         let cancel = run.child();
-        let watch = tools.broker.watch(&lease, cancel.clone());
-        Ok(Self { tools: tools.clone(), lease, cancel, was_silent: Arc::default(), _watch: watch })
+        let watch = broker.watch(&lease, cancel.clone());
+        let (broker, clock) = (broker.clone(), clock.clone());
+        Ok(Self { broker, clock, lease, cancel, was_silent: Arc::default(), _watch: watch })
     }
 
     /// Names the lease in records.
-    pub(super) fn lease_id(&self) -> &str {
+    pub(crate) fn lease_id(&self) -> &str {
         &self.lease.id
     }
 
     /// Ends the call with the run or with the lease.
-    pub(super) fn cancel(&self) -> &Cancel {
+    pub(crate) fn cancel(&self) -> &Cancel {
         &self.cancel
     }
 
     /// Exchanges the lease when the connection stands. A broker that is busy is asked again.
-    pub(super) fn auth(&self) -> Auth {
-        let (broker, clock, lease) = (self.tools.broker.clone(), self.tools.clock.clone(), self.lease.clone());
+    pub(crate) fn auth(&self) -> Auth {
+        let (broker, clock, lease) = (self.broker.clone(), self.clock.clone(), self.lease.clone());
         let (cancel, was_silent) = (self.cancel.clone(), self.was_silent.clone());
         let organization = lease.organization.clone().map(|organization| ("openai-organization", organization));
         let project = lease.project.clone().map(|project| ("openai-project", project));
@@ -62,6 +68,14 @@ impl InUse {
             })
         };
         Auth::bearer_from(release).with_labels(labels)
+    }
+
+    /// The secret itself, for what is no request of the network: the environment of a child process.
+    ///
+    /// # Errors
+    /// The lease has ended, or the broker did not answer.
+    pub(crate) fn secret(&self) -> Result<Secret, BrokerError> {
+        exchange(&self.broker, &*self.clock, &self.lease, &self.cancel)
     }
 
     /// What a failed call with this credential means, which may be that the credential was taken away meanwhile: then
@@ -106,7 +120,7 @@ fn retried(class: ErrorClass, code: &str, message: String) -> ProviderError {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.tools.broker.release(self.lease.clone());
+        self.broker.release(self.lease.clone());
     }
 }
 

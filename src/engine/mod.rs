@@ -31,6 +31,7 @@ mod web_fetch;
 pub use agent_tools::AgentTools;
 pub use budget::Budget;
 pub use call_counts::{CallCounts, CallCountsView};
+pub(crate) use credential::InUse;
 pub use input::{StoredFile, StoredPart};
 pub use lanes::{LaneView, Lanes};
 pub use permits::{InForce, Settings};

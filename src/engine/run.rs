@@ -35,7 +35,7 @@ use crate::providers::{
     TurnOutcome, TurnRequest, Usage,
 };
 use crate::sse::Hub;
-use crate::tools::ToolDef;
+use crate::tools::Tool;
 
 /// What every engine worker is given.
 #[derive(Clone)]
@@ -163,7 +163,7 @@ impl Engine {
         if is_child {
             subject.acts_for.extend(hand.those_above()?);
         }
-        let mut specs = self.tools.toolbox.specs();
+        let mut specs = self.tools.toolbox.specs(&hand.job.session, &hand.in_hand.cancel);
         specs.retain(|spec| scope.grants_tool(&spec.name) && (is_child || spec.name != question::TO_PARENT));
         Carried {
             hand,
@@ -458,10 +458,10 @@ impl Carried<'_> {
         self.hand.engine.tools.settings.in_force(&self.hand.job.session)
     }
 
-    /// Whether a call of this tool can be carried out for this agent.
-    pub(super) fn offers(&self, def: &ToolDef) -> bool {
-        let is_for_agent = self.is_child || def.name != question::TO_PARENT;
-        is_for_agent && self.hand.engine.tools.toolbox.offers(def)
+    /// The tool of this name, if a call of it can be carried out for this agent.
+    pub(super) fn find_tool(&self, name: &str) -> Option<Tool> {
+        let is_for_agent = self.is_child || name != question::TO_PARENT;
+        is_for_agent.then(|| self.hand.engine.tools.toolbox.find(&self.hand.job.session, name)).flatten()
     }
 
     /// Tells the turns of the run apart, also after a restart.

@@ -21,7 +21,7 @@ use crate::core::{
 use crate::debug_capture::Kind;
 use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
 use crate::providers::{Message, ToolCall, ToolResult};
-use crate::tools::{self, Class, ToolDef, ToolOutput};
+use crate::tools::{self, Class, Tool, ToolDef, ToolOutput};
 
 /// What became of an answer's calls.
 pub(super) enum Settled {
@@ -35,7 +35,7 @@ pub(super) enum Settled {
 struct Ready {
     /// Place in the turn.
     place: usize,
-    def: &'static ToolDef,
+    tool: Tool,
     input: Box<RawValue>,
     digest: String,
 }
@@ -113,10 +113,11 @@ impl<'c, 'r> Turn<'c, 'r> {
         if !self.run.scope.grants_tool(&call.name) {
             return refused("tool_not_granted", "this agent was not given this tool; next: go on without it");
         }
-        let Some(def) = tools::find(&call.name).filter(|def| self.run.offers(def)) else {
+        let Some(tool) = self.run.find_tool(&call.name) else {
             let error = tools::ToolError::Unknown { tool: call.name.clone() };
             return Judged::Over(CallOutcome::Error, error.into());
         };
+        let def = &tool.def();
         if required_sandbox(def) > in_force.limits.max_sandbox {
             return refused("sandbox_limit", "the operator's limits let no tool reach so far; it did not run");
         }
@@ -132,14 +133,14 @@ impl<'c, 'r> Turn<'c, 'r> {
             );
             return refused("input_too_large", &text);
         }
-        if let Err(error) = tools::check(def, &input) {
+        if let Err(error) = tool.check(&input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
         }
         let workspace = self.run.workspace();
-        let digest = permits::digest(def.name, &input, &workspace, &in_force.policy);
+        let digest = permits::digest(&tool.identity(), &input, &workspace, &in_force.policy);
         let answer = open.approval.as_ref().and_then(|(asked, answer)| {
             answer.as_ref().filter(|_| asked.digest == digest).map(|answer| (asked, answer))
         });
@@ -155,7 +156,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         let updated = answer.and_then(|(_, answer)| answer.updated_input.clone());
         let input = match updated {
             None => input,
-            Some(updated) => match tools::check(def, &updated) {
+            Some(updated) => match tool.check(&updated) {
                 Ok(()) => updated,
                 Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
             },
@@ -186,7 +187,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 let text = format!("{reason}; it did not run; next: go on without it, or ask for something narrower");
                 Judged::Over(CallOutcome::Denied, failure("permission_denied", &text))
             }
-            _ => Judged::Run(Ready { place, def, input, digest }),
+            _ => Judged::Run(Ready { place, tool, input, digest }),
         }
     }
 
@@ -195,14 +196,14 @@ impl<'c, 'r> Turn<'c, 'r> {
         let mut queue = std::collections::VecDeque::from(ready);
         let mut groups = 0;
         while let Some((first, open)) = queue.pop_front() {
-            if agent_wait::is_waiting(first.def) {
+            if agent_wait::is_waiting(&first.tool.def()) {
                 if self.await_agents(&first, &open)? {
                     self.run.hand.suspend(self.notes)?;
                     return Ok(Settled::Suspended);
                 }
                 continue;
             }
-            if question::asks(first.def) {
+            if question::asks(&first.tool.def()) {
                 if self.ask(&first, open)? {
                     self.run.hand.suspend(self.notes)?;
                     return Ok(Settled::Suspended);
@@ -212,8 +213,9 @@ impl<'c, 'r> Turn<'c, 'r> {
             groups += 1;
             let mut group = vec![first];
             while let Some((next, _)) = queue.front() {
-                let belongs = groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].def.parallel && next.def.parallel);
-                if !belongs || question::asks(next.def) || agent_wait::is_waiting(next.def) {
+                let belongs =
+                    groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].tool.def().parallel && next.tool.def().parallel);
+                if !belongs || question::asks(&next.tool.def()) || agent_wait::is_waiting(&next.tool.def()) {
                     break;
                 }
                 group.extend(queue.pop_front().map(|(next, _)| next));
@@ -221,9 +223,9 @@ impl<'c, 'r> Turn<'c, 'r> {
             for call in &group {
                 let started = ToolCallStarted {
                     call: self.calls[call.place].call_id.clone(),
-                    tool: call.def.name.to_string(),
+                    tool: call.tool.name().to_string(),
                     digest: call.digest.clone(),
-                    idempotent: call.def.idempotent,
+                    idempotent: call.tool.def().idempotent,
                 };
                 self.notes.push(note(NoteKind::ToolCallStarted, &started));
             }
@@ -250,7 +252,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             }
             _ => {
                 let id = self.run.question_id();
-                match question::asked(id, &open.call.call_id, ready.def, &ready.input, self.run.now_ms()) {
+                match question::asked(id, &open.call.call_id, &ready.tool.def(), &ready.input, self.run.now_ms()) {
                     Ok(asked) => {
                         self.notes.push(note(NoteKind::QuestionAsked, &self.run.redacted_question(asked)));
                         Ok(true)
@@ -266,7 +268,7 @@ impl<'c, 'r> Turn<'c, 'r> {
 
     /// Whether the run waits for child agents now; else the call has its result.
     fn await_agents(&mut self, ready: &Ready, open: &OpenCall) -> Result<bool, Left> {
-        let limit_ms = self.run.limit_ms(ready.def.timeout_ms);
+        let limit_ms = self.run.limit_ms(ready.tool.def().timeout_ms);
         match agent_wait::wait(self.run, open, &ready.input, limit_ms)? {
             Waiting::Until(awaited) => {
                 self.notes.push(note(NoteKind::AgentsAwaited, &awaited));
@@ -291,7 +293,8 @@ impl<'c, 'r> Turn<'c, 'r> {
     }
 
     fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
-        let Ready { place, def, input, .. } = ready;
+        let Ready { place, tool, input, .. } = ready;
+        let def = &tool.def();
         let hand = self.run.hand;
         let caller = Caller {
             session: hand.job.session.clone(),

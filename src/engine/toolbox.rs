@@ -15,7 +15,7 @@ use crate::ids::{RunId, SessionId};
 use crate::net::Cancel;
 use crate::providers::ToolSpec;
 use crate::sandbox::{Sandbox, SandboxError, ToolWorker, WorkerError};
-use crate::tools::{self, Place, ToolDef, ToolOutput};
+use crate::tools::{self, Place, RoomTool, Tool, ToolDef, ToolOutput};
 
 /// Whose call it is.
 #[derive(Debug, Clone)]
@@ -36,6 +36,17 @@ pub struct Caller {
 pub trait DaemonTool: Send + Sync {
     /// Whether it has this tool, so that models are offered it.
     fn has(&self, def: &ToolDef) -> bool;
+
+    /// Tools that it has beside those of the table, for a session. Called once when a run is taken in hand; it may make the
+    /// room ready for the session.
+    fn offered(&self, _session: &SessionId, _cancel: &Cancel) -> Vec<Arc<RoomTool>> {
+        Vec::new()
+    }
+
+    /// The one of [`DaemonTool::offered`] with this name, as it is now.
+    fn find(&self, _session: &SessionId, _name: &str) -> Option<Arc<RoomTool>> {
+        None
+    }
 
     /// Runs a call within `limit_ms`, or until cancelled. Called for tools that it [`DaemonTool::has`] and, for
     /// `bash` with `run_in_background`, for the first room that has `task_output`.
@@ -125,15 +136,25 @@ impl Toolbox {
         }
     }
 
-    /// What a provider is told of.
-    pub fn specs(&self) -> Vec<ToolSpec> {
-        tools::specs(|def| self.offers(def))
+    /// The tool with this name, if a call of it can be carried out here for this session.
+    pub fn find(&self, session: &SessionId, name: &str) -> Option<Tool> {
+        if let Some(def) = tools::find(name) {
+            return Some(Tool::Listed(def)).filter(|_| self.offers(def));
+        }
+        self.rooms.iter().find_map(|room| room.find(session, name)).map(Tool::Room)
+    }
+
+    /// What a provider is told of in a run of `session`. What a room offers may change while a run is in hand; the run's
+    /// list stays.
+    pub fn specs(&self, session: &SessionId, cancel: &Cancel) -> Vec<ToolSpec> {
+        let of_rooms =
+            self.rooms.iter().flat_map(|room| room.offered(session, cancel)).map(|tool| Tool::Room(tool).spec());
+        tools::specs(|def| self.offers(def)).into_iter().chain(of_rooms).collect()
     }
 
     fn room(&self, def: &ToolDef) -> Option<&Arc<dyn DaemonTool>> {
-        let name = if def.name == "bash" { "task_output" } else { def.name };
-        let wanted = tools::find(name)?;
-        self.rooms.iter().find(|room| room.has(wanted))
+        let wanted = if def.name == "bash" { *tools::find("task_output")? } else { *def };
+        self.rooms.iter().find(|room| room.has(&wanted))
     }
 }
 

@@ -159,7 +159,8 @@ impl Call<'_> {
             ttl_ms: self.route.timeouts.total_ms.unwrap_or(LEASE_TTL_MS_MAX),
         };
         loop {
-            match InUse::take(&self.hand.engine.tools, request.clone(), &self.hand.in_hand.cancel) {
+            let tools = &self.hand.engine.tools;
+            match InUse::take(&tools.broker, &tools.clock, request.clone(), &self.hand.in_hand.cancel) {
                 Ok(in_use) => return Ok(Some(in_use)),
                 // Without its log the broker cannot lease a new secret, and an operator is told so by status.
                 Err(error) if error.is_silence() || matches!(error, BrokerError::LeasesFull | BrokerError::Log(_)) => {

@@ -87,7 +87,7 @@ impl DaemonTool for WebFetch {
 struct Records<'a> {
     room: &'a WebFetch,
     caller: &'a Caller,
-    def: &'a ToolDef,
+    def: &'a ToolDef<'a>,
     cancel: &'a Cancel,
     until: Instant,
     /// Of the request in flight.

@@ -346,6 +346,25 @@ codes! {
         "A permission rule cannot be used.",
         "read the detail and correct the rule";
 
+    MCP_SERVER_NOT_FOUND: 404 "mcp" "mcp_server_not_found",
+        "There is no such MCP server.",
+        "list the servers with GET /v1/mcp/servers";
+    MCP_TOOL_NOT_FOUND: 404 "mcp" "mcp_tool_not_found",
+        "The MCP server offers no such tool.",
+        "list its tools";
+    MCP_SERVER_DISABLED: 409 "mcp" "mcp_server_disabled",
+        "The MCP server is switched off.",
+        "enable it";
+    MCP_NOT_CONNECTED: 409 "mcp" "mcp_not_connected",
+        "The MCP server is not connected.",
+        "read the server and correct what its error says";
+    MCP_BUSY: 429 "mcp" "mcp_busy",
+        "Too many calls of MCP servers are under way.",
+        "try again in a moment";
+    MCP_CALL_FAILED: 502 "mcp" "mcp_call_failed",
+        "The MCP server gave no usable answer.",
+        "read the detail; look at the state before a repetition";
+
     ROUTE_NOT_READY: 400 "routes" "route_not_ready",
         "The model route is in error state.",
         "see provider_readiness in GET /v1/status";

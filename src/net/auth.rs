@@ -4,6 +4,7 @@
 //! Never: hands the plaintext to the HTTP client's header map, which it prints when tracing; a stand-in of
 //! random digits travels there and is replaced in the write buffer, which is wiped after the write.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
@@ -38,7 +39,7 @@ type Release = Mutex<Box<dyn FnOnce() -> Result<Secret, CredentialRefused> + Sen
 pub struct Auth {
     release: Release,
     /// The header that holds the credential alone; `None` is the bearer form.
-    header: Option<&'static str>,
+    header: Option<Cow<'static, str>>,
     /// Stands in the target's path where the credential goes; then no header holds it.
     path_marker: Option<&'static str>,
     /// Header lines that belong to the credential and are no secret.
@@ -53,8 +54,8 @@ impl Auth {
     }
 
     /// The same credential, alone in the header `name` (lower case) and not as a bearer token.
-    pub fn in_header(self, name: &'static str) -> Self {
-        Self { header: Some(name), ..self }
+    pub fn in_header(self, name: impl Into<Cow<'static, str>>) -> Self {
+        Self { header: Some(name.into()), ..self }
     }
 
     /// The same credential, in the path of the request in place of `marker`, and in no header: for APIs that want it so.
@@ -80,7 +81,7 @@ impl Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Auth({} ..)", self.header.unwrap_or("Bearer"))
+        write!(f, "Auth({} ..)", self.header.as_deref().unwrap_or("Bearer"))
     }
 }
 
@@ -91,7 +92,7 @@ const STAND_IN_RANDOM_BYTES: usize = 24;
 pub(super) struct Pending {
     stand_in: String,
     release: Release,
-    header: Option<&'static str>,
+    header: Option<Cow<'static, str>>,
     path_marker: Option<&'static str>,
 }
 
@@ -106,8 +107,8 @@ impl Pending {
     }
 
     /// Name and value of the header that is handed to the HTTP client; none for a credential of the path.
-    pub(super) fn header(&self) -> Option<(&'static str, String)> {
-        match (self.path_marker, self.header) {
+    pub(super) fn header(&self) -> Option<(&str, String)> {
+        match (self.path_marker, &self.header) {
             (Some(_), _) => None,
             (None, Some(name)) => Some((name, self.stand_in.clone())),
             (None, None) => Some(("authorization", format!("Bearer {}", self.stand_in))),

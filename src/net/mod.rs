@@ -6,6 +6,7 @@
 
 mod api_client;
 mod auth;
+mod callback;
 mod cancel;
 mod client;
 mod connector;
@@ -21,6 +22,7 @@ mod url;
 
 pub use api_client::{ApiClient, ApiReply, ApiStream, Events, StreamError};
 pub use auth::{Auth, CredentialRefused};
+pub use callback::{Callback, CallbackError};
 pub use cancel::Cancel;
 pub use client::{Body, Method, Net, NetConfig, NetConfigError, Request, Response, Timeouts, Trust};
 pub use egress::{Destination, EgressPolicy, EgressSettingError, EgressView, Purpose, Refusal};

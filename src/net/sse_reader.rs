@@ -58,6 +58,10 @@ pub struct SseParser {
     frame: SseFrame,
     has_data: bool,
     frame_bytes_max: usize,
+    /// See [`SseParser::last_id`].
+    last_id: Option<String>,
+    /// See [`SseParser::retry_ms`].
+    retry_ms: Option<u64>,
     /// Lines that are no fields, for [`SseParser::stray`].
     stray: Vec<u8>,
 }
@@ -74,6 +78,8 @@ impl SseParser {
             frame: SseFrame::default(),
             has_data: false,
             frame_bytes_max,
+            last_id: None,
+            retry_ms: None,
             stray: Vec::new(),
         }
     }
@@ -89,6 +95,16 @@ impl SseParser {
             self.scanned = self.bytes.len();
         }
         &self.stray
+    }
+
+    /// The newest `id:` so far, of whichever frame: where the stream can be taken up again.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
+    /// The newest `retry:` so far, in milliseconds.
+    pub fn retry_ms(&self) -> Option<u64> {
+        self.retry_ms
     }
 
     /// Adds bytes. Call [`SseParser::next_frame`] until it returns `None` before adding more.
@@ -160,8 +176,14 @@ impl SseParser {
                 self.has_data = true;
             }
             "event" => self.frame.event = Some(value.to_string()),
-            "id" if !value.contains('\0') => self.frame.id = Some(value.to_string()),
-            // Comments (an empty field name), `retry` and unknown fields carry nothing for us.
+            "id" if !value.contains('\0') => {
+                self.frame.id = Some(value.to_string());
+                self.last_id = Some(value.to_string());
+            }
+            "retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.retry_ms = value.parse().ok();
+            }
+            // Comments (an empty field name) and unknown fields carry nothing for us.
             _ => {
                 if is_stray(line.as_bytes()) && self.stray.len() + line.len() < SSE_STRAY_BYTES_MAX {
                     self.stray.extend_from_slice(line.as_bytes());

@@ -17,7 +17,8 @@ pub struct Facts {
 
 const EDITS: &[&str] = &["write_file", "edit_file", "apply_patch"];
 
-const MCP_HELPERS: &[&str] = &["list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"];
+const MCP_HELPERS: &[&str] =
+    &["list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource", "list_mcp_prompts", "get_mcp_prompt"];
 
 const PLAN_SAFE: &[&str] = &[
     "read_file",

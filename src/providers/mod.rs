@@ -42,4 +42,5 @@ pub use retry::retry_delay_ms;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,
 };
+pub(crate) use routes_file::nearest;
 pub use stream::StreamReader;

@@ -226,7 +226,7 @@ fn place(text: &str, span: Range<usize>) -> Place {
 }
 
 /// The known name that `key` was probably meant to be: at most two letters away, and no further than a third.
-pub(super) fn nearest<'k>(key: &str, names: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(key: &str, names: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let folded = key.to_ascii_lowercase().replace('-', "_");
     let (distance, name) = names.map(|name| (edit_distance(&folded, name), name)).min()?;
     (distance <= 2 && distance * 3 <= name.len()).then_some(name)

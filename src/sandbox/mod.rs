@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 mod features;
-mod frame;
+pub(crate) mod frame;
 pub mod inside;
 mod jail;
 mod offer;

@@ -3,9 +3,8 @@
 //! May touch: the names of files, to resolve them.
 //! Never: opens one.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use crate::broker::master_key::KEY_FILE_VARIABLE;
 use crate::config::{Config, RawServe};
@@ -97,6 +96,7 @@ pub fn kept_files(raw: &RawServe, config: &Config) -> Vec<(&'static str, PathBuf
     let mut kept = Vec::new();
     let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
     keep("--routes-file", config.routes_file.clone());
+    keep("--mcp-config", config.mcp_config.clone());
     keep("--connectors-config", config.connectors_config.clone());
     keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
     keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));

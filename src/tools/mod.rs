@@ -7,6 +7,7 @@ mod capture;
 mod edit;
 mod error;
 mod glob;
+mod offered;
 mod output;
 pub mod process;
 mod read;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 pub use error::ToolError;
+pub use offered::{RoomTool, Tool};
 pub use output::ToolOutput;
 pub(crate) use output::{cut_bytes, cut_escaped};
 pub use table::TOOLS;
@@ -70,15 +72,15 @@ impl Class {
 
 pub use crate::permissions::Behavior;
 
-/// One tool.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ToolDef {
+/// One tool, of the table or made from a [`Tool`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolDef<'t> {
     /// Name as the model calls it.
-    pub name: &'static str,
+    pub name: &'t str,
     /// What it does, for the model.
-    pub description: &'static str,
+    pub description: &'t str,
     /// JSON Schema of its arguments.
-    pub input_schema: &'static str,
+    pub input_schema: &'t str,
     /// Where it runs.
     pub place: Place,
     /// What it can do.
@@ -95,7 +97,7 @@ pub struct ToolDef {
     pub default_rule: Behavior,
 }
 
-impl ToolDef {
+impl ToolDef<'_> {
     /// What a permission decision needs to know of it.
     pub fn facts(&self) -> Facts {
         Facts { edits: self.class == Class::Edit, plan_safe: self.plan_safe, default: self.default_rule }
@@ -103,13 +105,13 @@ impl ToolDef {
 }
 
 /// The tool with this name.
-pub fn find(name: &str) -> Option<&'static ToolDef> {
+pub fn find(name: &str) -> Option<&'static ToolDef<'static>> {
     TOOLS.iter().find(|def| def.name == name)
 }
 
 /// The tools that `offered` takes, as a provider is told of them.
 pub fn specs(offered: impl Fn(&ToolDef) -> bool) -> Vec<ToolSpec> {
-    let spec = |def: &ToolDef| ToolSpec {
+    let spec = |def: &ToolDef<'static>| ToolSpec {
         name: def.name.to_string(),
         description: def.description.to_string(),
         input_schema: def.input_schema.into(),

@@ -1,0 +1,201 @@
+//! MCP servers through the real daemon: a child process and an HTTP server with a bearer secret, used by runs and by
+//! operators, taken away and given back. The child is a shell script that speaks the protocol's lines.
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/http.rs"]
+mod http;
+mod mcp_support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use daemon::{Daemon, Home, Place, Provider, eventually};
+use mcp_support::{BearerServer, SCRIPT, SECRET, processes_with};
+use serde_json::{Value, json};
+
+/// A provider whose model calls `tool` with `arguments` when it is told `name`.
+fn provider(calls: &[(&str, &str, Value)]) -> Provider {
+    let mut script = String::new();
+    let text = |text: &str| serde_json::to_string(text).expect("a text is a TOML string as well");
+    for (name, tool, arguments) in calls {
+        script += &format!(
+            "[[turn]]\nmatch = {name}\nmatch_result = \"{result}\"\ntext = \"done\"\n\
+             [[turn]]\nmatch = {name}\ntool_calls = [{{ name = {tool}, arguments = {arguments} }}]\n",
+            name = text(name),
+            result = ":",
+            tool = text(tool),
+            arguments = text(&arguments.to_string()),
+        );
+    }
+    Provider::start(&script)
+}
+
+/// The options of a daemon whose servers are those of `config`; the script lies in its workspace.
+fn serve(home: &Home, workspace: &Place, config: &str) -> Daemon {
+    let script = workspace.join("server.sh");
+    std::fs::write(&script, SCRIPT).expect("a script");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a script");
+    let file = home.join("mcp.toml");
+    std::fs::write(&file, config).expect("a configuration");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("a configuration");
+    let options = ["--mcp-config", file.to_str().expect("a path")];
+    let daemon = home.serve().workspace(&workspace.join("")).options(&options).start();
+    let reply = daemon.post("/v1/runtime/permission-mode", &json!({"mode": "bypassPermissions"}));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    daemon
+}
+
+fn server(daemon: &Daemon, name: &str) -> Value {
+    let reply = daemon.get(&format!("/v1/mcp/servers/{name}"));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.json()
+}
+
+fn connected(daemon: &Daemon, name: &str) -> Value {
+    eventually(&format!("{name} is connected"), || {
+        let seen = server(daemon, name);
+        (seen["connected"] == true).then_some(seen)
+    })
+}
+
+fn call(daemon: &Daemon, server: &str, tool: &str, arguments: Value) -> http::Reply {
+    daemon.post(&format!("/v1/mcp/servers/{server}/tools/call"), &json!({"tool": tool, "arguments": arguments}))
+}
+
+fn delete(daemon: &Daemon, target: &str) -> http::Reply {
+    daemon.client().request("DELETE", target, &[], "").expect("an answer")
+}
+
+const STDIO: &str = "[mcp_servers.local]\ncommand = 'bash'\nargs = ['server.sh', 'kheish_mcp_mark']\ntool_timeout_sec = 3\n\
+                     env = { PLAIN = 'plain-value' }\n";
+
+#[test]
+fn a_model_uses_a_tool_of_a_child_process_and_every_request_is_signed() {
+    let provider = provider(&[("add them", "mcp__local__add", json!({"a": 2, "b": null}))]);
+    let home = Home::new("mcp_stdio", Some(&provider));
+    let workspace = Place::new("mcp_stdio_workspace");
+    let daemon = serve(&home, &workspace, STDIO);
+    let seen = connected(&daemon, "local");
+    assert_eq!(seen["tools"], json!(["add", "die", "env", "flood", "hang", "long", "quiet.tool"]));
+    assert_eq!(seen["protocol_version"], "2025-06-18");
+    daemon.create_session("s");
+    let run = daemon.submit("s", "add them");
+    assert_eq!(daemon.wait_end(&run), "completed", "{}", daemon.run(&run));
+    let asked = provider.requests();
+    let second = asked.last().expect("two requests").1.to_string();
+    assert!(second.contains("sum of 2") && second.contains("hostile"), "{second}");
+    assert!(asked[0].1.contains("mcp__local__quiet_tool"), "a dot is no letter of a provider's");
+    // The permission, the start and the signed pair are on record, in this order.
+    daemon.stop();
+    let root = home.root();
+    home.assert_journal_verifies(&root);
+    let records = home.records(&root, &[]);
+    let bodies = |kind: &str| -> Vec<Value> {
+        let of_kind = records.iter().filter(|record| record["kind"] == kind);
+        of_kind.map(|record| record["body"].clone()).filter(|body| body["kind"] == "mcp").collect()
+    };
+    let targets: Vec<Value> = bodies("external_action.request").iter().map(|body| body["target"].clone()).collect();
+    let pages = json!("mcp:tool_list:local");
+    assert_eq!(targets[..3], [json!("mcp:initialize:local"), pages.clone(), pages]);
+    assert_eq!(targets[3..], [json!("mcp:tool_call:local:add")]);
+    let outcomes = bodies("external_action.response");
+    assert_eq!(outcomes.len(), 4);
+    assert!(outcomes.iter().all(|body| body["outcome"] == "succeeded" && body["signature"].is_string()));
+    assert_eq!(outcomes[3]["run_id"], "run-1");
+    assert_eq!(home.command(&["audit", "verify", "--state-root", root.to_str().unwrap()]).0, 0);
+}
+
+#[test]
+fn a_server_that_hangs_dies_or_floods_costs_one_error_and_comes_back() {
+    let home = Home::new("mcp_hostile", None);
+    let workspace = Place::new("mcp_hostile_workspace");
+    let other = "[mcp_servers.other]\ncommand = 'bash'\nargs = ['server.sh', 'other']\n";
+    let daemon = serve(&home, &workspace, &format!("{STDIO}{other}"));
+    connected(&daemon, "local");
+    connected(&daemon, "other");
+    let code = |reply: http::Reply| (reply.status, reply.json()["detail"].as_str().unwrap_or_default().to_string());
+    let (status, detail) = code(call(&daemon, "local", "hang", json!({})));
+    assert!(status == 502 && detail.contains("no answer to tools/call within"), "{detail}");
+    // It lives on.
+    assert_eq!(call(&daemon, "local", "add", json!({"a": 1})).status, 200);
+    for (tool, words) in [("die", "exited with code 7"), ("flood", "over the limit"), ("long", "over the limit")] {
+        let before = connected(&daemon, "local")["connect_count"].as_u64().expect("a figure");
+        let (status, detail) = code(call(&daemon, "local", tool, json!({})));
+        assert!(status == 502 && (detail.contains(words) || detail.contains("more messages")), "{tool}: {detail}");
+        // Others do not notice.
+        assert_eq!(call(&daemon, "other", "add", json!({"a": 1})).status, 200);
+        eventually("it comes back", || {
+            let seen = server(&daemon, "local");
+            (seen["connected"] == true && seen["connect_count"].as_u64() > Some(before)).then_some(())
+        });
+        assert_eq!(call(&daemon, "local", "add", json!({"a": 1})).status, 200, "{tool}");
+    }
+    assert_eq!(server(&daemon, "other")["connect_count"], 1);
+    daemon.stop();
+}
+
+#[test]
+fn a_child_sees_only_its_own_variables_and_nothing_of_it_outlives_a_killed_daemon() {
+    let home = Home::new("mcp_child", None);
+    let workspace = Place::new("mcp_child_workspace");
+    let daemon = serve(&home, &workspace, &STDIO.replace("kheish_mcp_mark", "kheish_mcp_killed"));
+    connected(&daemon, "local");
+    let shown = call(&daemon, "local", "env", json!({})).json().to_string();
+    assert!(shown.contains("PLAIN=plain-value"), "{shown}");
+    assert!(!shown.contains("KHEISH") && !shown.contains("CARGO"), "{shown}");
+    assert!(!processes_with("kheish_mcp_killed").is_empty());
+    daemon.kill();
+    eventually("nothing is left of it", || processes_with("kheish_mcp_killed").is_empty().then_some(()));
+}
+
+#[test]
+fn a_bearer_secret_is_rotated_and_revoked_under_a_running_server_and_an_operator_decides() {
+    let web = BearerServer::start();
+    let home = Home::with_slot("mcp_bearer", None);
+    let workspace = Place::new("mcp_bearer_workspace");
+    let config =
+        format!("{STDIO}[mcp_servers.web]\nurl = '{}'\nbearer_token_secret_ref = 'mcp.custom.web.TOKEN'\n", web.url());
+    let daemon = serve(&home, &workspace, &config);
+    connected(&daemon, "local");
+    let set = |value: &str| {
+        let state = json!({"slot_id": "mcp.custom.web.TOKEN", "provider": "generic", "mode": "opaque_secret", "state": {"value": value}});
+        daemon.post("/v1/runtime/secrets", &state)
+    };
+    let reply = set(SECRET);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let seen = connected(&daemon, "web");
+    assert_eq!(
+        (&seen["uses_credentials"], &seen["credential_secret_refs"]),
+        (&json!(true), &json!(["mcp.custom.web.TOKEN"]))
+    );
+    assert_eq!(call(&daemon, "web", "hello", json!({})).status, 200);
+    // The slot is needed.
+    let refused = delete(&daemon, "/v1/runtime/secrets/mcp.custom.web.TOKEN");
+    assert_eq!(refused.status, 409);
+    assert!(refused.json().to_string().contains("still referenced by one or more MCP servers"), "{refused:?}");
+    // Rotated on both sides, without a restart.
+    let next = "next-bearer-secret-0123456789";
+    web.accept(next);
+    assert_eq!(set(next).status, 200);
+    eventually("the new secret is used", || (call(&daemon, "web", "hello", json!({})).status == 200).then_some(()));
+    // Revoked: this one is down, the other is not.
+    let revoked = daemon.post("/v1/runtime/auth/slots/mcp.custom.web.TOKEN/revoke", &json!({"reason": "leak"}));
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    eventually("the server is down", || (server(&daemon, "web")["connected"] == false).then_some(()));
+    assert_eq!(call(&daemon, "web", "hello", json!({})).refusal(), (409, "mcp_not_connected".to_string()));
+    assert_eq!(call(&daemon, "local", "add", json!({"a": 1})).status, 200);
+    // Switched off and removed, also for the next start.
+    assert_eq!(daemon.post("/v1/mcp/servers/local/disable", &json!({})).status, 200);
+    assert_eq!(call(&daemon, "local", "add", json!({})).refusal(), (409, "mcp_server_disabled".to_string()));
+    assert_eq!(delete(&daemon, "/v1/mcp/servers/web").status, 200);
+    assert_eq!(delete(&daemon, "/v1/runtime/secrets/mcp.custom.web.TOKEN").status, 200);
+    daemon.stop();
+    let daemon = serve(&home, &workspace, &config);
+    assert_eq!(server(&daemon, "local")["enabled"], false);
+    assert_eq!(daemon.get("/v1/mcp/servers/web").refusal(), (404, "mcp_server_not_found".to_string()));
+    assert_eq!(daemon.post("/v1/mcp/servers/local/enable", &json!({})).status, 200);
+    connected(&daemon, "local");
+    let log = daemon.stop();
+    assert!(!log.contains(SECRET) && !log.contains(next));
+    assert!(web.all_authorised(), "a request came without the secret");
+}
