@@ -53,7 +53,10 @@ impl<'r> Carried<'r> {
             return Some((self.route, model.clone()));
         }
         let engine = self.hand.engine;
-        let next = engine.tools.routes.as_ref()?.get(self.route.failover.as_ref()?)?;
+        let named = self.route.failover.as_ref()?;
+        // What an agent was not granted no failure grants it.
+        let is_granted = self.scope.grants_route(named);
+        let next = engine.tools.routes.as_ref()?.get(named).filter(|_| is_granted)?;
         Some((next, next.default_model.clone()))
     }
 
