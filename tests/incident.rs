@@ -106,6 +106,8 @@ fn everything_is_collected_masked_and_signed() {
         &run("run"),
         &run("events"),
         &run("external-actions"),
+        &run("deliveries"),
+        "connectors.json",
         "sessions/suspect/session.json",
         "sessions/suspect/events.json",
         "sessions/suspect/tasks.json",
