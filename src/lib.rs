@@ -16,6 +16,7 @@ pub mod config;
 pub mod contract;
 pub mod core;
 pub mod debug_capture;
+pub mod delivery;
 pub mod doctor;
 pub mod engine;
 pub mod hex;

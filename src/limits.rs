@@ -3,12 +3,14 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod delivery;
 mod doctor;
 mod egress;
 mod engine;
 mod routes;
 mod slo;
 
+pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;
 pub use engine::*;

@@ -34,6 +34,7 @@ use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Par
 use crate::config::{Config, RawServe};
 use crate::core::{Command, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
+use crate::delivery::{self, DeliveryRoom, NoConnectors};
 use crate::engine::{CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
@@ -115,6 +116,7 @@ struct Daemon {
     core: Worker,
     answerer: Worker,
     engines: Vec<Worker>,
+    deliveries: DeliveryRoom,
     upkeep: Worker,
     capture: Worker,
     snapshots: Worker,
@@ -141,6 +143,8 @@ struct Opened {
 impl Daemon {
     fn start(raw: &RawServe) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let delivery_policy =
+            delivery::policy_from_environment(|name| std::env::var(name).ok()).map_err(step("settings"))?;
         let config = Config::resolve(raw).map_err(step("settings"))?;
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
@@ -283,6 +287,16 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
+        let deliveries = DeliveryRoom::start(delivery::Parts {
+            core: core.clone(),
+            reader,
+            net: net.clone(),
+            broker: api.broker.clone(),
+            connectors: Arc::new(NoConnectors),
+            policy: delivery_policy,
+            clock: clock.clone(),
+        })
+        .map_err(step("threads"))?;
         let engines = start_engines(&api, net, &stops, blobs)?;
         let front = Front::new(FrontParts {
             routes: routes::ROUTES,
@@ -314,6 +328,7 @@ impl Daemon {
             core: core_thread,
             answerer,
             engines,
+            deliveries,
             upkeep: upkeep_thread,
             capture: capture_thread,
             snapshots,
@@ -337,7 +352,7 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others = self.engines.iter().chain(own);
+            let others = self.engines.iter().chain(self.deliveries.workers()).chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -366,9 +381,14 @@ impl Daemon {
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
         }
+        let mut clean = true;
+        // While the core can still record what came of them.
+        if let Err(panicked) = self.deliveries.stop() {
+            log::error!("{panicked}");
+            clean = false;
+        }
         // While the core can still record their ends.
         self.api.tasks.stop();
-        let mut clean = true;
         if let Err(panicked) = self.task_reaper.join() {
             log::error!("{panicked}");
             clean = false;

@@ -5,12 +5,13 @@
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
 use super::contract_schemas::CONTRACTS;
+use super::delivery_schemas::DELIVERIES;
 use super::doctor_schemas::DOCTOR;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, CONTRACTS, AUTH, DOCTOR];
+pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, DELIVERIES, RUNTIME, CONTRACTS, AUTH, DOCTOR];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -133,8 +134,9 @@ pub static RESOURCES: &[Component] = &[
                     "description": "Files that come with content"},
                 "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
                 "binding_keys": {"type": ["array", "null"], "maxItems": 0},
-                "reply_targets": {"type": ["array", "null"], "maxItems": 0},
-                "reply_plugin": {"type": "null"},
+                "reply_targets": {"type": ["array", "null"], "maxItems": 8, "items": {"type": "object"},
+                    "description": "Where the output goes; the session's own targets otherwise"},
+                "reply_plugin": {"type": ["string", "null"], "description": "With reply_address: one target more"},
                 "reply_address": {"type": "null"}
             }
         }"##,

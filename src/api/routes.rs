@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, contract_routes, doctor_routes, metrics, runs, runtime, runtime_auth,
-    runtime_routes, secrets, sessions, status, streams, tasks,
+    accounts, approval_routes, audit, builtin, contract_routes, delivery_routes, doctor_routes, metrics, runs, runtime,
+    runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -19,7 +19,7 @@ use crate::limits::{
 
 pub(super) const SESSION_FILTER: QueryParam =
     QueryParam { name: "session_id", kind: QueryKind::Session, summary: "Only what belongs to this session." };
-const RUN_FILTER: QueryParam =
+pub(super) const RUN_FILTER: QueryParam =
     QueryParam { name: "run_id", kind: QueryKind::Run, summary: "Only what belongs to this run." };
 const EVENT_CURSOR: QueryParam = QueryParam {
     name: "cursor",
@@ -126,6 +126,18 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "Hold"),
         Handler::Plain(runs::hold),
     ),
+    delivery_routes::LIST,
+    delivery_routes::DEAD_LETTERS,
+    delivery_routes::GET_HOLD,
+    delivery_routes::HOLD,
+    delivery_routes::GET,
+    delivery_routes::REPLAY,
+    delivery_routes::RESOLVE,
+    delivery_routes::REPLAY_BULK,
+    delivery_routes::DROP,
+    delivery_routes::RESET,
+    delivery_routes::SESSION_TARGETS,
+    delivery_routes::SET_SESSION_TARGETS,
     runtime_routes::RUNTIME_CHANGES_PERMISSION_MODE,
     runtime_routes::RUNTIME_CHANGES_MODEL,
     runtime_routes::RUNTIME_CHANGES_DEBUG_LEVEL,
@@ -217,6 +229,8 @@ pub static ROUTES: &[Route<Api>] = &[
             &codes::UNSUPPORTED_FEATURE,
             &codes::INVALID_IDEMPOTENCY_KEY,
             &codes::IDEMPOTENCY_CONFLICT,
+            &codes::INVALID_REPLY_TARGET,
+            &codes::DELIVERY_LIMIT,
         ],
         ..post(
             "/v1/sessions/{session_id}/runs",

@@ -11,6 +11,7 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
+use super::reply_targets::require_no_secret;
 use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
@@ -49,12 +50,13 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let (route, model) = pin(api, own.as_deref(), &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
-    let Submission { request, summary, files, .. } = submission;
+    let Submission { request, summary, files, reply_targets, .. } = submission;
+    require_no_secret(api, &reply_targets)?;
     store(api, &route, &files)?;
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency, reply_targets };
     Ok(Prepared { session, command, by: call.actor(), summary })
 }
 

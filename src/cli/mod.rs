@@ -18,6 +18,7 @@ mod client;
 mod context;
 mod contracts;
 mod debug;
+mod deliveries;
 #[cfg(test)]
 mod docs_tests;
 mod doctor;

@@ -8,9 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, contracts, debug, doctor, doctor_routes, events, incident, input, journal, overview,
-    permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
-    sessions, slo, tasks, top,
+    accounts, approvals, audit, contracts, debug, deliveries, doctor, doctor_routes, events, incident, input, journal,
+    overview, permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve,
+    session_settings, sessions, slo, tasks, top,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -79,6 +79,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("tasks", "background commands and to-do items of sessions"),
     ("approvals", "allow or refuse tool calls that wait for a person"),
     ("questions", "answer or decline what a model asks people"),
+    ("deliveries", "outputs on their way to reply targets, and dead letters"),
     ("events", "the daemon's event stream"),
     ("doctor", "parts of the diagnosis on their own"),
     ("runtime", "the daemon's configuration in force"),
@@ -144,6 +145,16 @@ pub const VERBS: &[Verb] = &[
     verb::<questions::Show>("questions show", &["get"]),
     verb::<questions::Answer>("questions answer", &[]),
     verb::<questions::Cancel>("questions cancel", &[]),
+    verb::<deliveries::List>("deliveries list", &[]),
+    verb::<deliveries::Get>("deliveries get", &["show"]),
+    verb::<deliveries::DeadLetter>("deliveries dead-letter", &[]),
+    verb::<deliveries::Replay>("deliveries replay", &["retry"]),
+    verb::<deliveries::ReplayBulk>("deliveries replay-bulk", &[]),
+    verb::<deliveries::Resolve>("deliveries resolve", &[]),
+    verb::<deliveries::Drop>("deliveries drop", &[]),
+    verb::<deliveries::ResetBackpressure>("deliveries reset-backpressure", &[]),
+    verb::<deliveries::Hold>("deliveries hold", &[]),
+    verb::<deliveries::Release>("deliveries release", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),

@@ -2,6 +2,7 @@
 //! Owns: the message type and the handle that hides the channel.
 //! Never: blocks on a full mailbox; fullness is an answer.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
-    Command, Decision, Refusal, RetentionHold, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings,
-    SessionView, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
+    Command, Decision, DeliveryHold, DeliveryItem, DeliveryJob, DeliveryPage, DeliveryQuery, Refusal, RetentionHold,
+    RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, Target, Task, Todo, WaitingPage,
+    WaitingRun, WaitsFor,
 };
-use crate::ids::{RunId, SessionId};
+use crate::ids::{DeliveryId, RunId, SessionId};
 use crate::journal::JournalError;
 use crate::limits::{CORE_MAILBOX_MAX, CORE_REPLY_MS_MAX};
 
@@ -117,6 +119,9 @@ pub(super) enum Query {
     Todos(SessionId, Sender<Option<Vec<Todo>>>),
     Waiting(WaitingQuery, Sender<WaitingPage>),
     WaitingRun(Target, Sender<Option<WaitingRun>>),
+    Delivery(DeliveryId, Sender<Option<DeliveryItem>>),
+    Deliveries(DeliveryQuery, Sender<DeliveryPage>),
+    DeliveryHold(Sender<Option<DeliveryHold>>),
 }
 
 /// A command, who is behind it, and where its outcome goes.
@@ -144,6 +149,8 @@ pub(super) enum Message {
     Decide(Asked),
     Ask(Query),
     TakeRun(Sender<Job>),
+    TakeDelivery(Sender<DeliveryJob>),
+    PutBackDelivery(u32),
     /// There is something to do that does not travel in a message.
     Wake,
     Stop,
@@ -324,6 +331,48 @@ impl CoreHandle {
         let (reply, job) = bounded(1);
         self.sender.send(Message::TakeRun(reply)).ok()?;
         self.wait(&job)
+    }
+
+    /// A delivery, if it is kept.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryItem>, CommandError> {
+        self.ask(|reply| Query::Delivery(id, reply))
+    }
+
+    /// One page of deliveries.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, CommandError> {
+        self.ask(|reply| Query::Deliveries(query, reply))
+    }
+
+    /// Why no delivery is sent, if none is.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn delivery_hold(&self) -> Result<Option<DeliveryHold>, CommandError> {
+        self.ask(Query::DeliveryHold)
+    }
+
+    /// Waits for a delivery that may be sent now. `None` when `stopped` disconnects or the core ends; then a delivery
+    /// handed out in that moment waits for the next start.
+    pub fn take_delivery(&self, stopped: &Receiver<Infallible>) -> Option<DeliveryJob> {
+        let (reply, job) = bounded(1);
+        self.sender.send(Message::TakeDelivery(reply)).ok()?;
+        select! {
+            recv(job) -> job => job.ok(),
+            recv(self.ended) -> _ended => job.try_recv().ok(),
+            recv(stopped) -> _stopped => job.try_recv().ok(),
+        }
+    }
+
+    /// Gives a delivery in hand back, to be taken again.
+    pub fn put_back_delivery(&self, number: u32) {
+        // A core that has ended gives nothing out any more.
+        drop(self.sender.send(Message::PutBackDelivery(number)));
     }
 
     /// Has an active run handed out again that an engine let go of without an end. Never waits: with a full mailbox the

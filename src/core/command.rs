@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::control::{ControlIntent, ControlResult};
+use super::delivery::{Delivery, DeliveryCommand, RunReplyTarget, TargetKey};
 use super::event::Failure;
 use super::routes_loaded::RoutesLoaded;
 use super::run::{Run, RunStatus};
@@ -16,8 +17,10 @@ use super::runtime_decide::RuntimeEdit;
 use super::session_settings::SessionChange;
 use super::task::{Task, TaskCommand};
 use super::turn::QuestionAnswer;
-use crate::ids::{RunId, Seq, SessionId};
-use crate::limits::{QUEUED_RUNS_MAX, RETENTION_HOLDS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
+use crate::ids::{DeliveryId, RunId, Seq, SessionId};
+use crate::limits::{
+    DELIVERIES_OPEN_MAX, QUEUED_RUNS_MAX, REPLY_TARGETS_MAX, RETENTION_HOLDS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX,
+};
 
 /// Hashes of an idempotency key and of the request that came with it.
 pub type IdempotencyKey = super::event::Idempotency;
@@ -174,6 +177,8 @@ pub enum Command {
         model: String,
         /// For repeated submissions.
         idempotency: Option<IdempotencyKey>,
+        /// Where its output goes; the session's own targets where it names none.
+        reply_targets: Vec<RunReplyTarget>,
     },
     /// Stop one run.
     CancelRun {
@@ -316,6 +321,8 @@ pub enum Command {
     },
     /// Change something about tasks.
     Task(Box<TaskCommand>),
+    /// Change something about deliveries.
+    Delivery(Box<DeliveryCommand>),
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
     /// at most `limit` of them. Does nothing while held.
     Pump {
@@ -342,6 +349,7 @@ impl Command {
                 | Self::ControlIntent { containment: true, .. }
                 | Self::ControlResult { containment: true, .. }
         ) || matches!(self, Self::Task(command) if matches!(**command, TaskCommand::Stop(..)))
+            || matches!(self, Self::Delivery(command) if matches!(**command, DeliveryCommand::SetHold { held: true, .. }))
     }
 }
 
@@ -440,6 +448,10 @@ pub enum Decision {
     },
     /// The task is like this now.
     Task(Arc<Task>),
+    /// The delivery is like this now; whether an earlier request had made it.
+    Delivery(Box<Delivery>, bool),
+    /// The failures of these targets are forgotten.
+    TargetsReset(Vec<TargetKey>),
     /// Runs started or resumed.
     Pumped {
         /// How many.
@@ -480,6 +492,20 @@ pub enum Refusal {
     RuntimeInvalid(RuntimeInvalid),
     /// No such run.
     RunNotFound(RunId),
+    /// No such delivery, or it is no longer kept.
+    DeliveryNotFound(String),
+    /// The delivery is not in a state for this.
+    DeliveryStateConflict {
+        /// The delivery.
+        id: DeliveryId,
+        /// Which rule it is.
+        reason: &'static str,
+    },
+    /// [`DELIVERIES_OPEN_MAX`] or [`REPLY_TARGETS_MAX`] reached.
+    DeliveryLimit {
+        /// Deliveries that are owed or wait for somebody to deal with them.
+        open: usize,
+    },
     /// The session has no such task, or it is no longer kept.
     TaskNotFound(String),
     /// The task is not in a state for this.
@@ -580,6 +606,18 @@ impl fmt::Display for Refusal {
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")
             }
+            Self::DeliveryNotFound(id) => {
+                write!(
+                    f,
+                    "there is no delivery {id}, or it finished long ago; next: list deliveries, or read the run's records"
+                )
+            }
+            Self::DeliveryStateConflict { id, reason } => write!(f, "{id}: {reason}; next: read it again"),
+            Self::DeliveryLimit { open } => write!(
+                f,
+                "{open} deliveries are owed or dead, at most {DELIVERIES_OPEN_MAX}, and a run has at most \
+                 {REPLY_TARGETS_MAX} reply targets; next: resolve or drop dead letters, or name fewer targets"
+            ),
             Self::TaskNotFound(id) => write!(f, "the session has no task {id}; next: list its tasks"),
             Self::TaskStateConflict { id, reason } => write!(f, "task {id}: {reason}; next: read it again"),
             Self::TaskLimit { what, most } => {

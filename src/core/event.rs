@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::command::NoteKind;
 use super::control::{ControlIntent, ControlResult};
+use super::delivery::{DeliveryRecord, RunReplyTarget};
 use super::retention::RetentionChanged;
 use super::routes_loaded::RoutesLoaded;
 use super::runtime_config::RuntimeChanged;
@@ -129,6 +130,8 @@ pub enum Body {
     ControlResult(ControlResult),
     /// Something happened to a task of the session.
     Task(TaskRecord),
+    /// Something happened to a delivery, or to all of them.
+    Delivery(DeliveryRecord),
 }
 
 /// Body of `session.created`.
@@ -168,6 +171,9 @@ pub struct RunAccepted {
     /// Hashes that make a repeated submission return this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
+    /// Where the output goes: those of the request, or the session's at that time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reply_targets: Vec<RunReplyTarget>,
     /// The normalised submission.
     pub request: Box<RawValue>,
 }
@@ -283,6 +289,7 @@ impl Body {
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
+            Self::Delivery(record) => record.kind(),
         }
     }
 
@@ -324,6 +331,7 @@ impl Body {
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
+            Self::Delivery(record) => record.encode(),
         }
     }
 
@@ -360,6 +368,13 @@ impl Body {
             "routes.loaded" => Self::RoutesLoaded(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
+            kind if kind.starts_with("delivery.") => match DeliveryRecord::decode(kind, body) {
+                Some(Ok(record)) => Self::Delivery(record),
+                Some(Err(error)) => {
+                    return Err(DecodeError { kind: kind.to_string(), cause: error.to_string() });
+                }
+                None => return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() }),
+            },
             kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {
                 (Some(note), _) => Self::RunNote(note, body.to_owned()),
                 (None, Some(record)) => Self::Task(

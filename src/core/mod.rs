@@ -13,6 +13,10 @@ mod approvals;
 mod command;
 mod control;
 mod decide;
+mod delivery;
+mod delivery_decide;
+mod delivery_table;
+mod delivery_view;
 mod digest_map;
 mod event;
 mod lag;
@@ -37,6 +41,13 @@ mod view;
 pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES, SignedRecord, Signer, record_hash};
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use delivery::{
+    AttemptOutcome, Delivery, DeliveryCommand, DeliveryCounts, DeliveryDead, DeliveryDelivered, DeliveryError,
+    DeliveryFilter, DeliveryHoldChanged, DeliveryJob, DeliveryPolicy, DeliveryQueued, DeliveryRecord, DeliveryResolved,
+    DeliveryRetrying, DeliveryStatus, ReplyPlugin, RunReplyTarget, TargetKey, TargetPressure, TargetsReset,
+};
+pub use delivery_table::DeliveryHold;
+pub use delivery_view::{DeliveryItem, DeliveryPage, DeliveryQuery};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::action::ActionChain;
+use super::delivery::DeliveryCounts;
+use super::delivery_table::{Deliveries, DeliveryHold};
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::lag::{Idlest, Lag, QueuedBehind};
@@ -44,6 +46,7 @@ pub struct State {
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
     pub(super) tasks: Tasks,
+    pub(super) deliveries: Deliveries,
     pub(super) runtime: Arc<RuntimeConfig>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
@@ -113,6 +116,8 @@ pub struct Counts {
     pub held: bool,
     /// Figures of tasks.
     pub tasks: TaskCounts,
+    /// Figures of deliveries.
+    pub deliveries: DeliveryCounts,
 }
 
 impl Counts {
@@ -145,6 +150,9 @@ impl State {
             self.home_epoch = epoch;
         } else if epoch != self.epoch {
             self.run_epochs.push((self.runs.len() + 1, epoch));
+            // The original may be at work, and may have sent what waits here: an operator decides.
+            let reason = Some("copied_state_root".to_string());
+            self.deliveries.hold.get_or_insert(DeliveryHold { since_ms: 0, reason });
         }
         self.epoch = epoch;
     }
@@ -154,6 +162,7 @@ impl State {
         self.derived.ready.clear();
         self.derived.resumable =
             self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
+        self.deliveries.finish_replay();
     }
 
     fn is_running(&self, number: u32) -> bool {
@@ -176,7 +185,9 @@ impl State {
             routes,
             tasks,
             todos,
+            deliveries,
         } = delta;
+        self.deliveries.absorb(deliveries);
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -458,6 +469,7 @@ impl State {
             ready: self.derived.ready.len() as u64,
             held: self.held,
             tasks: self.tasks.counts(),
+            deliveries: self.deliveries.counts(),
         }
     }
 

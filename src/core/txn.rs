@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::action::{ActionChain, Signer, is_model_call};
 use super::command::NoteKind;
+use super::delivery::RunReplyTarget;
+use super::delivery_table::DeliveryDelta;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::retention::RetentionHold;
@@ -43,6 +45,7 @@ pub struct Delta {
     pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
     pub(super) retention: HashMap<u32, Option<RetentionHold>>,
+    pub(super) deliveries: DeliveryDelta,
     pub(super) routes: Option<Arc<RoutesInForce>>,
 }
 
@@ -242,6 +245,26 @@ impl<'s> Txn<'s> {
         self.delta.todos.insert(session, Arc::new(list));
     }
 
+    pub(super) fn delivery_delta(&self) -> &DeliveryDelta {
+        &self.delta.deliveries
+    }
+
+    pub(super) fn delivery_delta_mut(&mut self) -> &mut DeliveryDelta {
+        &mut self.delta.deliveries
+    }
+
+    /// Names the key that signs, where there is one.
+    pub(super) fn signer_id(&self) -> String {
+        self.signer.map(|signer| signer.key_id()).unwrap_or_default()
+    }
+
+    /// The newest output of a run among this batch's records.
+    pub(super) fn newest_output(&self, number: u32) -> Option<Seq> {
+        let id = self.base.run_id(number);
+        let is_output = |event: &&Event| matches!(event.body, Body::RunNote(NoteKind::Output, _));
+        self.events.iter().rev().filter(|event| event.run == Some(id)).find(is_output).map(|event| event.seq)
+    }
+
     fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
         let mut step = self.step(number).cloned().unwrap_or_default();
         change(&mut step);
@@ -359,6 +382,7 @@ impl<'s> Txn<'s> {
                 self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
                 return Ok(());
             }
+            Body::Delivery(record) if event.session.is_none() => return self.apply_delivery_global(event, record),
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
             Body::RunNote(kind, body) if kind.is_action() => {
                 self.apply_action(event, *kind, body)?;
@@ -379,7 +403,14 @@ impl<'s> Txn<'s> {
             body => {
                 let id = event.run.ok_or("a run record names no run")?;
                 let run = self.run_number(id).ok_or_else(|| format!("record of unknown run {id}"))?;
-                self.apply_to_run(event, session, run, body)?;
+                match body {
+                    Body::Delivery(record) => {
+                        self.apply_delivery(event, session, run, record)?;
+                        // It joins the run's records; the run itself has ended.
+                        self.run_mut(run)?.last_seq = event.seq;
+                    }
+                    body => self.apply_to_run(event, session, run, body)?,
+                }
             }
         }
         let session = self.session_mut(session)?;
@@ -463,6 +494,10 @@ impl<'s> Txn<'s> {
         };
         if run.key != none {
             self.delta.idempotency.insert(run.key, number);
+        }
+        if !accepted.reply_targets.is_empty() {
+            let targets = accepted.reply_targets.iter().map(RunReplyTarget::key).collect();
+            self.apply_route(number, Some(targets));
         }
         self.run_slots.insert(number, self.delta.runs.len());
         self.delta.runs.push((number, run));
@@ -567,6 +602,7 @@ impl<'s> Txn<'s> {
         if next.is_terminal() {
             run.action_in_flight = false;
             self.delta.chains.insert(number, None);
+            self.apply_route(number, None);
         }
         Ok(())
     }

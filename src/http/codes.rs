@@ -279,6 +279,21 @@ codes! {
     TASK_LIMIT: 429 "tasks" "task_limit",
         "As many tasks are open as may be.",
         "end some, or wait for them";
+    DELIVERY_NOT_FOUND: 404 "deliveries" "delivery_not_found",
+        "There is no such delivery, or it finished long ago and is no longer listed.",
+        "list deliveries, or read the run's records";
+    DELIVERY_STATE_CONFLICT: 409 "deliveries" "delivery_state_conflict",
+        "The delivery is not in a state for this.",
+        "read the delivery again";
+    DELIVERY_LIMIT: 429 "deliveries" "delivery_limit",
+        "As many deliveries are owed or dead as may be, or the run names too many reply targets.",
+        "resolve or drop dead letters, or name fewer targets";
+    DELIVERY_BACKPRESSURE_SELECTOR_REQUIRED: 400 "deliveries" "delivery_backpressure_selector_required",
+        "Neither a target nor a plugin was named.",
+        "name the target or the plugin whose failures are to be forgotten";
+    INVALID_REPLY_TARGET: 400 "deliveries" "invalid_reply_target",
+        "A reply target cannot be used as it is.",
+        "correct it as the detail says";
     TASK_OUTPUT_UNREADABLE: 503 "tasks" "task_output_unreadable",
         "The task's output file cannot be read.",
         "check shell-tasks in the state root and its disk";

@@ -236,6 +236,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => run,
@@ -252,6 +253,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => Some(run),

@@ -49,7 +49,14 @@ impl World {
         }
         let request = raw(&json!({}));
         let (route, model) = ("main".to_string(), "m".to_string());
-        match self.decide(Command::SubmitRun { session, request, route, model, idempotency: None }) {
+        match self.decide(Command::SubmitRun {
+            session,
+            request,
+            route,
+            model,
+            idempotency: None,
+            reply_targets: Vec::new(),
+        }) {
             Decision::Accepted { run, .. } => run,
             other => panic!("{other:?}"),
         }
@@ -184,7 +191,10 @@ fn ages_survive_a_replay() {
         let (route, model) = ("main".to_string(), "m".to_string());
         let request = raw(&json!({}));
         let session = session.clone();
-        apply(&mut world, Command::SubmitRun { session, request, route, model, idempotency: None });
+        apply(
+            &mut world,
+            Command::SubmitRun { session, request, route, model, idempotency: None, reply_targets: Vec::new() },
+        );
     }
     let (live, mut again) = (world.state.counts(), replayed.counts());
     again.ready = live.ready;
@@ -324,7 +334,7 @@ fn groups_are_judged_by_their_figures_and_zeros_find_nothing() {
         (Error, "delivery_worker_not_running", None),
         (Warning, "delivery_dead_letters", None),
         (Error, "delivery_status_unavailable", None),
-        (Warning, "delivery_targets_blocked", None),
+        (Info, "delivery_targets_blocked", None),
         (Warning, "delivery_target_circuit_open", None),
         (Warning, "delivery_worker_stale", None),
         (Warning, "hook_dead_letters", Some("notify")),
