@@ -48,13 +48,18 @@ struct RootProbe {
     space: Option<Space>,
 }
 
+/// Space of a file system as a status shows it.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Space {
-    total_bytes: u64,
-    available_bytes: u64,
-    used_percent: u64,
+pub struct Space {
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes an unprivileged writer may still use.
+    pub available_bytes: u64,
+    /// As df(1) tells it.
+    pub used_percent: u64,
+    /// None where the file system has no fixed number of inodes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    inodes_used_percent: Option<u64>,
+    pub inodes_used_percent: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

@@ -10,8 +10,7 @@ use super::{ControlPlane, Runs, health_codes};
 use crate::api::context::Api;
 use crate::api::readiness::{ProviderReadiness, not_ready};
 use crate::commit::{CommandError, CoreView};
-use crate::core::TaskCounts;
-use crate::core::TaskStatus;
+use crate::core::{TaskCounts, TaskStatus};
 use crate::limits::{
     DELIVERY_WORKER_STALE_MS, PENDING_WAIT_PAGE_MS, PENDING_WAIT_WARNING_MS, QUEUED_RUN_LAG_PAGE_MS,
     SCHEDULE_LAG_WARNING_MS, STALE_ACTIVE_RUN_PAGE_MS,
@@ -359,6 +358,15 @@ fn absent_rooms(judged: &Judged<'_>) -> Vec<Finding> {
     if connectors.crash_looping_count > 0 {
         let message = format!("{} side processes end again and again", connectors.crash_looping_count);
         found.push((Severity::Warning, "connector_process_crash_looping", message, None));
+    }
+    if connectors.held {
+        let message = "connectors are held: nothing passes through them".to_string();
+        found.push((Severity::Warning, "connectors_held", message, None));
+    }
+    if connectors.unusable_secret_count + connectors.revoked_count > 0 {
+        let count = connectors.unusable_secret_count + connectors.revoked_count;
+        let message = format!("{count} connectors are revoked, or name a slot that is missing or revoked");
+        found.push((Severity::Warning, "connector_secrets_unusable", message, None));
     }
     if mcp.error_count > 0 {
         let message = format!("{} MCP servers could not be reached", mcp.error_count);

@@ -461,6 +461,22 @@ pub static HEALTH_CODES: &[HealthCode] = &[
         "look at the daemon's log for its last words",
     ),
     row(
+        "connectors_held",
+        &[Warning],
+        "nothing passes through connectors",
+        "",
+        "connectors",
+        "check the restored state, then `kheish-daemon connectors release`",
+    ),
+    row(
+        "connector_secrets_unusable",
+        &[Warning],
+        "a connector is revoked, or a slot that it names is missing or revoked",
+        "",
+        "connectors, secrets",
+        "look at `unusable_secrets` and `revoked` in `kheish-daemon connectors list`, and set the slot again",
+    ),
+    row(
         "mcp_servers_unreachable",
         &[Warning],
         "an MCP server could not be reached",
