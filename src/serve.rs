@@ -38,7 +38,7 @@ use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::delivery::{self, DeliveryRoom};
+use crate::delivery::{DeliveryRoom, NoConnectors, self};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};

@@ -107,7 +107,6 @@ const NOT_PRODUCED: &[(&str, &str)] = &[
     ("pending_question_lag", "needs four hours; produced on a clock that is moved in `src/api/status/tests.rs`"),
     ("journal_write_failed", "the disk must refuse one write; tests of faults see its refusal at the caller"),
     ("storage_write_probe_timeout", "a disk must hang for 45 seconds"),
-    ("journal_damaged", "a full segment must rot while the daemon runs; the scrub is tested on its own"),
     ("broker_log_poisoned", "a sync of the broker's log must fail; tests of the broker see it"),
     ("control_plane_audit_failing", "the disk must fail under the audit file"),
     ("route_diagnostics_error", "a routes file with an error ends the start"),
@@ -120,9 +119,8 @@ const NOT_PRODUCED: &[(&str, &str)] = &[
     ("agent_supervisor_audit_sink_errors", ROOM),
     ("schedule_retry_backoff", ROOM),
     ("scheduler_lag", ROOM),
-    ("delivery_dead_letters", ROOM),
+    ("deliveries_held", ROOM),
     ("delivery_status_unavailable", ROOM),
-    ("delivery_targets_blocked", ROOM),
     ("delivery_target_circuit_open", ROOM),
     ("delivery_worker_not_running", ROOM),
     ("delivery_worker_stale", ROOM),
@@ -130,6 +128,7 @@ const NOT_PRODUCED: &[(&str, &str)] = &[
     ("hook_dead_letter_persist_failures", ROOM),
     ("hook_dead_letter_store_unreadable", ROOM),
     ("connector_process_crash_looping", ROOM),
+    ("connector_secrets_unusable", ROOM),
     ("mcp_servers_unreachable", ROOM),
 ];
 

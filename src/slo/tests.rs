@@ -255,6 +255,25 @@ fn dead_letters_page_in_production_and_warn_of_growth_in_staging() {
 }
 
 #[test]
+fn in_staging_dead_letters_alone_do_not_page_as_ill_health() {
+    let unhealthy = |codes: &[&str]| {
+        let warnings: Vec<Value> = codes.iter().map(|code| json!({"severity": "warning", "code": code})).collect();
+        with(&[("/health/ok", json!(false)), ("/health/warnings", json!(warnings))])
+    };
+    for (codes, staging, production) in [
+        (&["delivery_dead_letters"][..], Level::Ok, Level::Page),
+        (&["delivery_dead_letters", "hook_dead_letters"], Level::Page, Level::Page),
+        (&[], Level::Page, Level::Page),
+    ] {
+        for (profile, expected) in [(Profile::Staging, staging), (Profile::Production, production)] {
+            let samples = [sample(0, 200, unhealthy(codes)), sample(1, 200, unhealthy(codes))];
+            let report = evaluate(&samples, &Thresholds::default(), profile);
+            assert_eq!(row_of(&report, "health").0, expected, "{codes:?} {profile:?}");
+        }
+    }
+}
+
+#[test]
 fn floods_warn_when_they_repeat_and_page_when_they_go_on() {
     for code in ["auth_rate_limited", "cors_origin_rate_limited"] {
         let pointer = format!("/control_plane/rate_limits/{code}/windows_10m");

@@ -407,17 +407,17 @@ pub(super) fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
     }
     if delivery.held && delivery.pending + delivery.retrying > 0 {
         let message = format!("{} deliveries are held", delivery.pending + delivery.retrying);
-        found.push((Severity::Warning, "deliveries_held", message, None));
+        found.push((Severity::Info, "deliveries_held", message, None));
     }
     if delivery.blocked_target_count > 0 {
-        let message = format!("{} targets take nothing", delivery.blocked_target_count);
-        found.push((Severity::Warning, "delivery_targets_blocked", message, None));
+        let message = format!("{} targets failed at the last attempt", delivery.blocked_target_count);
+        found.push((Severity::Info, "delivery_targets_blocked", message, None));
     }
     if delivery.open_circuit_target_count > 0 {
         let message = format!("{} targets have failed again and again", delivery.open_circuit_target_count);
         found.push((Severity::Warning, "delivery_target_circuit_open", message, None));
     }
-    if delivery.pending + delivery.retrying > 0 && delivery.supported {
+    if delivery.pending + delivery.retrying > 0 && delivery.supported && !delivery.held {
         if delivery.worker_heartbeat_at_ms.is_none() {
             let message = "deliveries wait and nobody sends them".to_string();
             found.push((Severity::Error, "delivery_worker_not_running", message, None));

@@ -390,7 +390,7 @@ pub static HEALTH_CODES: &[HealthCode] = &[
     ),
     row(
         "deliveries_held",
-        &[Warning],
+        &[Info],
         "deliveries wait and nothing is sent until it is released",
         "",
         "delivery",
@@ -398,8 +398,8 @@ pub static HEALTH_CODES: &[HealthCode] = &[
     ),
     row(
         "delivery_targets_blocked",
-        &[Warning],
-        "targets take nothing",
+        &[Info],
+        "the last attempt at a target failed; it is tried again, and what is behind it waits",
         "",
         "delivery, its target",
         "`kheish-daemon deliveries list`",

@@ -334,7 +334,7 @@ fn groups_are_judged_by_their_figures_and_zeros_find_nothing() {
         (Error, "delivery_worker_not_running", None),
         (Warning, "delivery_dead_letters", None),
         (Error, "delivery_status_unavailable", None),
-        (Warning, "delivery_targets_blocked", None),
+        (Info, "delivery_targets_blocked", None),
         (Warning, "delivery_target_circuit_open", None),
         (Warning, "delivery_worker_stale", None),
         (Warning, "hook_dead_letters", Some("notify")),
