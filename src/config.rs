@@ -7,10 +7,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::api::status::RunThresholds;
 use crate::http::{Bind, BindError};
 use crate::limits::{
     APPROVAL_EXPIRY_S_MAX, JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN,
-    SANDBOX_READ_ONLY_PATHS_MAX, TRUSTED_PROXIES_MAX,
+    QUEUED_RUN_LAG_WARNING_MS, SANDBOX_READ_ONLY_PATHS_MAX, STALE_RUN_WARNING_MS, TRUSTED_PROXIES_MAX,
 };
 use crate::net::{EgressPolicy, EgressSettingError};
 use crate::sandbox::Level;
@@ -26,6 +27,8 @@ pub struct RawServe {
     pub workspace_root: Option<String>,
     /// `--routes-file`.
     pub routes_file: Option<String>,
+    /// `--connectors-config`.
+    pub connectors_config: Option<String>,
     /// `--default-route`.
     pub default_route: Option<String>,
     /// `--http-auth-mode`.
@@ -50,6 +53,10 @@ pub struct RawServe {
     pub audit_signing_key_file: Option<String>,
     /// `--approval-expires-after-s`.
     pub approval_expires_after_s: Option<String>,
+    /// `--queued-run-lag-threshold-ms`.
+    pub queued_run_lag_threshold_ms: Option<String>,
+    /// `--stale-run-threshold-ms`.
+    pub stale_run_threshold_ms: Option<String>,
     /// `--segment-bytes`.
     pub segment_bytes: Option<String>,
     /// `--ca-file`.
@@ -83,6 +90,8 @@ pub struct Config {
     pub workspace_root: PathBuf,
     /// The routes file; without one no run can be submitted.
     pub routes_file: Option<PathBuf>,
+    /// The connectors file.
+    pub connectors_config: Option<PathBuf>,
     /// Overrides the file's default route.
     pub default_route: Option<String>,
     /// Peers behind which many clients share one address.
@@ -93,6 +102,8 @@ pub struct Config {
     pub audit_signing_key_file: Option<PathBuf>,
     /// Milliseconds after which an open approval counts as denied; without it, never.
     pub approval_expires_after_ms: Option<u64>,
+    /// From when on waiting runs are listed as findings.
+    pub run_thresholds: RunThresholds,
     /// Size of a journal segment; smaller where the disk is small.
     pub segment_bytes: u64,
     /// Private CA for outbound TLS.
@@ -161,11 +172,13 @@ impl Config {
             state_root: path(&raw.state_root).unwrap_or_else(|| PathBuf::from(STATE_ROOT_DEFAULT)),
             workspace_root: path(&raw.workspace_root).unwrap_or_else(|| PathBuf::from(WORKSPACE_ROOT_DEFAULT)),
             routes_file: path(&raw.routes_file),
+            connectors_config: path(&raw.connectors_config),
             default_route: raw.default_route.clone(),
             trusted_proxies: parse_proxies(&raw.trusted_proxy)?,
             hold: raw.hold,
             audit_signing_key_file: path(&raw.audit_signing_key_file),
             approval_expires_after_ms: parse_approval_expiry(raw.approval_expires_after_s.as_deref())?,
+            run_thresholds: parse_run_thresholds(raw)?,
             segment_bytes: parse_segment_bytes(raw.segment_bytes.as_deref())?,
             ca_file: path(&raw.ca_file),
             sandbox: parse_sandbox(raw.sandbox.as_deref())?,
@@ -261,6 +274,25 @@ fn parse_approval_expiry(raw: Option<&str>) -> Result<Option<u64>, ConfigError> 
     }
 }
 
+fn parse_run_thresholds(raw: &RawServe) -> Result<RunThresholds, ConfigError> {
+    let parse = |flag, raw: &Option<String>, default_ms| {
+        let Some(raw) = raw else { return Ok(default_ms) };
+        raw.parse::<u64>().map_err(|_| ConfigError::Flag {
+            flag,
+            cause: format!("{raw:?} is no number of milliseconds"),
+            next: "correct it; 0 switches the finding off",
+        })
+    };
+    Ok(RunThresholds {
+        queued_lag_ms: parse(
+            "--queued-run-lag-threshold-ms",
+            &raw.queued_run_lag_threshold_ms,
+            QUEUED_RUN_LAG_WARNING_MS,
+        )?,
+        stale_ms: parse("--stale-run-threshold-ms", &raw.stale_run_threshold_ms, STALE_RUN_WARNING_MS)?,
+    })
+}
+
 fn parse_segment_bytes(raw: Option<&str>) -> Result<u64, ConfigError> {
     let Some(raw) = raw else { return Ok(JOURNAL_SEGMENT_BYTES_DEFAULT) };
     raw.parse().ok().filter(|bytes| (JOURNAL_SEGMENT_BYTES_MIN..=JOURNAL_SEGMENT_BYTES_MAX).contains(bytes)).ok_or(
@@ -312,6 +344,8 @@ mod tests {
             ("--bind", with(|raw| raw.bind = Some("4000".into()))),
             ("--bind", with(|raw| raw.bind = Some("unix:relative.sock".into()))),
             ("--trusted-proxy", with(|raw| raw.trusted_proxy = vec!["proxy.example".into()])),
+            ("--queued-run-lag-threshold-ms", with(|raw| raw.queued_run_lag_threshold_ms = Some("soon".into()))),
+            ("--stale-run-threshold-ms", with(|raw| raw.stale_run_threshold_ms = Some("-1".into()))),
             ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("0".into()))),
             ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("soon".into()))),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("1".into()))),

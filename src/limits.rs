@@ -3,13 +3,25 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod agents;
+mod connectors;
 mod creds;
+mod delivery;
+mod doctor;
 mod egress;
 mod engine;
+mod routes;
+mod slo;
 
+pub use agents::*;
+pub use connectors::*;
 pub use creds::*;
+pub use delivery::*;
+pub use doctor::*;
 pub use egress::*;
 pub use engine::*;
+pub use routes::*;
+pub use slo::*;
 
 // --- identifiers -----------------------------------------------------------------------------
 
@@ -60,10 +72,6 @@ pub const SESSIONS_MAX: usize = 1_000_000;
 pub const SESSION_QUEUE_RUNS_MAX: u32 = 10_000;
 /// Runs waiting in all sessions together; the next one is refused with 503 `run_queue_full`.
 pub const QUEUED_RUNS_MAX: u64 = 4_000_000;
-/// Age of the oldest queued run at which status warns; A held daemon does not warn.
-pub const QUEUED_RUN_LAG_WARNING_MS: u64 = 30 * 60 * 1_000;
-/// Silence of a run that has not ended at which status warns.
-pub const STALE_RUN_WARNING_MS: u64 = 30 * 60 * 1_000;
 /// Wait of a request handler for the core; then it answers 503 `core_unavailable`. Longer than any sync of a healthy
 /// disk, short enough that a hanging one does not hold all workers for good.
 pub const CORE_REPLY_MS_MAX: u64 = 15_000;
@@ -307,6 +315,9 @@ pub const TOKEN_BYTES_ADVISED_MIN: usize = 16;
 /// How long after its last change a token file is read on every request: within one tick of the file
 /// system's clock two different contents can carry the same time stamps.
 pub const TOKEN_FILE_SETTLE_MS: u64 = 100;
+/// For how long a look at the token files holds for callers whose token was right then; a token that would be refused
+/// always has them looked at again. A token that was replaced is accepted for no longer than this.
+pub const TOKEN_FILE_CHECK_MS: u64 = 5;
 /// Failed authentications of one peer address within [`AUTH_FAILURE_WINDOW_MS`] that are answered 401 or 403;
 /// further ones are answered 429. A valid token is never counted.
 pub const AUTH_FAILURES_PER_WINDOW_MAX: usize = 60;

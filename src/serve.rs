@@ -8,6 +8,7 @@
 //! before the listener opens. Stop is the same list backwards.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,23 +24,28 @@ use crate::api::events::Events;
 use crate::api::front::{Front, FrontParts};
 use crate::api::request_mac::RequestMac;
 use crate::api::status::Facts;
+use crate::api::status::observed::{Observed, observe};
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
 use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, SecretReference, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{Answerer, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
-use crate::core::{Command, State};
+use crate::connectors::file::FileConnector;
+use crate::connectors::{Registry, Sidecars, file, sidecar};
+use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::engine::{CoreSettings, Engine, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::delivery::{self, DeliveryRoom, NoConnectors};
+use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
+use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
-use crate::journal::{self, Journal, Options, RealDisk};
+use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
-use crate::providers::{RouteCredential, Routes};
+use crate::providers::{RouteCredential, Routes, RoutesWatch};
 use crate::redaction::redact_tokens;
 use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
@@ -91,6 +97,7 @@ pub fn run(raw: RawServe) -> Result<(), ServeError> {
         sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
     }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
+    crate::worker::enroll("main");
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
     }
@@ -113,10 +120,12 @@ struct Daemon {
     core: Worker,
     answerer: Worker,
     engines: Vec<Worker>,
+    deliveries: DeliveryRoom,
     upkeep: Worker,
     capture: Worker,
     snapshots: Worker,
     task_reaper: Worker,
+    sidecars: Vec<Worker>,
     stop_upkeep: crossbeam_channel::Sender<()>,
     report_failure: crossbeam_channel::Sender<String>,
     /// Held until everything else has ended.
@@ -128,8 +137,11 @@ struct Opened {
     root: StateRoot,
     journal: Journal,
     signer: Arc<SigningKey>,
+    key_in_state_root: bool,
     state: State,
     records_replayed: u64,
+    /// The root was copied or restored since it was last open.
+    is_copy: bool,
     store: Store,
     capture: CaptureConfig,
     broker_log: BrokerLog,
@@ -138,6 +150,8 @@ struct Opened {
 impl Daemon {
     fn start(raw: &RawServe) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let delivery_policy =
+            delivery::policy_from_environment(|name| std::env::var(name).ok()).map_err(step("settings"))?;
         let config = Config::resolve(raw).map_err(step("settings"))?;
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
@@ -151,10 +165,22 @@ impl Daemon {
         let sandbox = Sandbox::start(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
+        let file_connectors = load_connectors(&config)?;
         let net_config =
             NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
         let net = Net::new(&net_config).map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, state, records_replayed, store, broker_log, capture } = opened;
+        let Opened {
+            root,
+            journal,
+            signer,
+            key_in_state_root,
+            state,
+            records_replayed,
+            is_copy,
+            store,
+            broker_log,
+            capture,
+        } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -167,6 +193,8 @@ impl Daemon {
         let (snapshotter, snapshots) = Snapshotter::new();
         let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
+        let lanes = Lanes::new(routes.as_deref());
+        let effects_lanes = lanes.clone();
         let task_stops = TaskStops::new().map_err(step("tasks"))?;
         let effects_task_stops = task_stops.clone();
         let live_tasks = state.live_tasks();
@@ -176,7 +204,11 @@ impl Daemon {
             clock: clock.clone(),
             effects: Effects {
                 committed: Box::new(move || effects_hub.committed()),
-                stopped: Box::new(move |run| effects_stops.stop(run)),
+                stopped: Box::new(move |run| {
+                    // In this order: whoever is about to stand in line looks for the stop afterwards.
+                    effects_stops.stop(run);
+                    effects_lanes.leave(run);
+                }),
                 stop_task: Box::new(move |session, task| effects_task_stops.stop(session, task)),
                 acted: Box::new(move |event| effects_audit.acted(event)),
             },
@@ -185,6 +217,7 @@ impl Daemon {
             snapshot_interval_records: SNAPSHOT_INTERVAL_RECORDS,
             records_since_snapshot: records_replayed,
         });
+        lanes.attach(core.clone());
         let snapshots = Worker::spawn("snapshot", move || snapshotter.run()).map_err(step("threads"))?;
         let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
@@ -195,9 +228,21 @@ impl Daemon {
         })
         .map_err(step("threads"))?;
         core.execute(Command::SettleActions).map_err(step("journal"))?;
+        let routes_since_ms = note_routes(&core, routes.as_deref())?;
+        let routes_watch =
+            routes.clone().map(|routes| RoutesWatch::begin(routes, config.default_route.clone(), clock.now_ms()));
         if config.hold {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
+        }
+        if is_copy {
+            // The original may still serve its senders: nothing is to be answered twice before somebody has looked.
+            let reason = Some("the state root was copied or restored".to_string());
+            let hold = ConnectorCommand::Hold { held: true, reason };
+            core.execute(Command::Connector(Box::new(hold))).map_err(step("connectors"))?;
+            log::warn!(
+                "connectors are held: the state root was copied or restored; next: kheish-daemon connectors release"
+            );
         }
         let task_config = tasks::Config {
             directory: root.directory(Directory::ShellTasks),
@@ -206,7 +251,8 @@ impl Daemon {
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
-        let mut foreign: Vec<_> = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
+        let of_file = file_connectors.iter().flat_map(|connector| connector.inline.values().cloned());
+        let mut foreign: Vec<_> = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file).collect();
         foreign.extend(redact_tokens::from_environment().map_err(step("redaction"))?);
         let exchange = Arc::new(HttpExchange::new(net.clone(), Arc::new(core.clone())));
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
@@ -217,13 +263,19 @@ impl Daemon {
         crate::redaction::install(move |text| known.redact(text));
         let request_mac = RequestMac::load_or_create(&root.directory(Directory::Auth), &SystemRandom::new())
             .map_err(|cause| step("request key")(file_error("use", &root.directory(Directory::Auth), cause)))?;
+        let connectors = Registry::new(core.clone(), broker.handle(), file_connectors, clock.now_ms());
+        let naming = connectors.clone();
+        broker.handle().references().add_lookup(move |slot| naming.references(slot));
+        let sidecars = Sidecars::new(connectors.clone()).map_err(step("connectors"))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
             state_root: root.path().to_path_buf(),
             workspace_root: config.workspace_root.clone(),
         };
-        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, root.lock_status(), reader.clone(), clock.clone());
+        let lock = root.lock_watch().map_err(step("state root"))?;
+        let (upkeep, upkeep_loop) = Upkeep::begin(probe_roots, lock, reader.clone(), clock.clone());
+        let upkeep_loop = upkeep_loop.with_routes(routes_watch.clone());
         let (stop_upkeep, upkeep_stopped) = crossbeam_channel::bounded(0);
         let upkeep_thread =
             Worker::spawn("upkeep", move || upkeep_loop.run(upkeep_stopped)).map_err(step("threads"))?;
@@ -241,6 +293,9 @@ impl Daemon {
             capture,
             stops: stops.clone(),
             tasks,
+            blobs: blobs.clone(),
+            connectors,
+            sidecars: sidecars.clone(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
@@ -254,7 +309,13 @@ impl Daemon {
                 audit: audit.clone(),
                 edge: OnceLock::new(),
                 upkeep,
+                routes: routes_watch,
+                routes_since_ms,
+                lanes,
                 sandbox: sandbox.clone(),
+                thresholds: config.run_thresholds,
+                key_in_state_root,
+                observed: Observed::default(),
                 draining: AtomicBool::new(false),
                 failed,
                 failed_seen: OnceLock::new(),
@@ -262,7 +323,18 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
-        let engines = start_engines(&api, net, &stops, blobs)?;
+        let deliveries = DeliveryRoom::start(delivery::Parts {
+            core: core.clone(),
+            reader: api.reader.clone(),
+            net: net.clone(),
+            broker: api.broker.clone(),
+            connectors: Arc::new(NoConnectors),
+            policy: delivery_policy,
+            clock: clock.clone(),
+        })
+        .map_err(step("threads"))?;
+        let engines = start_engines(&api, net.clone(), &stops, blobs)?;
+        let sidecar_clock = clock.clone();
         let front = Front::new(FrontParts {
             routes: routes::ROUTES,
             context: api.clone(),
@@ -282,6 +354,13 @@ impl Daemon {
         log::info!("listening on {bound}");
         api.facts.bind.get_or_init(|| bound);
         api.facts.edge.get_or_init(|| edge.clone());
+        let parts = sidecar::Parts {
+            surroundings: surroundings(raw, &api)?,
+            daemon_url: daemon_url(edge.local_addr()),
+            net,
+            clock: sidecar_clock,
+        };
+        let sidecars = sidecars.start(parts).map_err(step("threads"))?;
         Ok(Self {
             api,
             edge,
@@ -293,10 +372,12 @@ impl Daemon {
             core: core_thread,
             answerer,
             engines,
+            deliveries,
             upkeep: upkeep_thread,
             capture: capture_thread,
             snapshots,
             task_reaper,
+            sidecars,
             stop_upkeep,
             report_failure,
             _root: root,
@@ -305,7 +386,8 @@ impl Daemon {
 
     /// Waits for a stop signal while looking after the threads.
     fn watch(&self, signals: &StopSignals) {
-        while signals.wait(WATCH_INTERVAL_MS) == 0 {
+        while crate::worker::idle(|| signals.wait(WATCH_INTERVAL_MS)) == 0 {
+            observe(&self.api);
             // Without these two nothing can be decided or called; a process that only looks alive is worse
             // than one that its supervisor restarts.
             for (name, dead) in [("core", self.core.is_finished()), ("broker", !self.api.broker.stats().is_alive)] {
@@ -315,7 +397,7 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others = self.engines.iter().chain(own);
+            let others = self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -338,15 +420,28 @@ impl Daemon {
     /// once: it stays active in the journal and is resumed at the next start.
     fn stop(self) -> Result<(), ServeError> {
         self.api.facts.draining.store(true, Ordering::SeqCst);
+        // While the listener still answers what they have in hand.
+        self.api.sidecars.stop();
+        let mut clean = true;
+        for worker in self.sidecars {
+            if let Err(panicked) = worker.join() {
+                log::error!("{panicked}");
+                clean = false;
+            }
+        }
         if !self.edge.drain(Duration::from_millis(DRAIN_MS)) {
             log::warn!("some requests were still in flight at the end of the drain time");
         }
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
         }
+        // While the core can still record what came of them.
+        if let Err(panicked) = self.deliveries.stop() {
+            log::error!("{panicked}");
+            clean = false;
+        }
         // While the core can still record their ends.
         self.api.tasks.stop();
-        let mut clean = true;
         if let Err(panicked) = self.task_reaper.join() {
             log::error!("{panicked}");
             clean = false;
@@ -447,7 +542,9 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let journal_directory = root.directory(Directory::Journal);
     let nothing_signed = journal::is_empty(&journal_directory)
         .map_err(|cause| step("journal")(file_error("list", &journal_directory, cause)))?;
-    let signer = Arc::new(load_signing_key(config, root.path(), nothing_signed)?);
+    let (signer, origin) = load_signing_key(config, root.path(), nothing_signed)?;
+    let key_in_state_root = matches!(origin, KeyOrigin::Created | KeyOrigin::StateRoot);
+    let signer = Arc::new(signer);
     let disk = |directory: &Path| {
         let opened = RealDisk::open(directory).map(Box::new);
         opened.map_err(|cause| step("journal")(file_error("open", directory, cause)))
@@ -473,10 +570,26 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    Ok(Opened { root, journal, signer, state, records_replayed: recovery.records_replayed, store, broker_log, capture })
+    let (records_replayed, is_copy) = (recovery.records_replayed, recovery.cause == OpenCause::Copied);
+    Ok(Opened {
+        root,
+        journal,
+        signer,
+        key_in_state_root,
+        state,
+        records_replayed,
+        is_copy,
+        store,
+        broker_log,
+        capture,
+    })
 }
 
-fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) -> Result<SigningKey, ServeError> {
+fn load_signing_key(
+    config: &Config,
+    state_root: &Path,
+    nothing_signed: bool,
+) -> Result<(SigningKey, KeyOrigin), ServeError> {
     const INLINE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY";
     const FILE: &str = "KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE";
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
@@ -497,7 +610,7 @@ fn load_signing_key(config: &Config, state_root: &Path, nothing_signed: bool) ->
         ),
         KeyOrigin::Inline | KeyOrigin::File(_) => log::info!("audit signing key: {}", key.key_id()),
     }
-    Ok(key)
+    Ok((key, origin))
 }
 
 fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
@@ -506,7 +619,7 @@ fn load_routes(config: &Config) -> Result<Option<Arc<Routes>>, ServeError> {
         return Ok(None);
     };
     let environment = |name: &str| std::env::var(name).ok();
-    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("routes file"))?;
+    let routes = Routes::load(path, config.default_route.as_deref(), &environment).map_err(step("settings"))?;
     for diagnostic in routes.diagnostics() {
         log::warn!("routes file: {}: {}", diagnostic.code, diagnostic.message);
     }
@@ -525,13 +638,58 @@ fn refer_routes(broker: &Broker, routes: &Option<Arc<Routes>>) {
     });
 }
 
+/// Puts the routes file on record where it is another one than at the start before; since when it is in force.
+fn note_routes(core: &CoreHandle, routes: Option<&Routes>) -> Result<Option<u64>, ServeError> {
+    let loaded = RoutesLoaded {
+        path: routes.map(|routes| routes.source().path.display().to_string()),
+        sha256: routes.map(|routes| to_hex(&routes.source().sha256)),
+        default_route: routes.map(|routes| routes.default_route().id.clone()),
+        routes: routes.iter().flat_map(|routes| routes.iter()).map(|route| route.id.clone()).collect(),
+    };
+    match core.execute(Command::NoteRoutes(loaded)) {
+        Ok(Decision::RoutesNoted { since_ms, .. }) => Ok(since_ms),
+        Ok(other) => Err(step("routes file")(format!("unexpected decision {other:?}"))),
+        // A full disk must not keep an operator from the daemon; the next start records it.
+        Err(error @ (CommandError::StorageFull { .. } | CommandError::WriteFailed { .. })) => {
+            log::warn!("which routes file is in force could not be recorded: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(step("routes file")(error)),
+    }
+}
+
+/// Where a sidecar reaches the daemon: on this host's loopback, unless the listener is on one other address only.
+fn daemon_url(bound: &Bind) -> Option<String> {
+    let Bind::Tcp(address) = bound else { return None };
+    let mut address = *address;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    Some(format!("http://{address}"))
+}
+
+fn surroundings(raw: &RawServe, api: &Api) -> Result<sidecar::Surroundings, ServeError> {
+    let directory = std::env::current_dir().map_err(step("working directory"))?;
+    let files = places::kept_files(raw, &api.config).into_iter().map(|(_, path)| path);
+    let kept = std::iter::once(api.config.state_root.clone()).chain(files).collect();
+    Ok(sidecar::Surroundings { sandbox: api.facts.sandbox.clone(), directory, kept })
+}
+
+fn load_connectors(config: &Config) -> Result<Vec<FileConnector>, ServeError> {
+    let Some(path) = &config.connectors_config else { return Ok(Vec::new()) };
+    file::load(path).map_err(step("connectors file"))
+}
+
 fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {
     let root = &api.config.workspace_root;
     let workspace = root.canonicalize().map_err(|cause| step("workspace root")(file_error("resolve", root, cause)))?;
     let settings: Arc<dyn Settings> =
         Arc::new(CoreSettings::new(api.core.clone(), api.config.approval_expires_after_ms));
     let shown = workspace.display().to_string();
-    let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace).with_room(Arc::new(api.tasks.clone()));
+    let agents = AgentTools::new(api.core.clone(), api.reader.clone());
+    let mut toolbox = Toolbox::sandboxed(api.facts.sandbox.clone(), workspace)
+        .with_room(Arc::new(api.tasks.clone()))
+        .with_room(Arc::new(agents));
     if api.config.web_fetch {
         let room = WebFetch::new(net.clone(), api.core.clone(), settings.clone(), shown.clone());
         toolbox = toolbox.with_room(Arc::new(room));
@@ -549,6 +707,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         net,
         hub: api.hub.clone(),
         stops: stops.clone(),
+        lanes: api.facts.lanes.clone(),
         clock: api.clock.clone(),
     };
     (1..=ENGINE_WORKERS)

@@ -25,8 +25,10 @@ use replace::{ReplaceError, atomic_replace, clear_leftover, sync_directory};
 
 /// The format this build reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
-const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "daemon.lock";
+/// The file that says which format.
+pub const FORMAT_FILE: &str = "FORMAT";
+/// The file that is locked.
+pub const LOCK_FILE: &str = "daemon.lock";
 const MECHANISM: &str = "flock";
 /// Files that may be placed in a root before its first start: a kept signing key and its public half.
 const PLACED_BEFORE_START: [&str; 2] = ["audit-signing.key", "audit-signing.pub.pem"];
@@ -94,10 +96,30 @@ pub struct Holder {
 pub struct LockStatus {
     /// Path of `daemon.lock`.
     pub path: String,
-    /// Always true for an open root.
+    /// Whether the file at the path is still the one that is locked. Who removes or replaces it lets a second daemon in.
     pub held: bool,
     /// `flock`.
     pub mechanism: &'static str,
+}
+
+/// Tells whether the lock of an open root still stands at its path.
+#[derive(Debug, Clone)]
+pub struct LockWatch {
+    path: PathBuf,
+    /// Device and inode of the locked file.
+    identity: (u64, u64),
+}
+
+impl LockWatch {
+    /// Looks at the path once.
+    pub fn look(&self) -> LockStatus {
+        let found = fs::symlink_metadata(&self.path).map(|found| (found.dev(), found.ino()));
+        LockStatus {
+            path: self.path.display().to_string(),
+            held: found.is_ok_and(|found| found == self.identity),
+            mechanism: MECHANISM,
+        }
+    }
 }
 
 /// Why a state root was not opened.
@@ -275,9 +297,13 @@ impl StateRoot {
         self.path.join(directory.name())
     }
 
-    /// The lock, for status.
-    pub fn lock_status(&self) -> LockStatus {
-        LockStatus { path: self.path.join(LOCK_FILE).display().to_string(), held: true, mechanism: MECHANISM }
+    /// What tells later whether the lock still stands.
+    ///
+    /// # Errors
+    /// The locked file cannot be looked at.
+    pub fn lock_watch(&self) -> io::Result<LockWatch> {
+        let locked = self.lock.metadata()?;
+        Ok(LockWatch { path: self.path.join(LOCK_FILE), identity: (locked.dev(), locked.ino()) })
     }
 
     /// Space and inodes of its file system.

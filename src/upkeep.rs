@@ -1,6 +1,7 @@
-//! Background checks of the storage: write probes, free space, re-hashing of the journal's older segments.
-//! Owns: the published storage view.
-//! May touch: probe files in the state root and the workspace root; the journal, reading.
+//! Background checks of the storage: write probes, free space, re-hashing of the journal's older segments; drift of the routes
+//! file.
+//! Owns: the published storage view, and the pace of all these.
+//! May touch: probe files in the state root and the workspace root; the journal and the routes file, reading.
 //! Never: runs inside a request. A probe that hangs hangs this thread alone, and its age shows.
 
 use std::path::{Path, PathBuf};
@@ -15,11 +16,14 @@ use crate::clock::Clock;
 use crate::ids::Seq;
 use crate::journal::Reader;
 use crate::limits::{
-    INODES_USED_ERROR_PERCENT, PROBE_INTERVAL_MS, PROBE_STALE_MS, SPACE_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
+    INODES_USED_ERROR_PERCENT, PROBE_INTERVAL_MS, PROBE_STALE_MS, ROUTES_WATCH_INTERVAL_MS, SPACE_USED_ERROR_PERCENT,
+    SPACE_USED_WARNING_PERCENT,
 };
-use crate::state_root::LockStatus;
+use crate::providers::RoutesWatch;
 use crate::state_root::probe::{Probe, ProbeState, probe, sweep};
+use crate::state_root::{LockStatus, LockWatch};
 use crate::sys::{FileSystemFigures, file_system_figures};
+use crate::worker::idle;
 
 /// `storage` of the status.
 #[derive(Debug, Clone, Serialize)]
@@ -44,13 +48,18 @@ struct RootProbe {
     space: Option<Space>,
 }
 
+/// Space of a file system as a status shows it.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Space {
-    total_bytes: u64,
-    available_bytes: u64,
-    used_percent: u64,
+pub struct Space {
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes an unprivileged writer may still use.
+    pub available_bytes: u64,
+    /// As df(1) tells it.
+    pub used_percent: u64,
+    /// None where the file system has no fixed number of inodes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    inodes_used_percent: Option<u64>,
+    pub inodes_used_percent: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -63,12 +72,16 @@ struct ScrubView {
 
 impl From<FileSystemFigures> for Space {
     fn from(figures: FileSystemFigures) -> Self {
-        let used = |total: u64, available: u64| (total != 0).then(|| (total - available.min(total)) * 100 / total);
+        // As df(1) tells it: of what an unprivileged writer can have, rounded up.
+        let used_percent = |used: u64, available: u64| {
+            let all = used + available;
+            (all != 0).then(|| (used * 100).div_ceil(all))
+        };
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
-            used_percent: used(figures.total_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: used(figures.total_inodes, figures.available_inodes),
+            used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
+            inodes_used_percent: used_percent(figures.used_inodes, figures.available_inodes),
         }
     }
 }
@@ -88,22 +101,16 @@ impl StorageView {
             ));
         }
         if self.stale {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "storage_write_probe_timeout",
-                format!("the write probes have not returned for {PROBE_STALE_MS} ms"),
-                None,
-                "check for a hanging disk or network file system",
-            ));
+            let message = format!("the write probes have not returned for {PROBE_STALE_MS} ms");
+            found.push(HealthWarning::of(Severity::Error, "storage_write_probe_timeout", message, None));
+        }
+        if !self.state_root_lock.held {
+            let path = self.state_root_lock.path.clone();
+            let message = format!("{path} is not the file that this daemon has locked");
+            found.push(HealthWarning::of(Severity::Error, "state_root_lock_lost", message, Some(path)));
         }
         if let Some(damage) = &self.scrub.damage {
-            found.push(HealthWarning::new(
-                Severity::Error,
-                "journal_damaged",
-                damage.clone(),
-                None,
-                "run kheish-daemon journal verify --offline on a copy and restore from a backup",
-            ));
+            found.push(HealthWarning::of(Severity::Error, "journal_damaged", damage.clone(), None));
         }
         found
     }
@@ -131,14 +138,15 @@ pub struct UpkeepLoop {
     upkeep: Upkeep,
     roots: Roots,
     reader: Reader,
-    lock: LockStatus,
+    lock: LockWatch,
     scrub: ScrubView,
     scrubbed: Seq,
+    routes: Option<RoutesWatch>,
 }
 
 impl Upkeep {
     /// Probes once, so that the first status has a verdict, and returns the view and the loop that keeps it.
-    pub fn begin(roots: Roots, lock: LockStatus, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
+    pub fn begin(roots: Roots, lock: LockWatch, reader: Reader, clock: Arc<dyn Clock>) -> (Self, UpkeepLoop) {
         for directory in [&roots.state_probe, &roots.workspace_root] {
             if let Err(error) = sweep(directory) {
                 log::warn!("old write probes in {} stay: {error}", directory.display());
@@ -147,27 +155,48 @@ impl Upkeep {
         let scrub = ScrubView::default();
         let view = look(&roots, &lock, &scrub, clock.now_ms());
         let upkeep = Self { view: Arc::new(Mutex::new(view)), clock };
-        let looped = UpkeepLoop { upkeep: upkeep.clone(), roots, reader, lock, scrub, scrubbed: 0 };
+        let looped = UpkeepLoop { upkeep: upkeep.clone(), roots, reader, lock, scrub, scrubbed: 0, routes: None };
         (upkeep, looped)
     }
 
-    /// The newest view. Never waits for a probe.
-    pub fn storage(&self) -> StorageView {
+    /// The newest view, with whether the journal's reserve for a full disk is there. Never waits for a probe.
+    pub fn storage(&self, reserve_is_intact: bool) -> StorageView {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let age_ms = self.clock.now_ms().saturating_sub(view.checked_at_ms);
         if age_ms > PROBE_STALE_MS {
             view.stale = true;
             view.ok = false;
         }
+        let root = view.probes.iter_mut().find(|root| root.name == STATE_ROOT && root.probe.state == ProbeState::Ok);
+        if let Some(root) = root.filter(|_| !reserve_is_intact) {
+            root.probe.state = ProbeState::Warning;
+            root.probe.code = "reserve_missing";
+            root.probe.message = "there is no room for the reserve that serves cancelling on a full disk".to_string();
+            root.probe.action = Some("free space under the state root");
+        }
         view
     }
 }
 
 impl UpkeepLoop {
+    /// Also compares the routes file with what was loaded of it.
+    pub fn with_routes(self, routes: Option<RoutesWatch>) -> Self {
+        Self { routes, ..self }
+    }
+
     /// Runs until `stop` is disconnected.
     pub fn run(mut self, stop: Receiver<()>) {
-        let interval = Duration::from_millis(PROBE_INTERVAL_MS);
-        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(interval) {
+        let interval = Duration::from_millis(ROUTES_WATCH_INTERVAL_MS);
+        let mut waited_ms = 0;
+        while let Err(RecvTimeoutError::Timeout) = idle(|| stop.recv_timeout(interval)) {
+            if let Some(routes) = &self.routes {
+                routes.look(self.upkeep.clock.now_ms());
+            }
+            waited_ms += ROUTES_WATCH_INTERVAL_MS;
+            if waited_ms < PROBE_INTERVAL_MS {
+                continue;
+            }
+            waited_ms = 0;
             self.scrub_next_segment();
             let view = look(&self.roots, &self.lock, &self.scrub, self.upkeep.clock.now_ms());
             *self.upkeep.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
@@ -190,18 +219,22 @@ impl UpkeepLoop {
     }
 }
 
-fn look(roots: &Roots, lock: &LockStatus, scrub: &ScrubView, now_ms: u64) -> StorageView {
+/// The name of the state root's probe.
+const STATE_ROOT: &str = "state_root";
+
+fn look(roots: &Roots, lock: &LockWatch, scrub: &ScrubView, now_ms: u64) -> StorageView {
+    let lock = lock.look();
     let probes = vec![
-        probe_root("state_root", &roots.state_probe, &roots.state_root, now_ms),
+        probe_root(STATE_ROOT, &roots.state_probe, &roots.state_root, now_ms),
         probe_root("workspace_root", &roots.workspace_root, &roots.workspace_root, now_ms),
     ];
     let errors = probes.iter().filter(|root| !root.probe.writable).count();
     StorageView {
         checked_at_ms: now_ms,
-        ok: errors == 0 && scrub.damage.is_none(),
+        ok: errors == 0 && scrub.damage.is_none() && lock.held,
         write_error_count: errors,
         probes,
-        state_root_lock: lock.clone(),
+        state_root_lock: lock,
         scrub: scrub.clone(),
         stale: false,
     }
@@ -212,10 +245,16 @@ fn probe_root(name: &'static str, directory: &Path, shown: &Path, now_ms: u64) -
     let space = file_system_figures(shown).ok().map(Space::from);
     if let Some(space) = space.filter(|_| probe.state == ProbeState::Ok) {
         let inodes = space.inodes_used_percent.unwrap_or(0);
-        if space.used_percent >= SPACE_USED_WARNING_PERCENT || inodes >= INODES_USED_ERROR_PERCENT {
-            let full = space.used_percent >= SPACE_USED_ERROR_PERCENT;
+        let code = if inodes >= INODES_USED_ERROR_PERCENT {
+            Some("inodes_low")
+        } else if space.used_percent > SPACE_USED_ERROR_PERCENT {
+            Some("space_nearly_full")
+        } else {
+            (space.used_percent > SPACE_USED_WARNING_PERCENT).then_some("space_low")
+        };
+        if let Some(code) = code {
             probe.state = ProbeState::Warning;
-            probe.code = if full { "space_nearly_full" } else { "space_low" };
+            probe.code = code;
             probe.message = format!("{} is {} % full ({inodes} % of inodes)", shown.display(), space.used_percent);
             probe.action = Some("free space or enlarge the file system");
         }

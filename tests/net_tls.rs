@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kheish_daemon::net::{Auth, BaseUrl, Cancel, Method, Net, NetConfig, NetError, Purpose, Request, Timeouts};
+use kheish_daemon::net::{Auth, BaseUrl, Cancel, Method, Net, NetConfig, NetError, Purpose, Request, Timeouts, Trust};
 use kheish_daemon::secret::Secret;
 
 /// A directory of its own, removed at the end.
@@ -86,9 +86,15 @@ impl Drop for TlsServer {
 
 /// Asks with a credential; tells the outcome and how often the credential was asked for.
 fn ask(ca_file: &Path, host: &str, port: u16) -> (Result<u16, NetError>, usize) {
-    let net =
-        Net::new(&NetConfig { ca_file: Some(ca_file.to_path_buf()), resolver_threads: 1, ..NetConfig::default() })
-            .expect("client");
+    ask_by(&net(ca_file), host, port)
+}
+
+fn net(ca_file: &Path) -> Net {
+    let ca_file = Some(ca_file.to_path_buf());
+    Net::new(&NetConfig { ca_file, resolver_threads: 1, ..NetConfig::default() }).expect("client")
+}
+
+fn ask_by(net: &Net, host: &str, port: u16) -> (Result<u16, NetError>, usize) {
     let target = BaseUrl::parse(&format!("https://{host}:{port}")).expect("URL").target("/");
     let asked = Arc::new(AtomicUsize::new(0));
     let auth = Auth::bearer_from({
@@ -132,6 +138,15 @@ fn only_a_peer_with_a_certificate_of_the_trusted_ca_and_the_right_name_gets_the_
     assert_eq!(asked, 0, "the credential was released to an unknown peer");
     let text = outcome.expect_err("refused").to_string();
     assert!(text.contains("--ca-file"), "{text}");
+
+    // A route's own authority holds for that route alone, whatever the daemon trusts, and in both directions.
+    let daemon = net(&wrong);
+    let trust = |file: &Path| Arc::new(Trust::of_file(file).expect("usable"));
+    assert_eq!(ask_by(&daemon.trusting(&trust(&right)), "localhost", server.1), (Ok(200), 1));
+    let (outcome, asked) = ask_by(&daemon, "localhost", server.1);
+    assert!(matches!(outcome, Err(NetError::Tls { .. })) && asked == 0, "{outcome:?}");
+    let (outcome, asked) = ask_by(&net(&right).trusting(&trust(&wrong)), "localhost", server.1);
+    assert!(matches!(outcome, Err(NetError::Tls { .. })) && asked == 0, "{outcome:?}");
 
     let (outcome, asked) = ask(&right, "127.0.0.1", server.1);
     assert!(matches!(outcome, Err(NetError::Tls { .. })), "{outcome:?}");

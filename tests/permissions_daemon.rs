@@ -238,7 +238,7 @@ fn a_debug_window_keeps_exchanges_without_credentials_and_is_told_by_status() {
     kheish(&home, &daemon, &["runtime", "set-debug-level", "full"]);
     let health = daemon.get("/v1/status").json()["health"].clone();
     assert_eq!(health["ok"], false, "{health}");
-    assert!(health.to_string().contains("debug_level_full"), "{health}");
+    assert!(health.to_string().contains("debug_capture_full"), "{health}");
     kheish(&home, &daemon, &["runtime", "set-debug-level", "off"]);
     let after = daemon.submit("ops", "nor of this");
     assert_eq!(daemon.wait_end(&after), "completed");

@@ -20,7 +20,7 @@ const DRIVERS: [(&str, &str, &str); 6] = [
 const SCRIPT: &str = r#"
 [[turn]]
 match = "name a town"
-text = "Größenwahn an der Spree"
+text = '{"town":"Größenwahn an der Spree"}'
 reasoning = "b3BhcXVl"
 chunk_chars = 4
 
@@ -99,7 +99,19 @@ fn each_drivers_run_ends_in_the_right_state_for_the_right_reason() {
         assert!(view.contains("Größenwahn an der Spree") && !view.contains("b3BhcXVl"), "{driver}: {view}");
 
         // Its answer, its reasoning included, goes back with the next input of the session.
+        let mut stream = world.daemon.stream(&format!("/v1/events/stream?session_id={driver}"));
         let run = world.submit(driver, &format!("breaks at {driver};"), json!({}));
+        let mut shown = String::new();
+        stream.until("the end of the run", |frame| {
+            let event = frame.json();
+            match frame.event.as_str() {
+                "preview" if event["withdrawn"] == true => shown.clear(),
+                "preview" => shown.push_str(event["text"].as_str().expect("a text")),
+                _ => {}
+            }
+            frame.run_status().is_some_and(|(_, status)| http::is_terminal(&status))
+        });
+        assert_eq!(shown, "one two three", "{driver}: what was shown before the break is not shown again");
         assert_eq!(world.daemon.wait_end(&run), "completed", "{driver}: {}", world.daemon.run(&run));
         let view = world.daemon.run(&run).to_string();
         assert!(view.contains("one two three") && !view.contains("one two threeone"), "{driver}: {view}");
@@ -111,14 +123,19 @@ fn each_drivers_run_ends_in_the_right_state_for_the_right_reason() {
             assert!(body.contains(part), "{driver} lost {part}: {body}");
         }
 
-        for (input, reason) in
-            [("no key", "provider_auth"), ("is full", "provider_quota"), ("stalls", "provider_timeout")]
-        {
+        for (input, reason) in [("no key", "provider_auth"), ("is full", "provider_quota")] {
             let run = world.submit(driver, input, json!({}));
             assert_eq!(world.daemon.wait_end(&run), "failed", "{driver} {input}");
             let view = world.daemon.run(&run).to_string();
             assert!(view.contains(reason) && !view.contains("sk-secret"), "{driver} {input}: {view}");
         }
+    }
+    // All at once, for they take their time.
+    let stalls = DRIVERS.map(|(driver, ..)| (driver, world.submit(driver, "stalls", json!({}))));
+    for (driver, run) in stalls {
+        assert_eq!(world.daemon.wait_end(&run), "failed", "{driver}");
+        let view = world.daemon.run(&run);
+        assert_eq!(view["error"]["code"], "provider_timeout", "{driver}: {view}");
     }
     let with_schema: Vec<Value> = world.asked("name a town");
     let with_schema = with_schema.iter().filter(|body| body.to_string().contains("\"town\"")).count();

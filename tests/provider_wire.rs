@@ -132,7 +132,17 @@ fn exactly_one_header_carries_the_credential_in_the_vendors_form() {
             _ => Value::Null,
         };
         assert_eq!(seen["anthropic_version"], version, "{driver:?}");
+        assert_eq!(seen["anthropic_beta"], Value::Null, "{driver:?}");
     }
+}
+
+#[test]
+fn the_betas_of_a_route_are_one_header() {
+    let server = server("");
+    let route = scripted_route(Driver::Anthropic, &server, "anthropic_beta_headers = ['one-1', 'two-2']");
+    let messages = [Message::user("hi")];
+    attempt(&route, &asks(&route, &messages), &Cancel::new()).0.expect("answer");
+    assert_eq!(last_request(&server)["anthropic_beta"], "one-1,two-2");
 }
 
 /// The body that `driver` sends for `request`, which is completed with route, model and messages.

@@ -56,8 +56,14 @@ fn a_new_root_is_private_complete_and_says_who_holds_it() {
     assert_eq!(lock_value(&root, "mechanism"), "flock");
     assert!(lock_value(&root, "started_at_ms").parse::<u64>().unwrap() > 1_700_000_000_000);
     assert!(!lock_value(&root, "host").is_empty());
-    assert!(root.lock_status().held);
+    let lock = root.lock_watch().unwrap();
+    assert!(lock.look().held);
     assert!(root.space().unwrap().total_bytes > 0);
+    let path = root.path().join("daemon.lock");
+    fs::rename(&path, root.path().join("elsewhere")).unwrap();
+    assert!(!lock.look().held, "the lock was moved away");
+    fs::write(&path, "").unwrap();
+    assert!(!lock.look().held, "another file stands in its place");
 }
 
 #[test]

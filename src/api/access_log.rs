@@ -14,7 +14,7 @@ use log::Level;
 use crate::api::auth::Fingerprint;
 use crate::http::{Method, Peer, RequestId, request_id};
 use crate::limits::{ACCESS_LOG_QUEUE_MAX, AUDIT_STOP_WAIT_MS};
-use crate::worker::Worker;
+use crate::worker::{Worker, idle};
 
 /// The log target of access lines; a filter may name it.
 pub const TARGET: &str = "kheish_daemon::access";
@@ -127,7 +127,7 @@ fn level(line: &AccessLine) -> Level {
 }
 
 fn write_lines(inbox: &Receiver<Message>) {
-    for message in inbox {
+    while let Ok(message) = idle(|| inbox.recv()) {
         let Message::Line(line) = message else { break };
         // The logger puts the current request's id on the line.
         let _scope = request_id::enter(line.request_id);

@@ -2,13 +2,14 @@
 //! Owns: the routes below `/v1/audit` and `/v1/runs/{run_id}/external-actions`.
 //! Never: spells a signed record anew; its bytes go out as they were written.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::call::Call;
 use super::context::Api;
 use super::paging::{Page, PageRequest, foreign_cursor};
 use crate::audit::checkpoint::Checkpoint;
+use crate::audit::incident::{IncidentSignature, parse_digest};
 use crate::audit::key::{PUBLIC_FILE, PublicKey};
 use crate::core::NoteKind;
 use crate::http::Response;
@@ -75,4 +76,21 @@ pub fn public_key(api: &Api, _call: &Call) -> Result<Response, Problem> {
 pub fn checkpoint(api: &Api, _call: &Call) -> Result<Response, Problem> {
     let view = api.core.view();
     Ok(Response::json(200, &Checkpoint::sign(view.committed, view.chain, api.clock.now_ms(), &api.signer)))
+}
+
+/// Body of `POST /v1/audit/incident-signature`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IncidentDigest {
+    manifest_sha256: String,
+}
+
+/// `POST /v1/audit/incident-signature`: signs a digest under the incidents' label, and nothing else.
+pub fn sign_incident(api: &Api, call: &Call) -> Result<Response, Problem> {
+    let body: IncidentDigest = call.json()?;
+    let digest = parse_digest(&body.manifest_sha256).ok_or_else(|| {
+        let detail = "manifest_sha256 is not 64 hex digits in lower case; next: send the SHA-256 of the manifest";
+        Problem::new(&codes::BAD_REQUEST, detail)
+    })?;
+    Ok(Response::json(200, &IncidentSignature::sign(&digest, &api.signer)))
 }

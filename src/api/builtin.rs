@@ -84,9 +84,14 @@ const fn read<A>(path: &'static str, summary: &'static str, success: Success, ha
     }
 }
 
+/// What this daemon offers.
+pub(super) fn offered() -> &'static Capabilities {
+    &Capabilities::THIS
+}
+
 /// Body of `GET /v1/capabilities`.
 #[derive(Debug, Serialize)]
-struct Capabilities {
+pub(super) struct Capabilities {
     control_plane_version: &'static str,
     api_revision: u32,
     route_capability_matrix_version: u32,
@@ -115,7 +120,7 @@ impl Capabilities {
         control_plane_version: env!("CARGO_PKG_VERSION"),
         api_revision: API_REVISION,
         route_capability_matrix_version: 0,
-        approvals: false,
+        approvals: true,
         sidechains: false,
         mailboxes: false,
         session_events: true,

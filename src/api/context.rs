@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use crate::audit::key::SigningKey;
+use crate::blobs::Blobs;
 use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
 use crate::config::Config;
+use crate::connectors::{Registry, Sidecars};
 use crate::debug_capture::DebugCapture;
 use crate::engine::Stops;
 use crate::http::problem::Problem;
@@ -44,6 +46,12 @@ pub struct Api {
     pub stops: Stops,
     /// Background commands and to-do items.
     pub tasks: Tasks,
+    /// Large contents beside the journal.
+    pub blobs: Blobs,
+    /// Connectors in force.
+    pub connectors: Registry,
+    /// The processes behind some of them.
+    pub sidecars: Sidecars,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

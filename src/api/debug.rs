@@ -202,19 +202,17 @@ pub fn warnings(api: &Api, now_ms: u64) -> Vec<HealthWarning> {
         vec![HealthWarning::new(severity, code, message, debug.ticket.clone(), action)]
     };
     match (level, &debug.ticket) {
-        (DebugLevel::Full, _) if open_ms > DEBUG_FULL_TTL_MS_DEFAULT => finding(
-            Severity::Error,
-            "debug_level_full_too_long",
-            format!("debug level full has been open for {open_ms} ms"),
-        ),
+        (DebugLevel::Full, _) if open_ms > DEBUG_FULL_TTL_MS_DEFAULT => {
+            finding(Severity::Error, "debug_capture_full", format!("debug level full has been open for {open_ms} ms"))
+        }
         (DebugLevel::Full, None) => {
-            finding(Severity::Warning, "debug_level_full", "debug level full is open without a ticket".to_string())
+            finding(Severity::Warning, "debug_capture_full", "debug level full is open without a ticket".to_string())
         }
         (DebugLevel::Full, Some(ticket)) => {
-            finding(Severity::Info, "debug_level_full", format!("debug level full is open for {ticket}"))
+            finding(Severity::Info, "debug_capture_full", format!("debug level full is open for {ticket}"))
         }
         (DebugLevel::On | DebugLevel::Redacted, _) => {
-            finding(Severity::Info, "debug_level_on", format!("debug level {} is on", level.as_str()))
+            finding(Severity::Info, "debug_capture_on", format!("debug level {} is on", level.as_str()))
         }
         (DebugLevel::Off, _) => Vec::new(),
     }

@@ -5,8 +5,11 @@
 use serde::Serialize;
 
 use super::context::Api;
+use super::runtime::{RoutesFile, routes_file};
+use super::status::observed::RouteLevel;
 use super::status::{HealthWarning, Severity};
 use crate::broker::{RouteAuth, RouteAuthState, SlotId};
+use crate::engine::LaneView;
 use crate::http::problem::{Problem, codes};
 use crate::limits::CORE_BATCH_STALL_MS;
 use crate::net::{Destination, NetError, Purpose};
@@ -20,6 +23,14 @@ pub struct ProviderReadiness {
     warning_route_count: usize,
     error_route_count: usize,
     active_route_ready: bool,
+    /// Where the routes come from, and whether the file is still what was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routes_file: Option<RoutesFile>,
+    /// How the active route stands: `ok`, `warning`, `error` or `none`.
+    active_route_state: RouteLevel,
+    /// Since when, Unix milliseconds; a state that is older than the daemon is dated from its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active_route_state_since_ms: Option<u64>,
     routes: Vec<RouteReadiness>,
 }
 
@@ -34,6 +45,14 @@ struct RouteReadiness {
     auth_ref: Option<String>,
     #[serde(flatten)]
     auth: RouteAuth,
+    /// Requests at once, for a route with a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<LaneView>,
+    /// The route that its runs go on with when it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failover: Option<String>,
+    #[serde(skip)]
+    has_inline_key: bool,
     /// Why the egress guard lets nothing through to its base URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     egress_refused: Option<String>,
@@ -83,7 +102,7 @@ pub fn require_ready(api: &Api, route: &Route) -> Result<(), Problem> {
 
 /// The state of every route.
 pub fn provider_readiness(api: &Api) -> ProviderReadiness {
-    let active = api.routes.as_ref().map(|routes| routes.default_route().id.clone());
+    let active = super::runtime::active_route(api).map(|route| route.id.clone());
     let routes: Vec<RouteReadiness> = api
         .routes
         .iter()
@@ -99,6 +118,9 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
                 RouteCredential::Inline(_) | RouteCredential::None => None,
             },
             auth: judge(api, route),
+            concurrency: api.facts.lanes.view(&route.id),
+            failover: route.failover.clone(),
+            has_inline_key: matches!(&route.credential, RouteCredential::Inline(_)),
             egress_refused: egress_refused(api, route),
         })
         .collect();
@@ -111,11 +133,42 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
         active_route_ready: routes
             .iter()
             .any(|route| route.active && route.auth.state == RouteAuthState::Ok && route.is_ready()),
+        routes_file: routes_file(api),
+        active_route_state: api.facts.observed.route().map_or(RouteLevel::None, |(level, _)| level),
+        active_route_state_since_ms: api.facts.observed.route().map(|(_, since_ms)| since_ms),
         routes,
     }
 }
 
+/// How the route of runs that name none stands now.
+pub fn active_route_level(api: &Api) -> RouteLevel {
+    let Some(route) = super::runtime::active_route(api) else { return RouteLevel::None };
+    if egress_refused(api, &route).is_some() || judge(api, &route).state == RouteAuthState::Error {
+        RouteLevel::Error
+    } else if api.facts.routes.as_ref().is_some_and(|watch| watch.newest().diagnostic().is_some()) {
+        // It works, and would not, or not as it does, after a restart.
+        RouteLevel::Warning
+    } else {
+        RouteLevel::Ok
+    }
+}
+
 impl ProviderReadiness {
+    /// Routes that cannot be used.
+    pub fn error_count(&self) -> usize {
+        self.error_route_count
+    }
+
+    /// Routes that can, with something wrong.
+    pub fn warning_count(&self) -> usize {
+        self.warning_route_count
+    }
+
+    /// Routes whose key is not in the auth store, of drivers that use one.
+    pub fn inline_routes(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().filter(|route| route.has_inline_key).map(|route| route.route_id.as_str())
+    }
+
     /// What of it is worth a health warning.
     pub fn warnings(&self) -> Vec<HealthWarning> {
         let mut warnings = Vec::new();
@@ -137,6 +190,11 @@ impl ProviderReadiness {
                 Some(route.route_id.clone()),
                 "add its host with --egress-allow, or take the route out of the routes file".to_string(),
             ));
+        }
+        if self.warning_route_count > 0 || self.active_route_state == RouteLevel::Warning {
+            let message = "routes can be used now, and after a restart perhaps not or not as they are".to_string();
+            let active = self.routes.iter().find(|route| route.active).map(|route| route.route_id.clone());
+            warnings.push(HealthWarning::of(Severity::Info, "provider_readiness_warning", message, active));
         }
         if self.routes.is_empty() {
             warnings.push(HealthWarning::new(

@@ -2,13 +2,19 @@
 //! Owns: the text of each component.
 //! Never: is consulted when a request is judged; serde's types do that.
 
+use super::agent_schemas::AGENTS;
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::connector_schemas::CONNECTORS;
+use super::contract_schemas::CONTRACTS;
+use super::delivery_schemas::DELIVERIES;
+use super::doctor_schemas::DOCTOR;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, RUNTIME, AUTH];
+pub static ALL: &[&[Component]] =
+    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -75,18 +81,36 @@ pub static RESOURCES: &[Component] = &[
         }"##,
     },
     Component {
-        name: "SubmitInput",
+        name: "InputItem",
         schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["type"],
+            "properties": {
+                "type": {"enum": ["text", "inline_asset"]},
+                "text": {"type": ["string", "null"], "description": "Of a text"},
+                "file_name": {"type": ["string", "null"], "minLength": 1, "maxLength": 256, "description": "Of a file"},
+                "media_type": {"type": ["string", "null"],
+                    "description": "image/png, image/jpeg, image/gif, image/webp, application/pdf or a type of text; found out when absent"},
+                "content_base64": {"type": ["string", "null"]},
+                "asset_id": {"type": "null"}
+            }
+        }"#,
+    },
+    Component {
+        name: "SubmitInput",
+        schema: r##"{
             "type": "object",
             "additionalProperties": false,
             "description": "Absent, null and empty mean the same. A field whose feature is missing is refused when it asks for something.",
             "properties": {
                 "content": {"type": ["string", "null"]},
-                "input_items": {"type": ["array", "null"], "items": {"type": "object",
-                    "required": ["type"], "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}},
+                "input_items": {"type": ["array", "null"], "items": {"$ref": "#/components/schemas/InputItem"},
+                    "description": "In order; excludes content and attachments"},
                 "provider": {"type": ["string", "null"], "description": "Route id"},
                 "generation": {"type": ["object", "null"], "properties": {
                     "model": {"type": ["string", "null"]},
+                    "fallback_model": {"type": ["string", "null"], "description": "On the same route, when the first one fails"},
                     "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
                     "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
                     "tool_choice": {"type": ["object", "null"], "required": ["type"], "properties": {
@@ -94,7 +118,9 @@ pub static RESOURCES: &[Component] = &[
                     "allow_parallel_tool_calls": {"type": ["boolean", "null"]},
                     "response_format": {"type": ["object", "null"], "required": ["type"], "properties": {
                         "type": {"enum": ["text", "structured_json"]}, "schema": {"type": "object"},
-                        "name": {"type": "string", "minLength": 1, "maxLength": 64}}},
+                        "name": {"type": "string", "minLength": 1, "maxLength": 64},
+                        "max_repair_attempts": {"type": "integer", "minimum": 0, "maximum": 5,
+                            "description": "How often an answer that does not fit is sent back; 1 when left out"}}},
                     "reasoning": {"type": ["object", "null"], "properties": {
                         "effort": {"enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", null]},
                         "summary": {"enum": ["auto", "concise", "detailed", "none", null]},
@@ -108,14 +134,16 @@ pub static RESOURCES: &[Component] = &[
                     "max_duration_ms": {"type": ["integer", "null"], "minimum": 1},
                     "max_total_output_tokens": {"type": ["integer", "null"], "minimum": 1}}},
                 "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
-                "attachments": {"type": ["array", "null"], "maxItems": 0},
+                "attachments": {"type": ["array", "null"], "items": {"$ref": "#/components/schemas/InputItem"},
+                    "description": "Files that come with content"},
                 "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
                 "binding_keys": {"type": ["array", "null"], "maxItems": 0},
-                "reply_targets": {"type": ["array", "null"], "maxItems": 0},
-                "reply_plugin": {"type": "null"},
+                "reply_targets": {"type": ["array", "null"], "maxItems": 8, "items": {"type": "object"},
+                    "description": "Where the output goes; the session's own targets otherwise"},
+                "reply_plugin": {"type": ["string", "null"], "description": "With reply_address: one target more"},
                 "reply_address": {"type": "null"}
             }
-        }"#,
+        }"##,
     },
     Component {
         name: "Run",
@@ -142,6 +170,8 @@ pub static RESOURCES: &[Component] = &[
                     "text_preview": {"type": "string"},
                     "provider": {"type": "string", "description": "Route id"},
                     "model": {"type": "string"}}},
+                "input_attachments": {"type": "array", "items": {"type": "object",
+                    "required": ["file_name", "media_type", "sha256", "bytes"]}},
                 "input_metadata": {},
                 "pending_approval_ids": {"type": "array", "items": {"type": "string"}},
                 "pending_approvals": {"type": "array", "items": {"$ref": "#/components/schemas/Approval"}},
@@ -149,6 +179,8 @@ pub static RESOURCES: &[Component] = &[
                 "pending_questions": {"type": "array", "items": {"$ref": "#/components/schemas/Question"}},
                 "outputs": {"type": "array", "items": {"type": "object", "properties": {
                     "content": {"type": "string"}, "source_kind": {"type": "string"}}}},
+                "failovers": {"type": "array", "items": {"type": "object", "required": ["from_route", "from_model",
+                    "to_route", "to_model", "reason", "message", "at_ms"]}},
                 "error": {"type": "object", "required": ["code", "message"], "properties": {
                     "code": {"type": "string"}, "message": {"type": "string"}}}
             }
@@ -167,9 +199,10 @@ pub static RESOURCES: &[Component] = &[
                     "session_id": {"type": "string"},
                     "agent_id": {"type": "string"},
                     "event": {"type": "object", "required": ["type"], "properties": {"type": {"enum": ["accepted",
-                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_approval",
+                        "queued", "started", "resumed", "tool_call_started", "tool_call_finished", "waiting_for_agents",
+                        "waiting_for_approval",
                         "approval_resolved", "waiting_for_user_question", "user_question_resolved", "continued",
-                        "context_compacted", "output", "completed", "failed", "interrupted",
+                        "context_compacted", "route_failover", "output_rejected", "output", "completed", "failed", "interrupted",
                         "cancelled"]}}}
                 }
             }
@@ -361,30 +394,65 @@ pub static RESOURCES: &[Component] = &[
     },
     Component {
         name: "Status",
-        schema: r#"{
+        schema: r##"{
             "type": "object",
-            "required": ["snapshot_at_ms", "process_id", "status", "ready", "runtime", "control_plane", "storage",
-                "provider_readiness", "runs", "sessions", "tasks", "journal", "events", "http", "sandbox", "health"],
+            "required": ["snapshot_at_ms", "process_id", "status", "ready", "capabilities", "runtime", "control_plane",
+                "storage", "provider_readiness", "runs", "sessions", "schedules", "delivery", "agents", "tasks", "hooks",
+                "connectors", "mcp", "run_memory", "session_memory", "journal", "events", "threads", "http", "broker",
+                "sandbox", "egress", "health"],
             "properties": {
-                "snapshot_at_ms": {"type": "integer"},
+                "snapshot_at_ms": {"type": "integer", "description": "the moment that all ages are told from"},
                 "process_id": {"type": "integer"},
                 "status": {"enum": ["ready", "draining"]},
                 "ready": {"type": "boolean"},
+                "capabilities": {"type": "object"},
                 "runtime": {"type": "object"},
                 "control_plane": {"type": "object"},
-                "storage": {"type": "object", "required": ["ok", "probes"]},
+                "storage": {"type": "object", "required": ["ok", "probes", "state_root_lock"]},
                 "provider_readiness": {"type": "object",
-                    "required": ["active_route_ready", "error_route_count", "routes"]},
+                    "required": ["active_route_ready", "active_route_state", "error_route_count", "routes"],
+                    "properties": {"routes_file": {"$ref": "#/components/schemas/RoutesFile"}}},
                 "runs": {"type": "object", "required": ["queued", "running", "waiting_for_approval",
                     "waiting_for_user_question"]},
                 "sessions": {"type": "object", "required": ["total"]},
+                "schedules": {"type": "object", "required": ["supported", "total"]},
+                "delivery": {"type": "object", "required": ["supported", "unresolved_dead_lettered"]},
+                "agents": {"type": "object", "required": ["supported", "total"]},
                 "tasks": {"type": "object", "required": ["live_background_shell_task_count", "total", "pending",
                     "in_progress", "blocked", "completed", "failed", "cancelled"]},
+                "hooks": {"type": "object", "required": ["supported", "configured_count"]},
+                "connectors": {"type": "object", "required": ["supported", "total"]},
+                "mcp": {"type": "object", "required": ["supported", "server_count"]},
+                "run_memory": {"type": "object", "required": ["supported"]},
+                "session_memory": {"type": "object", "required": ["supported"]},
                 "journal": {"type": "object"},
                 "events": {"type": "object"},
+                "threads": {"type": "array", "items": {"type": "object",
+                    "required": ["name", "count", "alive", "busy", "queue_depth"]}},
+                "broker": {"type": "object"},
+                "egress": {"type": "object"},
                 "sandbox": {"type": "object", "description": "walls around tools: level asked for, strength, and every feature with its reason"},
                 "http": {"type": "object"},
                 "health": {"type": "object", "required": ["ok"]}
+            }
+        }"##,
+    },
+    Component {
+        name: "RoutesFile",
+        schema: r#"{
+            "type": "object",
+            "required": ["path", "sha256", "drift"],
+            "properties": {
+                "path": {"type": "string"},
+                "sha256": {"type": "string", "description": "Of what is loaded"},
+                "since_ms": {"type": "integer"},
+                "drift": {"type": "object", "required": ["state", "checked_at_ms"], "properties": {
+                    "state": {"enum": ["in_sync", "changed", "unreadable"]},
+                    "checked_at_ms": {"type": "integer"},
+                    "sha256": {"type": "string", "description": "Of the file on disk"},
+                    "loads": {"type": "boolean", "description": "Whether a start with the changed file would succeed"},
+                    "diagnostics": {"type": "array", "items": {"type": "object"}},
+                    "message": {"type": "string"}}}
             }
         }"#,
     },
@@ -400,7 +468,11 @@ pub static RESOURCES: &[Component] = &[
                 "route_id": {"type": "string"},
                 "provider": {"type": ["string", "null"]},
                 "model": {"type": ["string", "null"]},
-                "routes": {"type": "array", "items": {"type": "object"}},
+                "routes": {"type": "array", "items": {"type": "object",
+                    "required": ["route_id", "provider", "model", "base_url", "is_default", "auth_kind", "capabilities"]}},
+                "routes_file": {"$ref": "#/components/schemas/RoutesFile"},
+                "route_diagnostics": {"type": "array", "items": {"type": "object",
+                    "required": ["severity", "code", "message"]}},
                 "permission_mode": {"$ref": "#/components/schemas/PermissionMode"},
                 "permission_rule_count": {"type": "integer"},
                 "system_prompt": {"$ref": "#/components/schemas/SystemPrompt"},

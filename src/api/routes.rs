@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, approval_routes, audit, builtin, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
-    streams, tasks,
+    accounts, agent_routes, approval_routes, audit, builtin, connector_routes, contract_routes, delivery_routes,
+    doctor_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -19,7 +19,7 @@ use crate::limits::{
 
 pub(super) const SESSION_FILTER: QueryParam =
     QueryParam { name: "session_id", kind: QueryKind::Session, summary: "Only what belongs to this session." };
-const RUN_FILTER: QueryParam =
+pub(super) const RUN_FILTER: QueryParam =
     QueryParam { name: "run_id", kind: QueryKind::Run, summary: "Only what belongs to this run." };
 const EVENT_CURSOR: QueryParam = QueryParam {
     name: "cursor",
@@ -108,6 +108,13 @@ pub static ROUTES: &[Route<Api>] = &[
             Handler::Plain(status::get),
         )
     },
+    get(
+        "/metrics",
+        Access::ReadOnly,
+        "The same figures for Prometheus; their number is fixed.",
+        Success::Text,
+        Handler::Plain(metrics::get),
+    ),
     Route {
         lane: Lane::Inline,
         ..get("/v1/runtime", Access::ReadOnly, "Settings in force.", json(200, "Runtime"), Handler::Plain(runtime::get))
@@ -119,6 +126,30 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "Hold"),
         Handler::Plain(runs::hold),
     ),
+    connector_routes::BATCH,
+    connector_routes::CREDENTIAL,
+    connector_routes::DELETE,
+    connector_routes::EVENTS,
+    connector_routes::GET,
+    connector_routes::HTTP,
+    connector_routes::LIST,
+    connector_routes::METRICS,
+    connector_routes::PUT,
+    connector_routes::RELEASE,
+    connector_routes::SLACK,
+    connector_routes::TELEGRAM,
+    delivery_routes::DEAD_LETTERS,
+    delivery_routes::DROP,
+    delivery_routes::GET,
+    delivery_routes::GET_HOLD,
+    delivery_routes::HOLD,
+    delivery_routes::LIST,
+    delivery_routes::REPLAY,
+    delivery_routes::REPLAY_BULK,
+    delivery_routes::RESET,
+    delivery_routes::RESOLVE,
+    delivery_routes::SESSION_TARGETS,
+    delivery_routes::SET_SESSION_TARGETS,
     runtime_routes::RUNTIME_CHANGES_PERMISSION_MODE,
     runtime_routes::RUNTIME_CHANGES_MODEL,
     runtime_routes::RUNTIME_CHANGES_DEBUG_LEVEL,
@@ -132,7 +163,7 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::PERMISSIONS_CHECK,
     runtime_routes::PERMISSIONS_MATRIX,
     Route {
-        query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR],
+        query: &[SESSION_FILTER, RUN_FILTER, EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::STREAM_LIMIT],
         ..get(
             "/v1/events/stream",
@@ -180,7 +211,7 @@ pub static ROUTES: &[Route<Api>] = &[
         )
     },
     Route {
-        query: &[EVENT_CURSOR],
+        query: &[EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::SESSION_NOT_FOUND, &codes::STREAM_LIMIT],
         ..get(
             "/v1/sessions/{session_id}/stream",
@@ -194,8 +225,9 @@ pub static ROUTES: &[Route<Api>] = &[
         body_bytes_max: BODY_BYTES_MAX,
         // `run.accepted` names the token and the request.
         witness: Witness::Journal,
-        // Parsed in microseconds and handed to the core without waiting: the main path has one hand-over.
-        lane: Lane::Inline,
+        // Parsed in microseconds and handed to the core without waiting: the main path has one hand-over. But for files,
+        // which are stored before.
+        lane: Lane::InlineWithout("\"content_base64\""),
         problems: &[
             &codes::SESSION_NOT_FOUND,
             &codes::SESSION_ENDED,
@@ -203,9 +235,14 @@ pub static ROUTES: &[Route<Api>] = &[
             &codes::RUN_QUEUE_FULL,
             &codes::ROUTE_NOT_READY,
             &codes::ROUTE_UNKNOWN,
+            &codes::INPUT_NOT_SUPPORTED,
+            &codes::INPUT_CONTRACT_VIOLATED,
+            &codes::STORAGE_FULL,
             &codes::UNSUPPORTED_FEATURE,
             &codes::INVALID_IDEMPOTENCY_KEY,
             &codes::IDEMPOTENCY_CONFLICT,
+            &codes::INVALID_REPLY_TARGET,
+            &codes::DELIVERY_LIMIT,
         ],
         ..post(
             "/v1/sessions/{session_id}/runs",
@@ -288,7 +325,16 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::SESSION_SETTINGS_PERMISSION_MODE,
     runtime_routes::SESSION_SETTINGS_PERMISSION_RULES,
     runtime_routes::SESSION_SETTINGS_ROUTE_POLICY,
+    runtime_routes::SESSION_SETTINGS_PUT_ROUTE_POLICY,
     runtime_routes::SESSION_SETTINGS_CLEAR_ROUTE_POLICY,
+    contract_routes::GET_INPUT,
+    contract_routes::SET_INPUT,
+    contract_routes::PUT_INPUT,
+    contract_routes::CLEAR_INPUT,
+    contract_routes::GET_OUTPUT,
+    contract_routes::SET_OUTPUT,
+    contract_routes::PUT_OUTPUT,
+    contract_routes::CLEAR_OUTPUT,
     runtime_routes::PERMISSIONS_AUDITS,
     Route {
         query: &[SESSION_FILTER, PAGE, LIMIT, CURSOR, ORDER],
@@ -315,7 +361,7 @@ pub static ROUTES: &[Route<Api>] = &[
         )
     },
     Route {
-        query: &[EVENT_CURSOR],
+        query: &[EVENT_CURSOR, doctor_routes::PROBE],
         problems: &[&codes::RUN_NOT_FOUND, &codes::STREAM_LIMIT],
         ..get(
             "/v1/runs/{run_id}/stream",
@@ -350,6 +396,17 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
+    agent_routes::DEAD_LETTERS,
+    agent_routes::EXPLAIN,
+    agent_routes::GET,
+    agent_routes::LIST,
+    agent_routes::MAILBOX,
+    agent_routes::SPAWN,
+    agent_routes::ACKNOWLEDGE,
+    agent_routes::POST,
+    doctor_routes::INCIDENT_SIGNATURE,
+    doctor_routes::ROUTE_REFERENCES,
+    doctor_routes::SEND_PROBE,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,

@@ -3,7 +3,7 @@
 //! May touch: the records it is handed.
 //! Never: shows a tool's input or output; approvals and outputs have their own places.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::run_view::{ViewError, accepted_view, body_of, changes_state, content_of, output_of};
@@ -69,6 +69,8 @@ pub enum RunEvent {
         /// How long it took.
         duration_ms: u64,
     },
+    /// It waits for child agents and holds no engine.
+    WaitingForAgents,
     /// It waits for approvals.
     WaitingForApproval {
         /// Which.
@@ -93,6 +95,18 @@ pub enum RunEvent {
     Continued,
     /// Older messages of its context were replaced by a summary.
     ContextCompacted,
+    /// Its route failed and it went on with another one.
+    RouteFailover {
+        /// From where, to where and why.
+        failover: Box<RawValue>,
+    },
+    /// An answer did not fit the schema and was sent back.
+    OutputRejected {
+        /// Which one, from 1.
+        attempt: u32,
+        /// Where it does not fit.
+        error: String,
+    },
     /// It put something out.
     Output {
         /// The output record.
@@ -117,6 +131,12 @@ pub enum RunEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+}
+
+#[derive(Deserialize)]
+struct Rejected {
+    attempt: u32,
+    error: String,
 }
 
 /// A run's event list from all its records, oldest first.
@@ -163,6 +183,11 @@ fn note_event(record: &Record) -> Result<Option<RunEvent>, ViewError> {
         "approval.resolved" => RunEvent::ApprovalResolved { resolution: record.body.clone() },
         "question.resolved" => RunEvent::UserQuestionResolved { resolution: record.body.clone() },
         "context.compacted" => RunEvent::ContextCompacted,
+        "route.failover" => RunEvent::RouteFailover { failover: record.body.clone() },
+        "output.rejected" => {
+            let Rejected { attempt, error } = content_of(record, record.body.get())?;
+            RunEvent::OutputRejected { attempt, error }
+        }
         _ => return Ok(None),
     }))
 }
@@ -181,6 +206,7 @@ fn event_of(record: &Record) -> Result<Option<RunEvent>, ViewError> {
         Body::RunWaiting(body) => match body.waits_for {
             WaitsFor::Approval => RunEvent::WaitingForApproval { request_ids: body.request_ids },
             WaitsFor::UserQuestion => RunEvent::WaitingForUserQuestion { request_ids: body.request_ids },
+            WaitsFor::Agents => RunEvent::WaitingForAgents,
         },
         Body::RunCompleted(_) => RunEvent::Completed,
         Body::RunFailed(body) => RunEvent::Failed { error: body.error },

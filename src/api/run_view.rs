@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::waiting::{ApprovalView, QuestionView};
 use crate::core::{Body, DecodeError, Failure, RunStatus, WaitsFor};
+use crate::engine::{StoredFile, StoredPart};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
 use crate::limits::{RUN_SUMMARY_TEXT_CHARS_MAX, SSE_ERROR_CUT_BYTES};
@@ -42,6 +43,9 @@ pub struct RunView {
     pub queued_position: Option<u32>,
     /// What was asked, in short.
     pub request: RunSummary,
+    /// Files of the input, without their bytes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub input_attachments: Vec<StoredFile>,
     /// The submission's metadata, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_metadata: Option<Box<RawValue>>,
@@ -60,9 +64,32 @@ pub struct RunView {
     /// What it has put out so far, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Box<RawValue>>,
+    /// Moves to another route, oldest first; left out in event frames.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failovers: Vec<FailoverView>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+}
+
+/// One move of a run to another route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverView {
+    /// Where it failed.
+    pub from_route: String,
+    /// With which model.
+    pub from_model: String,
+    /// Where it went on.
+    pub to_route: String,
+    /// With which model.
+    pub to_model: String,
+    /// The failure's code, e.g. `provider_overload`.
+    pub reason: String,
+    /// The failure in words.
+    pub message: String,
+    /// When, Unix milliseconds.
+    #[serde(default)]
+    pub at_ms: u64,
 }
 
 /// What was asked of a run. Each text has at most [`RUN_SUMMARY_TEXT_CHARS_MAX`] characters.
@@ -175,6 +202,8 @@ struct Request {
     source_kind: Option<String>,
     actor_id: Option<String>,
     metadata: Option<Box<RawValue>>,
+    #[serde(default)]
+    input_parts: Vec<StoredPart>,
 }
 
 #[derive(Deserialize)]
@@ -214,6 +243,7 @@ impl Origin {
             error.message = cut_text(&error.message, SSE_ERROR_CUT_BYTES);
         }
         view.outputs = Vec::new();
+        view.failovers = Vec::new();
         view.pending_approvals = Vec::new();
         view.pending_questions = Vec::new();
         Ok(view)
@@ -290,6 +320,11 @@ pub(super) fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawV
     );
     summary.provider = Some(short(&accepted.route)).filter(|text| !text.is_empty());
     summary.model = Some(short(&accepted.model)).filter(|text| !text.is_empty());
+    let files = request.input_parts.into_iter().filter_map(|part| match part {
+        StoredPart::File(file) => Some(file),
+        StoredPart::Text { .. } => None,
+    });
+    let files = files.collect();
     let view = RunView {
         run_id,
         session_id,
@@ -302,12 +337,14 @@ pub(super) fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawV
         finished_at_ms: None,
         queued_position: (accepted.position != 0).then_some(accepted.position),
         request: summary,
+        input_attachments: files,
         input_metadata: None,
         pending_approval_ids: Vec::new(),
         pending_approvals: Vec::new(),
         pending_question_ids: Vec::new(),
         pending_questions: Vec::new(),
         outputs: Vec::new(),
+        failovers: Vec::new(),
         error: None,
     };
     Ok((view, request.metadata.filter(|metadata| metadata.get() != "null")))
@@ -325,6 +362,10 @@ impl RunView {
     /// A record that leaves the run's state as it is and may change what is open.
     fn follow(&mut self, record: &Record) -> Result<(), ViewError> {
         match record.kind.as_str() {
+            "route.failover" => {
+                let moved: FailoverView = content_of(record, record.body.get())?;
+                self.failovers.push(FailoverView { at_ms: record.at_ms, ..moved });
+            }
             "approval.requested" => self.pending_approvals.push(ApprovalView::of(record)?),
             "question.asked" => self.pending_questions.push(QuestionView::of(record)?),
             "approval.resolved" => {
@@ -362,11 +403,18 @@ fn apply(view: &mut RunView, record: &Record) -> Result<(), ViewError> {
         Body::RunResumed(body) => (RunStatus::Running, (body.times.submitted_at_ms, body.times.started_at_ms), None),
         Body::RunContinued(times) => (RunStatus::Running, (times.submitted_at_ms, times.started_at_ms), None),
         Body::RunWaiting(body) => {
-            let (status, ids) = match body.waits_for {
-                WaitsFor::Approval => (RunStatus::WaitingForApproval, &mut view.pending_approval_ids),
-                WaitsFor::UserQuestion => (RunStatus::WaitingForUserQuestion, &mut view.pending_question_ids),
+            let status = match body.waits_for {
+                WaitsFor::Approval => {
+                    view.pending_approval_ids = body.request_ids;
+                    RunStatus::WaitingForApproval
+                }
+                WaitsFor::UserQuestion => {
+                    view.pending_question_ids = body.request_ids;
+                    RunStatus::WaitingForUserQuestion
+                }
+                // Its children work for it.
+                WaitsFor::Agents => RunStatus::Running,
             };
-            *ids = body.request_ids;
             (status, (body.times.submitted_at_ms, body.times.started_at_ms), None)
         }
         Body::RunCompleted(times) => (RunStatus::Completed, (times.submitted_at_ms, times.started_at_ms), None),
@@ -396,9 +444,14 @@ pub(super) fn cut_text(text: &str, bytes: usize) -> String {
 
 /// The beginning of a text, marked when it was cut.
 fn short(text: &str) -> String {
-    match text.char_indices().nth(RUN_SUMMARY_TEXT_CHARS_MAX) {
-        None => text.to_string(),
-        Some(_) => text.chars().take(RUN_SUMMARY_TEXT_CHARS_MAX - 1).chain(['…']).collect(),
+    // So many bytes hold at most so many characters.
+    if text.len() <= RUN_SUMMARY_TEXT_CHARS_MAX {
+        return text.to_string();
+    }
+    let mut last = text.char_indices().skip(RUN_SUMMARY_TEXT_CHARS_MAX - 1);
+    match (last.next(), last.next()) {
+        (Some((cut, _)), Some(_)) => format!("{}…", &text[..cut]),
+        _ => text.to_string(),
     }
 }
 

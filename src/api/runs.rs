@@ -2,6 +2,8 @@
 //! Owns: the routes below `/v1/runs` and the submission of a run.
 //! Never: waits for a run.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -9,14 +11,16 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
+use super::reply_targets::require_no_secret;
 use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
-use super::submit::{Submission, SubmitInput, idempotency_hashes, unkeyed_fingerprint};
+use super::submit::{Submission, SubmitInput, idempotency_hashes};
 use crate::actor::Actor;
+use crate::blobs::BlobError;
 use crate::commit::CommandError;
-use crate::core::{Command, Decision, IdempotencyKey, Order as CoreOrder, Refusal, RunPosition, RunQuery, RunStatus};
+use crate::core::{Command, Decision, Order as CoreOrder, RunPosition, RunQuery, RunStatus, SessionSettings};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
@@ -34,8 +38,6 @@ pub fn submit(api: &Api, call: Call, reply: Reply) {
 struct Prepared {
     session: SessionId,
     command: Command,
-    /// The key with the fingerprint that an earlier version would have made.
-    earlier: Option<IdempotencyKey>,
     by: Actor,
     summary: RunSummary,
 }
@@ -43,22 +45,47 @@ struct Prepared {
 fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let session = call.session_id()?;
     let input: SubmitInput = json::parse(&call.body)?;
-    let submission = input.check(call.idempotency_key()?)?;
-    let (route, model) = pin(api, &session, &submission)?;
+    let own = api.core.session_settings(&session);
+    let submission = input.check(call.idempotency_key()?, own.as_deref())?;
+    let (route, model) = pin(api, own.as_deref(), &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
-    let earlier = idempotency.map(|known| IdempotencyKey { fingerprint: unkeyed_fingerprint(&submission), ..known });
-    let Submission { request, summary, .. } = submission;
+    let Submission { request, summary, files, reply_targets, .. } = submission;
+    require_no_secret(api, &reply_targets)?;
+    store(api, &route, &files)?;
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
-    Ok(Prepared { session, command, earlier, by: call.actor(), summary })
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency, reply_targets };
+    Ok(Prepared { session, command, by: call.actor(), summary })
+}
+
+/// The files of a submission are durable before the record that names them. Not on the reactor: see the route's lane.
+pub(super) fn store(api: &Api, route: &str, files: &[Vec<u8>]) -> Result<(), Problem> {
+    let takes_files = |route: &crate::providers::Route| route.capabilities.multimodal_input;
+    if !files.is_empty() && !api.routes.as_ref().and_then(|routes| routes.get(route)).is_some_and(|it| takes_files(it))
+    {
+        let detail = format!("route {route} takes no pictures and documents; next: choose another route");
+        return Err(Problem::new(&codes::INPUT_NOT_SUPPORTED, detail));
+    }
+    for bytes in files {
+        api.blobs.put(bytes).map_err(|error| match &error {
+            BlobError::Io { cause, .. } if cause.kind() == ErrorKind::StorageFull => {
+                Problem::new(&codes::STORAGE_FULL, error.to_string())
+            }
+            _ => Problem::new(&codes::INTERNAL_ERROR, error.to_string()),
+        })?;
+    }
+    Ok(())
 }
 
 /// A secret that somebody types must not reach the journal, nor a model by way of it: memory, disk and what the model is
 /// told agree.
-fn redacted(api: &Api, request: Box<RawValue>, summary: RunSummary) -> Result<(Box<RawValue>, RunSummary), Problem> {
+pub(super) fn redacted(
+    api: &Api,
+    request: Box<RawValue>,
+    summary: RunSummary,
+) -> Result<(Box<RawValue>, RunSummary), Problem> {
     let text = api.broker.redact(request.get());
     if text == request.get() {
         return Ok((request, summary));
@@ -71,12 +98,16 @@ fn redacted(api: &Api, request: Box<RawValue>, summary: RunSummary) -> Result<(B
 
 /// Route and model in force: what the caller asks for, else the session's own, else the operator's, else the routes
 /// file's. A model holds only for the route that it was chosen with.
-fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(String, String), Problem> {
+pub(super) fn pin(
+    api: &Api,
+    own: Option<&SessionSettings>,
+    submission: &Submission,
+) -> Result<(String, String), Problem> {
     let routes = api.routes.as_ref().ok_or_else(|| {
         Problem::new(&codes::ROUTE_NOT_READY, "no routes file was given; next: restart with --routes-file")
     })?;
-    let (view, own) = (api.core.view(), api.core.session_settings(session));
-    let (operator, own) = (view.runtime.settings(), own.as_ref().and_then(|own| own.route_policy.as_ref()));
+    let view = api.core.view();
+    let (operator, own) = (view.runtime.settings(), own.and_then(|own| own.route_policy.as_ref()));
     let chosen = choose(&[
         Level { route: submission.provider.as_deref(), model: submission.model.as_deref() },
         Level { route: own.and_then(|own| own.route_id.as_deref()), model: own.and_then(|own| own.model.as_deref()) },
@@ -91,8 +122,9 @@ fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(Strin
             )
         })?,
     };
-    let model = chosen.model.unwrap_or(&route.default_model);
-    if !route.accepts_model(model) {
+    let model: &str = chosen.model.unwrap_or(&route.default_model);
+    let mut models = std::iter::once(model).chain(submission.fallback_model.as_deref());
+    if let Some(model) = models.find(|model| !route.accepts_model(model)) {
         let detail =
             format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
         return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));
@@ -102,48 +134,57 @@ fn pin(api: &Api, session: &SessionId, submission: &Submission) -> Result<(Strin
 }
 
 fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
-    let Prepared { session, command, earlier, by, summary } = prepared;
-    let (core, again) = (api.core.clone(), earlier.map(|earlier| (earlier, command.clone())));
-    let actor = by.clone();
-    api.core.submit(
-        command,
-        Some(by),
-        Box::new(move |decided| match (decided, again) {
-            // A run of an earlier version has a fingerprint without a key; it is the same request all the same.
-            (Err(CommandError::Refused(Refusal::IdempotencyConflict { .. })), Some((earlier, command))) => {
-                let command = command.with_idempotency(earlier);
-                core.submit(command, Some(actor), Box::new(move |decided| answer(decided, session, summary, reply)));
-            }
-            (decided, _) => answer(decided, session, summary, reply),
-        }),
-    );
+    let Prepared { session, command, by, summary } = prepared;
+    api.core.submit(command, Some(by), Box::new(move |decided| answer(decided, session, summary, reply)));
 }
 
 fn answer(decided: Result<Decision, CommandError>, session: SessionId, summary: RunSummary, reply: Reply) {
     match decided {
         Ok(Decision::Accepted { run, session_number, position, submitted_at_ms }) => {
-            let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
-            let mut view = accepted_view(run, session, session_number, status, submitted_at_ms, summary);
-            view.started_at_ms = (position == 0).then_some(submitted_at_ms);
-            view.queued_position = (position != 0).then_some(position);
+            let view = fresh_view(run, session, session_number, position, submitted_at_ms, summary);
             reply.send(Response::json(202, &view));
         }
         Ok(Decision::Repeated { run, session_number, state }) => {
-            // Equal fingerprints mean an equal request, but the route and model in force may have changed
-            // since, and the run's own are in the log, which this thread must not read.
-            let summary = RunSummary { provider: None, model: None, ..summary };
-            let submitted_at_ms = state.submitted_at_ms;
-            let mut view = accepted_view(run, session, session_number, state.status, submitted_at_ms, summary);
-            view.updated_at_ms = state.updated_at_ms;
-            view.started_at_ms = (state.started_at_ms != 0).then_some(state.started_at_ms);
-            view.finished_at_ms = state.status.is_terminal().then_some(state.updated_at_ms);
-            reply.send(Response::json(202, &view));
+            reply.send(Response::json(202, &repeated_view(run, session, session_number, &state, summary)));
         }
         Ok(other) => {
             reply.send(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}")));
         }
         Err(error) => reply.send(Problem::from(error)),
     }
+}
+
+/// A run right after its acceptance, with its place in the queue; 0 when it started.
+pub(super) fn fresh_view(
+    run: RunId,
+    session: SessionId,
+    session_number: u32,
+    position: u32,
+    submitted_at_ms: u64,
+    summary: RunSummary,
+) -> RunView {
+    let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
+    let mut view = accepted_view(run, session, session_number, status, submitted_at_ms, summary);
+    view.started_at_ms = (position == 0).then_some(submitted_at_ms);
+    view.queued_position = (position != 0).then_some(position);
+    view
+}
+
+/// The run of an earlier, equal submission. Equal fingerprints mean an equal request, but the route and model in force may
+/// have changed since, and the run's own are in the log, which this thread must not read.
+pub(super) fn repeated_view(
+    run: RunId,
+    session: SessionId,
+    session_number: u32,
+    state: &crate::core::Run,
+    summary: RunSummary,
+) -> RunView {
+    let summary = RunSummary { provider: None, model: None, ..summary };
+    let mut view = accepted_view(run, session, session_number, state.status, state.submitted_at_ms, summary);
+    view.updated_at_ms = state.updated_at_ms;
+    view.started_at_ms = (state.started_at_ms != 0).then_some(state.started_at_ms);
+    view.finished_at_ms = state.status.is_terminal().then_some(state.updated_at_ms);
+    view
 }
 
 /// A run right after its acceptance. Outputs and an error, which a repeated submission may already have, are
@@ -168,12 +209,14 @@ fn accepted_view(
         finished_at_ms: None,
         queued_position: None,
         request,
+        input_attachments: Vec::new(),
         input_metadata: None,
         pending_approval_ids: Vec::new(),
         pending_approvals: Vec::new(),
         pending_question_ids: Vec::new(),
         pending_questions: Vec::new(),
         outputs: Vec::new(),
+        failovers: Vec::new(),
         error: None,
     }
 }
@@ -219,6 +262,9 @@ pub fn events(api: &Api, call: &Call) -> Result<Response, Problem> {
 /// `GET /v1/runs/{run_id}/stream`.
 pub fn stream(api: &Api, call: Call, reply: Reply) {
     streams::open(api, reply, || {
+        if let Some(probe) = streams::probe_of(&call)? {
+            return Ok(probe);
+        }
         let position = position(api, call.run_id()?)?;
         let mut spec = StreamSpec::new(Scope::Run(position.id), call.event_cursor()?);
         spec.last = Some(position.last_seq);
@@ -300,6 +346,16 @@ pub fn cancel(api: &Api, call: &Call) -> Result<Response, Problem> {
 pub struct HoldBody {
     held: bool,
     reason: Option<String>,
+}
+
+impl HoldBody {
+    /// What is asked for, with the reason bounded.
+    ///
+    /// # Errors
+    /// The reason is too long.
+    pub(super) fn into_parts(self) -> Result<(bool, Option<String>), Problem> {
+        Ok((self.held, super::sessions::reason(self.reason)?))
+    }
 }
 
 #[derive(Serialize)]

@@ -18,7 +18,7 @@ use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::limits::RUNTIME_HISTORY_MAX;
 use crate::permissions::Mode;
-use crate::providers::{Capabilities, Diagnostic, Route, RouteCredential};
+use crate::providers::{Capabilities, Diagnostic, Drift, ModelSupport, Route, RouteCredential};
 
 /// Settings in force.
 #[derive(Debug, Serialize)]
@@ -54,16 +54,31 @@ struct RouteView {
     route_id: String,
     provider: &'static str,
     model: String,
+    model_support: ModelSupport,
     base_url: String,
+    /// Of runs that name none.
+    is_default: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_ref: Option<String>,
+    /// `auth_ref`, `inline_api_key` or `none`.
+    auth_kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_concurrency: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failover: Option<String>,
     capabilities: Capabilities,
 }
 
 #[derive(Debug, Serialize)]
-struct RoutesFile {
+pub(super) struct RoutesFile {
     path: String,
+    /// Of what is loaded.
     sha256: String,
+    /// Since when this file, with these routes, is what the daemon is started with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_ms: Option<u64>,
+    /// How the file on disk compares with it.
+    drift: Drift,
 }
 
 /// The window of the debug level.
@@ -91,18 +106,42 @@ struct ConfigView {
     history_limit: usize,
 }
 
-fn route_view(route: &Route) -> RouteView {
+fn route_view(route: &Route, default: Option<&Arc<Route>>) -> RouteView {
+    let (auth_ref, auth_kind) = match &route.credential {
+        RouteCredential::AuthRef(slot) => (Some(slot.clone()), "auth_ref"),
+        RouteCredential::Inline(_) => (None, "inline_api_key"),
+        RouteCredential::None => (None, "none"),
+    };
     RouteView {
         route_id: route.id.clone(),
         provider: route.driver.as_str(),
         model: route.default_model.clone(),
+        model_support: route.model_support,
         base_url: route.base_url.to_string(),
-        auth_ref: match &route.credential {
-            RouteCredential::AuthRef(slot) => Some(slot.clone()),
-            RouteCredential::Inline(_) | RouteCredential::None => None,
-        },
+        is_default: default.is_some_and(|default| default.id == route.id),
+        auth_ref,
+        auth_kind,
+        max_concurrency: route.max_concurrency,
+        failover: route.failover.clone(),
         capabilities: route.capabilities,
     }
+}
+
+/// The routes file in force and its drift; none without one.
+pub(super) fn routes_file(api: &Api) -> Option<RoutesFile> {
+    let (routes, watch) = (api.routes.as_ref()?, api.facts.routes.as_ref()?);
+    Some(RoutesFile {
+        path: routes.source().path.display().to_string(),
+        sha256: to_hex(&routes.source().sha256),
+        since_ms: api.facts.routes_since_ms,
+        drift: watch.newest(),
+    })
+}
+
+/// What is to be said about the routes: findings of the start, and drift since.
+pub(super) fn route_diagnostics(api: &Api) -> Vec<Diagnostic> {
+    let found = api.routes.iter().flat_map(|routes| routes.diagnostics()).cloned();
+    found.chain(api.facts.routes.as_ref().and_then(|watch| watch.newest().diagnostic())).collect()
 }
 
 fn debug_view(settings: &Settings, now_ms: u64) -> DebugView {
@@ -128,15 +167,12 @@ pub fn view(api: &Api) -> RuntimeView {
         workspace_root: api.config.workspace_root.display().to_string(),
         state_root: api.config.state_root.display().to_string(),
         route_id: default.map(|route| route.id.clone()),
-        default_route: default.map(|route| route_view(route)),
+        default_route: default.map(|route| route_view(route, Some(route))),
         provider: default.map(|route| route.driver.as_str()),
         model: default.map(|route| settings.model.clone().unwrap_or_else(|| route.default_model.clone())),
-        routes: api.routes.iter().flat_map(|routes| routes.iter()).map(|route| route_view(route)).collect(),
-        routes_file: api.routes.as_ref().map(|routes| RoutesFile {
-            path: routes.source().path.display().to_string(),
-            sha256: to_hex(&routes.source().sha256),
-        }),
-        route_diagnostics: api.routes.iter().flat_map(|routes| routes.diagnostics()).cloned().collect(),
+        routes: api.routes.iter().flat_map(|routes| routes.iter()).map(|route| route_view(route, default)).collect(),
+        routes_file: routes_file(api),
+        route_diagnostics: route_diagnostics(api),
         permission_mode: settings.permission_mode,
         permission_rule_count: settings.permission_rules.len(),
         system_prompt: None,
@@ -151,10 +187,15 @@ pub fn view(api: &Api) -> RuntimeView {
 
 /// The route of runs that name none: the operator's, else the routes file's. One that is no longer in the file is
 /// passed over here and refused when a run is submitted.
-fn default_route<'a>(api: &'a Api, settings: &Settings) -> Option<&'a Arc<Route>> {
+pub(super) fn default_route<'a>(api: &'a Api, settings: &Settings) -> Option<&'a Arc<Route>> {
     let routes = api.routes.as_ref()?;
     let chosen = settings.route_id.as_ref().and_then(|id| routes.get(id));
     Some(chosen.unwrap_or_else(|| routes.default_route()))
+}
+
+/// The route of runs that name none, as of now.
+pub fn active_route(api: &Api) -> Option<Arc<Route>> {
+    default_route(api, api.core.view().runtime.settings()).cloned()
 }
 
 fn config_view(config: &RuntimeConfig) -> ConfigView {

@@ -155,7 +155,7 @@ pub(super) const SESSION_SETTINGS_GET: Route<Api> = Route {
     ..get(
         "/v1/sessions/{session_id}/settings",
         Access::ReadOnly,
-        "What a session has of its own: permission mode, permission rules, route policy.",
+        "What a session has of its own: permission mode, permission rules, route policy, contracts.",
         json(200, "SessionSettings"),
         Handler::Plain(session_settings::get),
     )
@@ -195,6 +195,9 @@ pub(super) const SESSION_SETTINGS_ROUTE_POLICY: Route<Api> = Route {
         Handler::Plain(session_settings::route_policy),
     )
 };
+
+pub(super) const SESSION_SETTINGS_PUT_ROUTE_POLICY: Route<Api> =
+    Route { method: Method::Put, ..SESSION_SETTINGS_ROUTE_POLICY };
 
 pub(super) const SESSION_SETTINGS_CLEAR_ROUTE_POLICY: Route<Api> = Route {
     method: Method::Delete,

@@ -307,6 +307,8 @@ pub static RUNTIME: &[Component] = &[
                 "route_policy": {"type": ["object", "null"], "properties": {
                     "provider": {"type": "string", "description": "Route id"},
                     "generation": {"type": "object", "properties": {"model": {"type": "string"}}}}},
+                "input_contract": {"type": ["object", "null"]},
+                "output_contract": {"type": ["object", "null"]},
                 "settled_approval_count": {"type": "integer"}
             }
         }"##,

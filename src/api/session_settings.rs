@@ -8,7 +8,7 @@ use super::call::Call;
 use super::context::Api;
 use super::runtime_changes::{check_route, mode, one_route};
 use super::sessions::known;
-use crate::core::{Command, Decision, RoutePolicy, SessionChange};
+use crate::core::{Command, Decision, InputContract, OutputContract, RoutePolicy, SessionChange};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
@@ -25,6 +25,8 @@ struct SettingsView {
     contained: bool,
     permission_rules: Vec<Rule>,
     route_policy: Option<RoutePolicyView>,
+    input_contract: Option<InputContract>,
+    output_contract: Option<OutputContract>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settled_approval_count: Option<u32>,
 }
@@ -56,6 +58,8 @@ fn view(api: &Api, session: SessionId) -> SettingsView {
             provider: policy.route_id,
             generation: policy.model.map(|model| GenerationView { model }),
         }),
+        input_contract: settings.input_contract,
+        output_contract: settings.output_contract,
         settled_approval_count: None,
     }
 }
@@ -66,7 +70,7 @@ pub fn get(api: &Api, call: &Call) -> Result<Response, Problem> {
     Ok(Response::json(200, &view(api, session)))
 }
 
-fn update(api: &Api, call: &Call, change: SessionChange) -> Result<Response, Problem> {
+pub(super) fn update(api: &Api, call: &Call, change: SessionChange) -> Result<Response, Problem> {
     let session = call.session_id()?;
     let decision = api.core.request(Command::UpdateSession { session: session.clone(), change }, Some(call.actor()))?;
     let Decision::SessionUpdated { settled, .. } = decision else {

@@ -132,11 +132,20 @@ pub fn create(api: &Api, call: &Call) -> Result<Response, Problem> {
     Ok(Response::json(201, &SessionView::from(known(api, &id)?)))
 }
 
-fn generated_id() -> Result<SessionId, Problem> {
+/// Twelve bytes that nobody has seen before.
+///
+/// # Errors
+/// The system has none.
+pub(super) fn random_bytes() -> Result<[u8; 12], Problem> {
     let mut bytes = [0u8; 12];
     SystemRandom::new().fill(&mut bytes).map_err(|_| {
         Problem::new(&codes::INTERNAL_ERROR, "the system's random source failed; next: check /dev/urandom")
     })?;
+    Ok(bytes)
+}
+
+fn generated_id() -> Result<SessionId, Problem> {
+    let bytes = random_bytes()?;
     Ok(SessionId::parse(&format!("session-{}", to_hex(&bytes))).expect("hex digits make a legal id"))
 }
 
@@ -198,6 +207,9 @@ pub fn events(api: &Api, call: &Call) -> Result<Response, Problem> {
 /// `GET /v1/sessions/{session_id}/stream`.
 pub fn stream(api: &Api, call: Call, reply: Reply) {
     streams::open(api, reply, || {
+        if let Some(probe) = streams::probe_of(&call)? {
+            return Ok(probe);
+        }
         let session = known(api, &call.session_id()?)?.session;
         let mut spec = StreamSpec::new(Scope::Session(session.id), call.event_cursor()?);
         spec.last = Some(session.last_seq);

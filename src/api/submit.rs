@@ -6,13 +6,18 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+pub(super) use super::input_parts::InputItem;
+use super::input_parts::{gather, with_text};
+use super::reply_targets;
 use super::request_mac::RequestMac;
 use super::run_view::RunSummary;
-use crate::core::IdempotencyKey;
-use crate::engine::Budget;
+use crate::contract;
+use crate::core::{IdempotencyKey, RunReplyTarget, SessionSettings};
+use crate::delivery::ReplyTargetInput;
+use crate::engine::{Budget, StoredPart};
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, INPUT_TEXT_BYTES_MAX, LABEL_BYTES_MAX};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, LABEL_BYTES_MAX};
 use crate::providers::{GenerationOptions, ReasoningOption, ResponseFormat, ToolChoiceOption};
 
 /// Body of `POST /v1/sessions/{session_id}/runs`. Absent, null and empty mean the same.
@@ -25,10 +30,10 @@ pub struct SubmitInput {
     pub generation: Option<Generation>,
     /// The input as text; excludes `input_items`.
     pub content: Option<String>,
-    /// The input as items; only text items in this version.
+    /// The input as items, in order: texts and files.
     pub input_items: Option<Vec<InputItem>>,
-    /// Attached assets; not in this version.
-    pub attachments: Option<Vec<serde_json::Value>>,
+    /// Files that come with `content`.
+    pub attachments: Option<Vec<InputItem>>,
     /// Who sends it, for views: `daemon` if nobody says.
     pub source_plugin: Option<String>,
     /// See `source_plugin`; `api` if nobody says.
@@ -41,11 +46,11 @@ pub struct SubmitInput {
     pub completion_requirements: Option<Vec<serde_json::Value>>,
     /// Not in this version.
     pub binding_keys: Option<Vec<String>>,
-    /// Not in this version.
-    pub reply_targets: Option<Vec<serde_json::Value>>,
-    /// Not in this version.
+    /// Where the output goes; the session's own targets otherwise.
+    pub reply_targets: Option<Vec<ReplyTargetInput>>,
+    /// With `reply_address`: one target more.
     pub reply_plugin: Option<String>,
-    /// Not in this version.
+    /// See `reply_plugin`.
     pub reply_address: Option<String>,
     /// What the run may use.
     pub budget: Option<Budget>,
@@ -63,7 +68,7 @@ pub struct Generation {
     pub max_output_tokens: Option<u32>,
     /// Sampling temperature, where the model has one.
     pub temperature: Option<f64>,
-    /// Not in this version.
+    /// The model that the run goes on with, on the same route, when the first one fails.
     pub fallback_model: Option<String>,
     /// Whether tools may, must or must not be called.
     pub tool_choice: Option<ToolChoiceOption>,
@@ -75,21 +80,12 @@ pub struct Generation {
     pub reasoning: Option<ReasoningOption>,
 }
 
-/// One input item.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputItem {
-    /// `text`; other kinds are not in this version.
-    #[serde(rename = "type")]
-    pub item_type: String,
-    /// The text.
-    pub text: Option<String>,
-}
-
 /// What the journal keeps of a submission, and what the fingerprint is taken over.
 #[derive(Debug, Serialize)]
 struct Normalised {
     content: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    input_parts: Vec<StoredPart>,
     source_plugin: String,
     source_kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +96,8 @@ struct Normalised {
     max_output_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_model: Option<String>,
     #[serde(skip_serializing_if = "Budget::is_empty")]
     budget: Budget,
     #[serde(flatten)]
@@ -113,10 +111,18 @@ pub struct Submission {
     pub provider: Option<String>,
     /// Model asked for.
     pub model: Option<String>,
+    /// Model to go on with when that one fails.
+    pub fallback_model: Option<String>,
     /// The normal form.
     pub request: Box<RawValue>,
+    /// Bytes of the files among its parts, to be stored before it is.
+    pub files: Vec<Vec<u8>>,
+    /// What makes two submissions the same one: the normal form without what the session adds to it.
+    pub identity: Box<RawValue>,
     /// The key, if one was given.
     pub idempotency_key: Option<String>,
+    /// Where the output goes.
+    pub reply_targets: Vec<RunReplyTarget>,
     /// What views show of it, without route and model.
     pub summary: RunSummary,
 }
@@ -142,25 +148,27 @@ fn label(field: &str, value: Option<String>) -> Result<Option<String>, Problem> 
 }
 
 impl SubmitInput {
-    /// Checks the submission. `key_header` is the value of `Idempotency-Key`.
+    /// Checks the submission. `key_header` is the value of `Idempotency-Key`; `own` is what the session has of its own.
     ///
     /// # Errors
     /// The problem that answers the request.
-    pub fn check(self, key_header: Option<&str>) -> Result<Submission, Problem> {
+    pub fn check(self, key_header: Option<&str>, own: Option<&SessionSettings>) -> Result<Submission, Problem> {
         let generation = self.generation.unwrap_or_default();
         for (field, is_given) in [
-            ("attachments", given(&self.attachments)),
             ("completion_requirements", given(&self.completion_requirements)),
             ("binding_keys", given(&self.binding_keys)),
-            ("reply_targets", given(&self.reply_targets)),
-            ("reply_plugin", self.reply_plugin.is_some()),
-            ("reply_address", self.reply_address.is_some()),
-            ("generation.fallback_model", generation.fallback_model.is_some()),
         ] {
             if is_given {
                 return Err(unsupported(field));
             }
         }
+        let mut targets = self.reply_targets.unwrap_or_default();
+        match (self.reply_plugin, self.reply_address) {
+            (Some(plugin), Some(address)) => targets.push(ReplyTargetInput::raw(plugin, address)),
+            (None, None) => {}
+            _ => return Err(bad("reply_plugin and reply_address belong together; next: send both or none")),
+        }
+        let reply_targets = reply_targets::check(targets)?;
         let options = GenerationOptions {
             tool_choice: generation.tool_choice,
             allow_parallel_tool_calls: generation.allow_parallel_tool_calls,
@@ -181,16 +189,31 @@ impl SubmitInput {
         {
             return Err(bad("a limit of budget is 0; next: leave it out or give it a value"));
         }
-        let content = content(self.content, self.input_items)?;
+        let output_contract = own.and_then(|own| own.output_contract.as_ref());
+        if output_contract.is_some() && options.expected().is_some() {
+            let detail = "the session has an output contract; next: leave generation.response_format out, or clear the \
+                          contract";
+            return Err(bad(detail));
+        }
+        let mut gathered =
+            gather(self.content, self.attachments.unwrap_or_default(), self.input_items.unwrap_or_default())?;
+        if let Some(contract) = own.and_then(|own| own.input_contract.as_ref()) {
+            let value = contract::accept(&contract.schema, &gathered.content).map_err(|violation| {
+                Problem::new(&codes::INPUT_CONTRACT_VIOLATED, format!("the input does not fit: {violation}"))
+            })?;
+            with_text(&mut gathered, contract::canonical(&value));
+        }
         let (provider, model) = (label("provider", self.provider)?, label("generation.model", generation.model)?);
-        let normalised = Normalised {
-            content,
+        let mut normalised = Normalised {
+            content: gathered.content,
+            input_parts: gathered.parts,
             source_plugin: label("source_plugin", self.source_plugin)?.unwrap_or_else(|| "daemon".to_string()),
             source_kind: label("source_kind", self.source_kind)?.unwrap_or_else(|| "api".to_string()),
             actor_id: label("actor_id", self.actor_id)?,
             metadata: self.metadata.filter(|metadata| !metadata.is_null()),
             max_output_tokens: generation.max_output_tokens,
             temperature: generation.temperature,
+            fallback_model: label("generation.fallback_model", generation.fallback_model)?,
             budget,
             options,
         };
@@ -200,11 +223,27 @@ impl SubmitInput {
             &normalised.source_kind,
             normalised.actor_id.as_deref(),
         );
+        let identity = to_raw_value(&normalised).expect("strings, numbers and JSON values serialise");
+        let request = match output_contract {
+            None => identity.clone(),
+            Some(contract) => {
+                normalised.options.response_format = Some(ResponseFormat::StructuredJson {
+                    schema: contract.schema.clone(),
+                    name: None,
+                    max_repair_attempts: Some(contract.max_repair_attempts),
+                });
+                to_raw_value(&normalised).expect("as above")
+            }
+        };
         Ok(Submission {
             summary,
+            reply_targets,
             provider,
             model,
-            request: to_raw_value(&normalised).expect("strings, numbers and JSON values serialise"),
+            fallback_model: normalised.fallback_model,
+            request,
+            files: gathered.files,
+            identity,
             idempotency_key: idempotency_key(key_header, self.idempotency_key.as_deref())?,
         })
     }
@@ -212,37 +251,6 @@ impl SubmitInput {
 
 fn bad(detail: &str) -> Problem {
     Problem::new(&codes::BAD_REQUEST, detail)
-}
-
-fn content(content: Option<String>, items: Option<Vec<InputItem>>) -> Result<String, Problem> {
-    let items = items.unwrap_or_default();
-    let content = content.unwrap_or_default();
-    if !content.is_empty() && !items.is_empty() {
-        return Err(bad("content and input_items exclude each other; next: send one of them"));
-    }
-    let content = if items.is_empty() { content } else { joined(items)? };
-    if content.trim().is_empty() {
-        return Err(bad("the submission carries no input; next: send content"));
-    }
-    if content.len() > INPUT_TEXT_BYTES_MAX {
-        let detail = format!("the input has {} bytes, at most {INPUT_TEXT_BYTES_MAX}", content.len());
-        return Err(Problem::new(&codes::PAYLOAD_TOO_LARGE, detail));
-    }
-    Ok(content)
-}
-
-/// The texts of `items` that are not empty, with an empty line between them.
-fn joined(items: Vec<InputItem>) -> Result<String, Problem> {
-    let mut parts = Vec::with_capacity(items.len());
-    for item in items {
-        match (item.item_type.as_str(), item.text) {
-            ("text", Some(text)) => parts.push(text),
-            ("text", None) => return Err(bad("a text item has no text")),
-            _ => return Err(unsupported("an input item other than text")),
-        }
-    }
-    parts.retain(|part| !part.is_empty());
-    Ok(parts.join("\n\n"))
 }
 
 pub(super) fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Result<Option<String>, Problem> {
@@ -265,17 +273,11 @@ pub(super) fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Resu
 pub fn idempotency_hashes(mac: &RequestMac, session: &SessionId, key: &str, submission: &Submission) -> IdempotencyKey {
     let provider = submission.provider.as_deref().unwrap_or_default();
     let model = submission.model.as_deref().unwrap_or_default();
-    IdempotencyKey {
-        key: hash("key", &[session.as_str(), key]),
-        fingerprint: mac.fingerprint("request", &[provider, model, submission.request.get()]),
-    }
-}
-
-/// The fingerprint as runs of earlier versions have it, without a key.
-pub fn unkeyed_fingerprint(submission: &Submission) -> [u8; 16] {
-    let provider = submission.provider.as_deref().unwrap_or_default();
-    let model = submission.model.as_deref().unwrap_or_default();
-    hash("request", &[provider, model, submission.request.get()])
+    // One that names none has the fingerprint that it had before there were any.
+    let targets = serde_json::to_string(&submission.reply_targets).expect("targets are strings");
+    let mut parts = vec![provider, model, submission.identity.get()];
+    parts.extend((!submission.reply_targets.is_empty()).then_some(targets.as_str()));
+    IdempotencyKey { key: hash("key", &[session.as_str(), key]), fingerprint: mac.fingerprint("request", &parts) }
 }
 
 /// First 128 bits of SHA-256 over length-prefixed parts, so that no two lists of parts look alike.
@@ -296,16 +298,18 @@ mod tests {
 
     fn check(body: &str) -> Result<Submission, Problem> {
         let input: SubmitInput = serde_json::from_str(body).expect("well-formed");
-        input.check(None)
+        input.check(None, None)
     }
 
     #[test]
     fn a_feature_that_is_not_there_is_refused_by_name_and_never_dropped() {
         for (body, field) in [
-            (r#"{"content":"x","attachments":[{}]}"#, "attachments"),
-            (r#"{"content":"x","reply_plugin":"http"}"#, "reply_plugin"),
             (r#"{"content":"x","binding_keys":["k"]}"#, "binding_keys"),
             (r#"{"input_items":[{"type":"asset_reference"}]}"#, "an input item other than text"),
+            (
+                r#"{"content":"x","attachments":[{"type":"asset_reference","asset_id":"a"}]}"#,
+                "an input item other than text",
+            ),
         ] {
             let problem = check(body).expect_err(field);
             assert_eq!(problem.code.code, "unsupported_feature");
@@ -335,6 +339,7 @@ mod tests {
             r#"{"content":"x","provider":"main"}"#,
             r#"{"content":"x","generation":{"model":"m"}}"#,
             r#"{"content":"x","metadata":{"a":1}}"#,
+            r#"{"content":"x","reply_targets":[{"plugin":"http","address":"https://a.example/"}]}"#,
         ] {
             assert_ne!(plain.fingerprint, hashes(other).fingerprint, "{other}");
         }

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod control_plane;
+pub mod incident;
 pub mod key;
 pub mod rotate;
 pub mod verify;

@@ -31,6 +31,7 @@ use crate::limits::{
     LEASE_ENV_KEY_BYTES_MAX, LEASE_SLOTS_MAX, LEASE_TEXT_BYTES_MAX, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN,
 };
 use crate::secret::Secret;
+use crate::worker::idle;
 
 /// What arrives in the broker's mailbox.
 pub(super) enum Command {
@@ -77,7 +78,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn run(mut self, inbox: Receiver<Command>) {
         self.begin();
-        for command in &inbox {
+        while let Ok(command) = idle(|| inbox.recv()) {
             match command {
                 // A caller that hung up is fine: what it asked for is on disk, or it was not done.
                 Command::Lease { request, now_ms, reply } => drop(reply.send(self.lease(&request, now_ms))),

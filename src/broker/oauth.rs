@@ -120,7 +120,7 @@ pub(super) struct Job {
 
 /// A refresher's thread: takes jobs, reports results to the broker, ends when nobody can send jobs any more.
 pub(super) fn work(jobs: &Receiver<Job>, exchange: &Arc<dyn TokenExchange>, stop: &Cancel, broker: &Sender<Command>) {
-    for Job { number, request } in jobs {
+    while let Ok(Job { number, request }) = crate::worker::idle(|| jobs.recv()) {
         if stop.is_cancelled() {
             return;
         }

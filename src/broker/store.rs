@@ -223,13 +223,25 @@ impl Store {
     pub fn open(root: &StateRoot, key: Option<MasterKey>) -> Result<Self, StoreError> {
         let path = root.directory(Directory::Auth).join(FILE_NAME);
         clear_leftover(&path).map_err(io_error("clear the leftover of", &path))?;
+        Self::load(path, key, false)
+    }
+
+    /// Reads the store of the state root at `root` beside whoever uses it. Nothing can be written with what is returned.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn read_beside(root: &Path, key: Option<MasterKey>) -> Result<Self, StoreError> {
+        Self::load(root.join(Directory::Auth.name()).join(FILE_NAME), key, true)
+    }
+
+    fn load(path: PathBuf, key: Option<MasterKey>, is_poisoned: bool) -> Result<Self, StoreError> {
         let mut store = Self {
             path,
             key,
             slots: BTreeMap::new(),
             next_version: 1,
             stamp: None,
-            is_poisoned: false,
+            is_poisoned,
             before_step: Box::new(|_| Ok(())),
         };
         if let Some((bytes, stamp)) = read_file(&store.path)? {

@@ -85,13 +85,19 @@ pub enum Parsed {
 pub fn parse(words: &[String]) -> Result<Parsed, CliError> {
     let mut reader = Reader { words, at: 0, globals: Given::default() };
     let mut group: Option<&'static str> = None;
+    // A verb that is a group too, such as `doctor`, waits for the word behind it.
+    let mut own: Option<&'static Verb> = None;
     while let Some(word) = reader.next() {
         match word {
-            "-h" | "--help" => return Ok(Parsed::Help(group.map_or(Topic::Program, Topic::Group))),
+            "-h" | "--help" => return Ok(Parsed::Help(own.map_or(topic(group), Topic::Verb))),
             "-V" | "--version" => return Ok(Parsed::Version),
             "help" => return help_words(group, &words[reader.at..]),
             _ if reader.global(word, &command_name(group))? => {}
             _ if word.starts_with('-') => {
+                if let Some(own) = own {
+                    reader.at -= 1;
+                    return reader.verb(own, false);
+                }
                 let Some(group) = group else {
                     reader.at -= 1;
                     return reader.verb(serve(), true);
@@ -101,11 +107,15 @@ pub fn parse(words: &[String]) -> Result<Parsed, CliError> {
                 return Err(usage(message, &command_name(Some(group))));
             }
             _ => match resolve(group, word) {
+                Some(Step::Verb(verb)) if is_group(verb) => (group, own) = (Some(verb.path), Some(verb)),
                 Some(Step::Verb(verb)) => return reader.verb(verb, false),
                 Some(Step::Group(found)) => group = Some(found),
                 None => return Err(unknown_verb(group, word)),
             },
         }
+    }
+    if let Some(own) = own {
+        return reader.verb(own, false);
     }
     match group {
         None => reader.verb(serve(), true),
@@ -119,6 +129,15 @@ pub fn parse(words: &[String]) -> Result<Parsed, CliError> {
 enum Step {
     Group(&'static str),
     Verb(&'static Verb),
+}
+
+fn topic(group: Option<&'static str>) -> Topic {
+    group.map_or(Topic::Program, Topic::Group)
+}
+
+/// Whether words may follow the verb that make it another one.
+fn is_group(verb: &Verb) -> bool {
+    GROUPS.iter().any(|(path, _)| *path == verb.path)
 }
 
 fn serve() -> &'static Verb {
@@ -138,7 +157,7 @@ fn resolve(group: Option<&str>, word: &str) -> Option<Step> {
 
 /// The words that may follow the program (or the group), aliases left out.
 fn verbs_of(group: Option<&str>) -> impl Iterator<Item = &'static str> {
-    let groups = GROUPS.iter().map(|(path, _)| split(path));
+    let groups = GROUPS.iter().filter(|(path, _)| super::verbs::find(path).is_none()).map(|(path, _)| split(path));
     VERBS.iter().map(Verb::split).chain(groups).filter(move |(of, _)| *of == group).map(|(_, name)| name)
 }
 
@@ -159,12 +178,13 @@ fn unknown_verb(group: Option<&str>, word: &str) -> CliError {
 fn help_words(mut group: Option<&'static str>, words: &[String]) -> Result<Parsed, CliError> {
     for word in words {
         match resolve(group, word) {
+            Some(Step::Verb(verb)) if is_group(verb) && words.len() > 1 => group = Some(verb.path),
             Some(Step::Verb(verb)) => return Ok(Parsed::Help(Topic::Verb(verb))),
             Some(Step::Group(found)) => group = Some(found),
             None => return Err(unknown_verb(group, word)),
         }
     }
-    Ok(Parsed::Help(group.map_or(Topic::Program, Topic::Group)))
+    Ok(Parsed::Help(topic(group)))
 }
 
 fn command_name(path: Option<&str>) -> String {

@@ -167,16 +167,36 @@ fn no_message_repeats_a_value() {
 
 #[test]
 fn no_two_verbs_share_a_word() {
+    let groups = super::verbs::GROUPS.iter().filter(|(path, _)| super::verbs::find(path).is_none());
     let mut words: Vec<(Option<&str>, &str)> = VERBS
         .iter()
         .flat_map(|verb| {
             let (group, name) = verb.split();
             std::iter::once(name).chain(verb.aliases.iter().copied()).map(move |word| (group, word))
         })
-        .chain(super::verbs::GROUPS.iter().map(|(name, _)| (None, *name)))
+        // A group may be a verb as well; then the word behind it decides.
+        .chain(groups.map(|(name, _)| (None, *name)))
         .collect();
     let count = words.len();
     words.sort_unstable();
     words.dedup();
     assert_eq!(words.len(), count);
+}
+
+#[test]
+fn a_verb_that_is_a_group_too_is_decided_by_the_word_behind_it() {
+    check(&["doctor"], "doctor | |");
+    check(&["doctor", "--cors-origin", "http://a"], "doctor | --cors-origin=http://a |");
+    check(&["doctor", "--output", "json", "--offline"], "doctor | --offline | --output=json");
+    check(&["doctor", "routes", "--check-auth"], "doctor routes | --check-auth |");
+    check(
+        &["--base-url", "http://a", "doctor", "--output", "json", "routes"],
+        "doctor routes | | --base-url=http://a --output=json",
+    );
+    check(&["doctor", "--help"], "help doctor");
+    check(&["doctor", "routes", "--help"], "help doctor routes");
+    check(&["help", "doctor"], "help doctor");
+    check(&["help", "doctor", "routes"], "help doctor routes");
+    check(&["doctor", "rotes"], "error unknown verb \"rotes\" of `doctor`; did you mean `routes`?");
+    check(&["doctor", "--cors-origin", "http://a", "routes"], "error one argument too many");
 }

@@ -44,9 +44,19 @@ impl Client {
         Self { net: self.net.clone(), base: self.base.clone(), token: self.token.as_ref().map(copy_of) }
     }
 
+    /// A client of the same daemon that shows no token, as a browser's preflight does not.
+    pub fn anonymous(&self) -> Self {
+        Self { net: self.net.clone(), base: self.base.clone(), token: None }
+    }
+
     /// Whether a secret may be sent there: over TLS, or without leaving this host.
     pub fn is_confidential(&self) -> bool {
         self.base.is_https() || self.base.is_local()
+    }
+
+    /// Whether the daemon is on this host.
+    pub fn is_local(&self) -> bool {
+        self.base.is_local()
     }
 
     /// The daemon's address.
@@ -107,6 +117,21 @@ impl Client {
         })
     }
 
+    /// `PUT` of a body that may hold a secret.
+    ///
+    /// # Errors
+    /// As [`Client::post_secret`].
+    pub fn put_secret(&self, path: &Path, body: &Secret) -> Result<Document, CliError> {
+        if !self.is_confidential() {
+            return Err(CliError::invalid(
+                format!("--base-url {}", self.base),
+                "a secret could travel to another host unencrypted",
+                "use an https:// address",
+            ));
+        }
+        self.put(path, body.expose())
+    }
+
     /// `PUT`, with a JSON body.
     ///
     /// # Errors
@@ -157,6 +182,7 @@ impl Client {
             Method::Post => "POST",
             Method::Put => "PUT",
             Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
         };
         let request = format!("{verb} {}", without_query(path));
         // A body of length 0 and not none at all, for which the HTTP client would announce chunks.
@@ -201,12 +227,14 @@ impl Client {
         }
     }
 
-    fn api(&self, timeouts: Timeouts) -> ApiClient {
+    /// The plain client below this one, for requests whose failures are findings.
+    pub fn api(&self, timeouts: Timeouts) -> ApiClient {
         let token = self.token.as_ref().map(copy_of);
         ApiClient::new(self.net.clone(), self.base.clone(), token).with_timeouts(timeouts)
     }
 
-    fn name(&self, error: NetError) -> CliError {
+    /// What a failure of the network means for the command.
+    pub fn name(&self, error: NetError) -> CliError {
         transport(&self.base.to_string(), error)
     }
 }
@@ -316,7 +344,8 @@ fn transport(base_url: &str, error: NetError) -> CliError {
     CliError::Transport { base_url: base_url.to_string(), failure, cause }
 }
 
-fn refusal(request: String, reply: ApiReply) -> CliError {
+/// What an answer outside 200 to 299 means for the command.
+pub fn refusal(request: String, reply: ApiReply) -> CliError {
     let (status, request_id) = (reply.status, reply.request_id);
     match serde_json::from_slice::<Problem>(&reply.body) {
         Ok(problem) => CliError::Http {

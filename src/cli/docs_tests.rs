@@ -123,3 +123,46 @@ fn help_at_each_level_names_everything_that_can_be_said_there() {
         assert!(text.lines().all(|line| line.chars().count() <= 110), "`{}` help is too wide", verb.path);
     }
 }
+
+/// The words of a line as a shell gives them: blanks separate, double quotes keep together, `#` and redirections end it.
+fn shell_words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut in_quotes, mut has_word) = (Vec::new(), String::new(), false, false);
+    for c in line.chars() {
+        match c {
+            '"' => (in_quotes, has_word) = (!in_quotes, true),
+            ' ' if !in_quotes => {
+                if std::mem::take(&mut has_word) {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            '#' | '>' if !in_quotes && !has_word => return words,
+            c => {
+                word.push(c);
+                has_word = true;
+            }
+        }
+    }
+    if has_word {
+        words.push(word);
+    }
+    words
+}
+
+#[test]
+fn every_command_on_the_page_about_routes_is_one_that_the_command_line_takes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operators/routes.md");
+    let page = std::fs::read_to_string(path).expect("docs/operators/routes.md is part of the repository");
+    let lines = page.lines().map(str::trim).filter_map(|line| line.strip_prefix("kheish-daemon "));
+    let mut count = 0;
+    for line in lines {
+        let words = shell_words(line);
+        let parsed = super::argv::parse(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let super::argv::Parsed::Command { verb, mut given, .. } = parsed else { panic!("{line}: no command") };
+        let info = (verb.info)();
+        super::options::complete(&mut given, &info, Some(verb.path), &super::Environment::default())
+            .unwrap_or_else(|error| panic!("{line}: {error}"));
+        (verb.check)(verb, &given.words_for(&info)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        count += 1;
+    }
+    assert!(count >= 15, "only {count} commands were found");
+}

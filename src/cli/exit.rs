@@ -35,8 +35,8 @@ impl Exit {
     /// Every code with its meaning, in order, for the help.
     pub const ALL: &'static [(Exit, &'static str)] = &[
         (Exit::Success, "success"),
-        (Exit::Failure, "local validation, file or lock errors, any other HTTP status"),
-        (Exit::Usage, "usage error; HTTP 400, 413"),
+        (Exit::Failure, "local validation, file or lock errors, any other HTTP status; `slo`: something warns"),
+        (Exit::Usage, "usage error; HTTP 400, 413; `slo`: something pages"),
         (Exit::Unreachable, "could not connect, or the request could not be sent"),
         (Exit::Denied, "HTTP 401, 403"),
         (Exit::NotFound, "HTTP 404; an offline command did not find the thing"),
@@ -170,6 +170,27 @@ pub enum CliError {
         /// Its error, when it has one.
         error: Option<String>,
     },
+    /// A diagnosis found what must be mended; its report was printed.
+    Findings {
+        /// Which diagnosis.
+        what: String,
+        /// The codes of all that must be mended.
+        codes: Vec<String>,
+        /// The first of them in words.
+        first: String,
+        /// The command or step that helps against the first.
+        next: String,
+    },
+    /// Signals of the operators' table warn.
+    SloWarns {
+        /// Which rows.
+        rows: String,
+    },
+    /// Signals of the operators' table page.
+    SloPages {
+        /// Which rows.
+        rows: String,
+    },
     /// Standard output failed.
     Output {
         /// Why.
@@ -198,6 +219,7 @@ impl CliError {
             | Self::File { .. }
             | Self::Component { .. }
             | Self::Damage { .. }
+            | Self::Findings { .. }
             | Self::Output { .. } => Exit::Failure,
             Self::Transport { failure, .. } => match failure {
                 TransportFailure::Unreachable => Exit::Unreachable,
@@ -209,6 +231,8 @@ impl CliError {
             Self::NotFound { .. } => Exit::NotFound,
             Self::WaitTimeout { .. } => Exit::Timeout,
             Self::RunNotCompleted { .. } => Exit::RunNotCompleted,
+            Self::SloWarns { .. } => Exit::Failure,
+            Self::SloPages { .. } => Exit::Usage,
             Self::OutputClosed => Exit::Success,
         }
     }
@@ -284,6 +308,11 @@ impl fmt::Display for CliError {
                 }
                 write!(f, "; next: `kheish-daemon runs events {run_id}`")
             }
+            Self::Findings { what, codes, first, next } => {
+                write!(f, "{what} found {} ({}): {first}; next: {next}", count(codes.len()), codes.join(", "))
+            }
+            Self::SloWarns { rows } => write!(f, "a warning: {rows}; next: see the rows' next commands above"),
+            Self::SloPages { rows } => write!(f, "a page: {rows}; next: see the rows' next commands above"),
             Self::Output { cause } => {
                 write!(f, "standard output: {cause}; next: make room or redirect the output elsewhere")
             }
@@ -293,6 +322,10 @@ impl fmt::Display for CliError {
 }
 
 impl std::error::Error for CliError {}
+
+fn count(errors: usize) -> String {
+    if errors == 1 { "1 error".to_string() } else { format!("{errors} errors") }
+}
 
 fn next_for_status(status: u16) -> &'static str {
     match status {
@@ -357,6 +390,9 @@ mod tests {
             CliError::Damage { file: "f".into(), offset: 1, reason: "r".into(), next: "n".into() },
             CliError::WaitTimeout { run_id: "run-1".into(), status: "running".into(), timeout_ms: 5 },
             CliError::RunNotCompleted { run_id: "run-1".into(), status: "failed".into(), error: None },
+            CliError::Findings { what: "doctor".into(), codes: vec!["c".into()], first: "f".into(), next: "n".into() },
+            CliError::SloWarns { rows: "disk".into() },
+            CliError::SloPages { rows: "health".into() },
             CliError::Output { cause: "full".into() },
         ];
         for error in errors {

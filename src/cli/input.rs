@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -23,7 +24,7 @@ use super::runs::report;
 use super::streaming::show_live;
 use super::verbs::Command;
 use super::wait::{self, Wait, Waited};
-use crate::limits::{CLI_LIVE_TAIL_MS_MAX, CLI_METADATA_BYTES_MAX, INPUT_TEXT_BYTES_MAX};
+use crate::limits::{CLI_LIVE_TAIL_MS_MAX, CLI_METADATA_BYTES_MAX, INPUT_FILE_BYTES_MAX, INPUT_TEXT_BYTES_MAX};
 use crate::worker::Worker;
 
 /// submit input to a session as a run
@@ -41,12 +42,18 @@ pub struct Input {
     /// read the text from standard input
     #[argh(switch)]
     stdin: bool,
+    /// picture, PDF or text file that goes with it; may be repeated
+    #[argh(option, arg_name = "path")]
+    attach: Vec<String>,
     /// route to run on
     #[argh(option, arg_name = "route")]
     provider: Option<String>,
     /// model, or route/model
     #[argh(option, arg_name = "model")]
     model: Option<String>,
+    /// model to go on with when that one fails, on the same route
+    #[argh(option, arg_name = "model")]
+    fallback_model: Option<String>,
     /// ceiling of the answer in tokens
     #[argh(option, arg_name = "n")]
     max_output_tokens: Option<u32>,
@@ -118,6 +125,8 @@ pub struct Input {
 #[derive(Serialize)]
 struct Body<'a> {
     content: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<Attachment>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +139,30 @@ struct Body<'a> {
     actor_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a RawValue>,
+}
+
+/// A file inside of the submission.
+#[derive(Serialize)]
+struct Attachment {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    file_name: String,
+    content_base64: String,
+}
+
+/// Reads a file of at most [`INPUT_FILE_BYTES_MAX`] bytes.
+fn attachment(path: &str) -> Result<Attachment, CliError> {
+    let refuse = |cause: String| CliError::File { path: PathBuf::from(path), cause, next: "name a readable file" };
+    let name = std::path::Path::new(path).file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| refuse("it has no name in UTF-8".to_string()))?;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| refuse(error.to_string()))?;
+    file.take(INPUT_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;
+    if bytes.len() > INPUT_FILE_BYTES_MAX {
+        return Err(refuse(format!("it is over {INPUT_FILE_BYTES_MAX} bytes")));
+    }
+    let content_base64 = BASE64_STANDARD.encode(&bytes);
+    Ok(Attachment { kind: "inline_asset", file_name: name.to_string(), content_base64 })
 }
 
 impl Command for Input {
@@ -148,6 +181,7 @@ impl Command for Input {
         let (provider, model) = split_route(&client, self.provider.as_deref(), self.model.as_deref())?;
         let body = Document::of(&Body {
             content: &content,
+            attachments: self.attach.iter().map(|path| attachment(path)).collect::<Result<_, _>>()?,
             provider: provider.as_deref(),
             generation: Generation::of(model.as_deref(), &self.flags(schema.as_deref()))?,
             source_plugin: self.source_plugin.as_deref(),
@@ -186,6 +220,7 @@ impl Input {
         let next = "give the text as an argument, or use one of --content-file and --stdin";
         let given = [self.text.is_some(), self.content_file.is_some(), self.stdin];
         match given.into_iter().filter(|given| *given).count() {
+            0 if !self.attach.is_empty() => return Ok(String::new()),
             0 => return Err(CliError::invalid("the text", "there is none", next)),
             1 => {}
             _ => return Err(CliError::invalid("the text", "it was given more than once", next)),
@@ -201,6 +236,7 @@ impl Input {
 
     fn flags<'a>(&'a self, response_schema: Option<&'a RawValue>) -> Flags<'a> {
         Flags {
+            fallback_model: self.fallback_model.as_deref(),
             max_output_tokens: self.max_output_tokens,
             temperature: self.temperature,
             reasoning_effort: self.reasoning_effort.as_deref(),

@@ -9,16 +9,25 @@ use std::process::ExitCode;
 use argh::FromArgs;
 
 mod accounts;
+mod agents;
 mod approvals;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
 mod audit;
 mod client;
+mod connector;
+mod connectors;
 mod context;
+mod contracts;
 mod debug;
+mod deliveries;
 #[cfg(test)]
 mod docs_tests;
+mod doctor;
+mod doctor_canary;
+mod doctor_probe;
+mod doctor_routes;
 mod duration;
 mod environment;
 mod events;
@@ -27,6 +36,8 @@ mod frame;
 mod generation;
 mod globals;
 mod help;
+mod incident;
+mod incident_collect;
 mod input;
 mod journal;
 mod json_file;
@@ -49,11 +60,14 @@ mod secrets;
 mod serve;
 mod session_settings;
 mod sessions;
+mod slo;
 mod stream;
 mod streaming;
 mod suggest;
 mod table;
 mod tasks;
+mod top;
+mod top_view;
 mod verbs;
 mod wait;
 
@@ -68,6 +82,9 @@ use output::{Output, message_line, output_error};
 /// The name in messages and help texts.
 const PROGRAM: &str = "kheish-daemon";
 
+/// Hidden: parses the command line that follows and does nothing, so that documents can be checked against the parser.
+const CHECK_VERB: &str = "__check-command";
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // Before anything else: a worker must not read, open or start a thing that its jail does not know of.
@@ -78,6 +95,10 @@ pub fn main() -> ExitCode {
     let mut first = std::env::args_os().skip(1);
     if first.next().is_some_and(|word| word == crate::tasks::worker::WORKER_VERB) {
         return crate::tasks::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
+    }
+    let mut first = std::env::args_os().skip(1);
+    if first.next().is_some_and(|word| word == crate::connectors::sidecar::worker::WORKER_VERB) {
+        return crate::connectors::sidecar::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
     }
     let words = std::env::args_os().skip(1).map(|word| word.into_string()).collect::<Result<Vec<_>, _>>();
     let words = words
@@ -108,6 +129,9 @@ fn run<'a>(
     stdin: &'a mut dyn Read,
     mut out: Output<'a>,
 ) -> Result<(), CliError> {
+    if words.first().is_some_and(|word| word == CHECK_VERB) {
+        return check(&words[1..]);
+    }
     match argv::parse(words)? {
         Parsed::Help(topic) => out.text(&help::render(topic)),
         Parsed::Version => out.text(&help::version()),
@@ -120,6 +144,15 @@ fn run<'a>(
             (verb.run)(verb, &given.words_for(&info), &mut context)
         }
     }
+}
+
+/// Whether the words are a command line that would run; the environment's defaults are left out.
+fn check(words: &[String]) -> Result<(), CliError> {
+    let Parsed::Command { verb, mut given, globals } = argv::parse(words)? else { return Ok(()) };
+    let (info, env) = ((verb.info)(), Environment::default());
+    options::complete(&mut given, &info, Some(verb.path), &env)?;
+    globals::shared(&globals, &env)?;
+    (verb.check)(verb, &given.words_for(&info))
 }
 
 /// Fills an options struct from words that [`argv`] has put in order.

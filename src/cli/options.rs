@@ -47,7 +47,7 @@ pub struct Row {
 }
 
 const SERVE: Scope = Scope::Verbs(&["serve"]);
-const AUDIT_KEY: Scope = Scope::Verbs(&["audit checkpoint", "audit rotate-key"]);
+const AUDIT_KEY: Scope = Scope::Verbs(&["doctor", "audit checkpoint", "audit rotate-key"]);
 const WAITING: Scope = Scope::Verbs(&[
     "runs wait",
     "sessions input",
@@ -60,12 +60,14 @@ const WAITING: Scope = Scope::Verbs(&[
     "questions answer",
 ]);
 const STORE: Scope = Scope::Verbs(&[
+    "doctor",
     "secrets set",
     "secrets get",
     "secrets list",
     "secrets delete",
     "secrets import",
     "secrets rekey",
+    "incident collect",
     "journal verify",
     "journal show",
     "audit verify",
@@ -95,6 +97,7 @@ pub const ROWS: &[Row] = &[
     row(SERVE, "--state-root", "KHEISH_STATE_ROOT", Default::Value(STATE_ROOT_DEFAULT)),
     row(SERVE, "--workspace-root", "KHEISH_WORKSPACE_ROOT", Default::Value(WORKSPACE_ROOT_DEFAULT)),
     row(SERVE, "--routes-file", "KHEISH_ROUTES_FILE", Default::None),
+    row(SERVE, "--connectors-config", "KHEISH_CONNECTORS_CONFIG", Default::None),
     row(SERVE, "--default-route", "KHEISH_DEFAULT_ROUTE", Default::Described("the routes file's")),
     row(SERVE, "--http-auth-mode", "KHEISH_HTTP_AUTH_MODE", Default::Value("auto")),
     credential(SERVE, "--http-admin-token", "KHEISH_DAEMON_ADMIN_TOKEN"),
@@ -118,6 +121,13 @@ pub const ROWS: &[Row] = &[
         Default::Described("audit-signing.key in the state root"),
     ),
     row(SERVE, "--approval-expires-after-s", "KHEISH_APPROVAL_EXPIRES_AFTER_S", Default::None),
+    row(
+        SERVE,
+        "--queued-run-lag-threshold-ms",
+        "KHEISH_QUEUED_RUN_LAG_WARNING_THRESHOLD_MS",
+        Default::Described("1800000"),
+    ),
+    row(SERVE, "--stale-run-threshold-ms", "KHEISH_STALE_NON_TERMINAL_RUN_THRESHOLD_MS", Default::Described("1800000")),
     row(SERVE, "--segment-bytes", "KHEISH_SEGMENT_BYTES", Default::Described("64 MiB, less on a small file system")),
     row(SERVE, "--sandbox", "KHEISH_SANDBOX", Default::Value("auto")),
     row(SERVE, "--sandbox-read-only-path", "KHEISH_SANDBOX_READ_ONLY_PATHS", Default::None),
@@ -138,6 +148,7 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
         Scope::Verbs(&[
             "serve",
+            "doctor",
             "secrets set",
             "secrets get",
             "secrets list",
@@ -151,6 +162,7 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
     (
         Scope::Verbs(&[
             "serve",
+            "doctor",
             "secrets set",
             "secrets get",
             "secrets list",

@@ -25,6 +25,9 @@ pub struct Serve {
     /// TOML file with the model routes
     #[argh(option, arg_name = "path")]
     routes_file: Option<String>,
+    /// TOML file with connectors that the API cannot change
+    #[argh(option, arg_name = "path")]
+    connectors_config: Option<String>,
     /// route of runs that name none
     #[argh(option, arg_name = "route")]
     default_route: Option<String>,
@@ -61,6 +64,12 @@ pub struct Serve {
     /// deny an approval that nobody resolved within this many seconds; stays open otherwise
     #[argh(option, arg_name = "seconds")]
     approval_expires_after_s: Option<String>,
+    /// age of a queued run, in milliseconds, from which status lists it; 0 is never
+    #[argh(option, arg_name = "ms")]
+    queued_run_lag_threshold_ms: Option<String>,
+    /// silence of a run, in milliseconds, from which status lists it; 0 is never
+    #[argh(option, arg_name = "ms")]
+    stale_run_threshold_ms: Option<String>,
     /// size of a journal segment in bytes
     #[argh(option, arg_name = "bytes")]
     segment_bytes: Option<String>,
@@ -107,6 +116,7 @@ impl Command for Serve {
             state_root: self.state_root,
             workspace_root: self.workspace_root,
             routes_file: self.routes_file,
+            connectors_config: self.connectors_config,
             default_route: self.default_route,
             http_auth_mode: self.http_auth_mode,
             http_admin_token: self.http_admin_token,
@@ -119,6 +129,8 @@ impl Command for Serve {
             hold: self.hold,
             audit_signing_key_file: self.audit_signing_key_file,
             approval_expires_after_s: self.approval_expires_after_s,
+            queued_run_lag_threshold_ms: self.queued_run_lag_threshold_ms,
+            stale_run_threshold_ms: self.stale_run_threshold_ms,
             segment_bytes: self.segment_bytes,
             ca_file: context.shared.ca_file.clone(),
             sandbox: self.sandbox,

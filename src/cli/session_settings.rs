@@ -21,7 +21,7 @@ fn session(id: &str) -> Path {
     Path::new("/v1/sessions").segment(id)
 }
 
-/// show what a session has of its own: permission mode, permission rules, route policy
+/// show what a session has of its own: permission mode, permission rules, route policy, contracts
 #[derive(FromArgs, ArgsInfo)]
 pub struct Settings {
     /// the session

@@ -8,8 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, approvals, audit, debug, events, input, journal, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, tasks,
+    accounts, agents, approvals, audit, connector, connectors, contracts, debug, deliveries, doctor, doctor_routes,
+    events, incident, input, journal, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config,
+    scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -34,6 +35,8 @@ pub struct Verb {
     pub info: fn() -> CommandInfoWithArgs,
     /// What it does.
     pub run: Run,
+    /// Parses the words after the verb and does nothing.
+    pub check: fn(&Verb, &[&str]) -> Result<(), CliError>,
 }
 
 impl std::fmt::Debug for Verb {
@@ -58,11 +61,15 @@ pub fn split(path: &'static str) -> (Option<&'static str>, &'static str) {
 }
 
 const fn verb<C: Command>(path: &'static str, aliases: &'static [&'static str]) -> Verb {
-    Verb { path, aliases, info: C::get_args_info, run: run::<C> }
+    Verb { path, aliases, info: C::get_args_info, run: run::<C>, check: check::<C> }
 }
 
 fn run<C: Command>(verb: &Verb, words: &[&str], context: &mut Context<'_>) -> Result<(), CliError> {
     super::parse_words::<C>(verb.path, words)?.run(context)
+}
+
+fn check<C: Command>(verb: &Verb, words: &[&str]) -> Result<(), CliError> {
+    super::parse_words::<C>(verb.path, words).map(drop)
 }
 
 /// Groups of verbs with their summaries, in the order of the help.
@@ -70,15 +77,22 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("sessions", "create sessions, submit input, follow them"),
     ("runs", "list, follow, wait for and cancel runs"),
     ("tasks", "background commands and to-do items of sessions"),
+    ("agents", "agents of sessions, and the child agents below them"),
+    ("mailboxes", "messages to agents"),
     ("approvals", "allow or refuse tool calls that wait for a person"),
     ("questions", "answer or decline what a model asks people"),
+    ("deliveries", "outputs on their way to reply targets, and dead letters"),
     ("events", "the daemon's event stream"),
+    ("doctor", "parts of the diagnosis on their own"),
     ("runtime", "the daemon's configuration in force"),
     ("runtime auth", "leases of credentials, who holds them, and taking them away"),
     ("runtime auth accounts", "OAuth accounts of MCP servers"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
+    ("connectors", "where work arrives from outside, and the sidecars behind some of it"),
+    ("connector", "sidecars in this binary, which the daemon starts"),
     ("secrets", "the encrypted auth store"),
+    ("incident", "evidence of an incident: collect it, check it later"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
 ];
@@ -87,7 +101,11 @@ pub const GROUPS: &[(&str, &str)] = &[
 pub const VERBS: &[Verb] = &[
     verb::<serve::Serve>("serve", &["start"]),
     verb::<overview::Status>("status", &[]),
+    verb::<slo::Slo>("slo", &[]),
+    verb::<top::Top>("top", &[]),
     verb::<overview::Capabilities>("capabilities", &[]),
+    verb::<doctor::Doctor>("doctor", &[]),
+    verb::<doctor_routes::DoctorRoutes>("doctor routes", &[]),
     verb::<scripted::ScriptedProvider>("scripted-provider", &[]),
     verb::<sessions::Create>("sessions create", &["open"]),
     verb::<sessions::List>("sessions list", &[]),
@@ -103,6 +121,8 @@ pub const VERBS: &[Verb] = &[
     verb::<session_settings::SetPermissionMode>("sessions set-permission-mode", &[]),
     verb::<session_settings::SetPermissionRules>("sessions set-permission-rules", &[]),
     verb::<session_settings::SetRoute>("sessions set-route", &[]),
+    verb::<contracts::SetInput>("sessions set-input-contract", &[]),
+    verb::<contracts::SetOutput>("sessions set-output-contract", &[]),
     verb::<session_settings::PermissionAudits>("sessions permission-audits", &[]),
     verb::<runs::List>("runs list", &[]),
     verb::<runs::Get>("runs get", &["show"]),
@@ -119,6 +139,12 @@ pub const VERBS: &[Verb] = &[
     verb::<tasks::Get>("tasks get", &["show"]),
     verb::<tasks::Output>("tasks output", &[]),
     verb::<tasks::Stop>("tasks stop", &[]),
+    verb::<agents::List>("agents list", &[]),
+    verb::<agents::Get>("agents get", &["show"]),
+    verb::<agents::SpawnSidechain>("agents spawn-sidechain", &["spawn"]),
+    verb::<agents::Mailbox>("agents mailbox", &[]),
+    verb::<agents::Ack>("agents ack", &[]),
+    verb::<agents::Post>("mailboxes post", &[]),
     verb::<approvals::List>("approvals list", &[]),
     verb::<approvals::Show>("approvals show", &["get"]),
     verb::<approvals::Allow>("approvals allow", &["approve"]),
@@ -129,6 +155,16 @@ pub const VERBS: &[Verb] = &[
     verb::<questions::Show>("questions show", &["get"]),
     verb::<questions::Answer>("questions answer", &[]),
     verb::<questions::Cancel>("questions cancel", &[]),
+    verb::<deliveries::List>("deliveries list", &[]),
+    verb::<deliveries::Get>("deliveries get", &["show"]),
+    verb::<deliveries::DeadLetter>("deliveries dead-letter", &[]),
+    verb::<deliveries::Replay>("deliveries replay", &["retry"]),
+    verb::<deliveries::ReplayBulk>("deliveries replay-bulk", &[]),
+    verb::<deliveries::Resolve>("deliveries resolve", &[]),
+    verb::<deliveries::Drop>("deliveries drop", &[]),
+    verb::<deliveries::ResetBackpressure>("deliveries reset-backpressure", &[]),
+    verb::<deliveries::Hold>("deliveries hold", &[]),
+    verb::<deliveries::Release>("deliveries release", &[]),
     verb::<events::Stream>("events stream", &[]),
     verb::<runtime::Get>("runtime get", &["show"]),
     verb::<runtime_config::SetPermissionMode>("runtime set-permission-mode", &[]),
@@ -159,6 +195,16 @@ pub const VERBS: &[Verb] = &[
     verb::<accounts::Get>("runtime auth accounts get", &["show"]),
     verb::<accounts::Refresh>("runtime auth accounts refresh", &[]),
     verb::<accounts::Revoke>("runtime auth accounts revoke", &["delete"]),
+    verb::<connectors::List>("connectors list", &[]),
+    verb::<connectors::Get>("connectors get", &["show"]),
+    verb::<connectors::PutHttp>("connectors put-http", &[]),
+    verb::<connectors::PutSlack>("connectors put-slack", &[]),
+    verb::<connectors::PutTelegram>("connectors put-telegram", &[]),
+    verb::<connectors::PutExternal>("connectors put-external", &[]),
+    verb::<connectors::Delete>("connectors delete", &[]),
+    verb::<connectors::Hold>("connectors hold", &[]),
+    verb::<connectors::Release>("connectors release", &[]),
+    verb::<connector::Webhook>("connector webhook", &[]),
     verb::<secrets::Generate>("secrets generate", &[]),
     verb::<secrets::Set>("secrets set", &[]),
     verb::<secrets::Get>("secrets get", &["show"]),
@@ -166,6 +212,8 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::Delete>("secrets delete", &[]),
     verb::<secrets::Import>("secrets import", &[]),
     verb::<secrets::Rekey>("secrets rekey", &[]),
+    verb::<incident::Collect>("incident collect", &[]),
+    verb::<incident::VerifyEvidence>("incident verify", &[]),
     verb::<audit::Verify>("audit verify", &[]),
     verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
     verb::<audit::ShowPublicKey>("audit public-key", &[]),

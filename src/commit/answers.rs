@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::handle::{CommandError, Reply};
 use crate::core::{Decision, Refusal};
+use crate::worker::idle;
 
 /// A command's reply and what it is to say.
 pub(super) struct Answer {
@@ -97,7 +98,7 @@ impl Answerer {
                 return;
             } else {
                 slot.idle = true;
-                slot = self.0.changed.wait(slot).unwrap_or_else(PoisonError::into_inner);
+                slot = idle(|| self.0.changed.wait(slot).unwrap_or_else(PoisonError::into_inner));
             }
         }
     }

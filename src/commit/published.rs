@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::handle::CommandError;
-use crate::core::{Counts, RetentionHold, RuntimeConfig, SessionSettings};
+use crate::core::{Connectors, Counts, RetentionHold, RuntimeConfig, SessionSettings};
 use crate::ids::{RunId, Seq, SessionId};
-use crate::journal::Chain;
+use crate::journal::{Chain, SealedHead};
 
 /// Figures as of the last committed batch.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,14 @@ pub struct CoreView {
     /// Why the last batch or upkeep was refused by the disk, if it was: [`CommandError::StorageFull`] or
     /// [`CommandError::WriteFailed`]. Heals by itself.
     pub refusing: Option<CommandError>,
+    /// Runs that have not ended by the minute of their last record, at most a second old.
+    pub idle_minutes: Arc<[(u64, u64)]>,
+    /// The newest seal of this life, once there is one.
+    pub sealed: Option<SealedHead>,
+    /// Records behind it.
+    pub unsealed_records: u64,
+    /// Whether the reserve for a full disk is there.
+    pub reserve_is_intact: bool,
     /// Duration of the last sync in microseconds.
     pub last_commit_us: u64,
     /// Longest sync since start in microseconds.
@@ -48,6 +56,11 @@ pub struct Published {
     settings: Mutex<HashMap<SessionId, Arc<SessionSettings>>>,
     /// Runs whose evidence is held.
     holds: Mutex<HashMap<RunId, RetentionHold>>,
+    /// Active runs that waited in nobody's hands and need an engine again.
+    again: Mutex<Vec<RunId>>,
+    connectors: Mutex<Arc<Connectors>>,
+    /// Sessions by the digest of a binding key.
+    bindings: Mutex<HashMap<[u8; 16], SessionId>>,
     start: Instant,
     /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
@@ -59,6 +72,9 @@ impl Default for Published {
             view: Mutex::default(),
             settings: Mutex::default(),
             holds: Mutex::default(),
+            again: Mutex::default(),
+            connectors: Mutex::default(),
+            bindings: Mutex::default(),
             start: Instant::now(),
             batch_began: AtomicU64::new(0),
         }
@@ -79,6 +95,12 @@ impl Published {
     /// What a session has of its own, if anything.
     pub fn settings(&self, session: &SessionId) -> Option<Arc<SessionSettings>> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()
+    }
+
+    /// What sessions have of their own, in no order.
+    pub fn all_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
+        let all = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(session, settings)| (session.clone(), Arc::clone(settings))).collect()
     }
 
     /// Replaces what a session has of its own.
@@ -102,6 +124,37 @@ impl Published {
             Some(hold) => drop(all.insert(run, hold)),
             None => drop(all.remove(&run)),
         }
+    }
+
+    /// Leaves word for the core's next pass that a run needs an engine again.
+    pub fn put_again(&self, run: RunId) {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+    }
+
+    /// What was left there.
+    pub fn take_again(&self) -> Vec<RunId> {
+        std::mem::take(&mut self.again.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The connectors that were configured at runtime.
+    pub fn connectors(&self) -> Arc<Connectors> {
+        self.connectors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces them.
+    pub fn publish_connectors(&self, connectors: Arc<Connectors>) {
+        *self.connectors.lock().unwrap_or_else(PoisonError::into_inner) = connectors;
+    }
+
+    /// The session that the first of these keys to name one names.
+    pub fn bound(&self, keys: &[[u8; 16]]) -> Option<SessionId> {
+        let all = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().find_map(|key| all.get(key)).cloned()
+    }
+
+    /// Adds keys that name a session.
+    pub fn publish_bindings(&self, keys: impl Iterator<Item = ([u8; 16], SessionId)>) {
+        self.bindings.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
     }
 
     /// Marks the begin of a pass: a batch, its replies and the journal's upkeep.

@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::core::Frozen;
 use crate::journal::{Head, SnapshotWriter};
+use crate::worker::idle;
 
 /// One snapshot to write.
 pub struct SnapshotJob {
@@ -33,7 +34,9 @@ impl Snapshotter {
 
     /// Runs until every sender is gone.
     pub fn run(self) {
-        self.inbox.iter().for_each(write);
+        while let Ok(job) = idle(|| self.inbox.recv()) {
+            write(job);
+        }
     }
 
     /// Writes what waits, without waiting for more: for a caller that has no thread to spare.

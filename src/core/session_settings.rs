@@ -1,11 +1,13 @@
-//! What one session has of its own: permission mode, permission rules, route and model.
+//! What one session has of its own: permission mode, permission rules, route and model, shapes of input and output.
 //! Owns: the settings with their checks, and the fold of `session.updated`.
 //! Never: decides what holds where a session says nothing.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::delivery::RunReplyTarget;
 use super::runtime_config::RuntimeInvalid;
-use crate::limits::{LABEL_BYTES_MAX, PERMISSION_SESSION_RULES_MAX};
+use crate::limits::{LABEL_BYTES_MAX, OUTPUT_SCHEMA_BYTES_MAX, PERMISSION_SESSION_RULES_MAX, REPLY_TARGETS_MAX};
 use crate::permissions::{Mode, Policy, Rule, RuleScope};
 
 /// A session's own settings. Most sessions have none.
@@ -20,6 +22,31 @@ pub struct SessionSettings {
     /// Route and model of runs that name none, instead of the daemon's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_policy: Option<RoutePolicy>,
+    /// The shape that input is held to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_contract: Option<InputContract>,
+    /// The shape that answers of runs are held to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_contract: Option<OutputContract>,
+    /// Where the output of its later runs goes, if they name no targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reply_targets: Vec<RunReplyTarget>,
+}
+
+/// The shape of a session's input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputContract {
+    /// JSON Schema, checked by whoever sets it.
+    pub schema: Value,
+}
+
+/// The shape of the answers of a session's runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputContract {
+    /// JSON Schema, checked by whoever sets it.
+    pub schema: Value,
+    /// How often an answer that does not fit is sent back.
+    pub max_repair_attempts: u32,
 }
 
 /// Route and model of a session's runs that name none.
@@ -43,6 +70,12 @@ pub enum SessionChange {
     PermissionRules(Vec<Rule>),
     /// Route and model.
     RoutePolicy(Option<RoutePolicy>),
+    /// The shape of input.
+    InputContract(Option<InputContract>),
+    /// The shape of answers.
+    OutputContract(Option<OutputContract>),
+    /// All reply targets.
+    ReplyTargets(Vec<RunReplyTarget>),
 }
 
 impl SessionChange {
@@ -57,8 +90,17 @@ impl SessionChange {
     /// What is wrong with it.
     pub(super) fn check(&self) -> Result<(), RuntimeInvalid> {
         match self {
-            Self::PermissionMode(_) | Self::RoutePolicy(None) => Ok(()),
+            Self::PermissionMode(_)
+            | Self::RoutePolicy(None)
+            | Self::InputContract(None)
+            | Self::OutputContract(None) => Ok(()),
+            Self::InputContract(Some(contract)) => check_schema(&contract.schema),
+            Self::OutputContract(Some(contract)) => check_schema(&contract.schema),
             Self::PermissionRules(rules) => check_rules(rules),
+            Self::ReplyTargets(targets) if targets.len() > REPLY_TARGETS_MAX => {
+                Err(RuntimeInvalid::Text { field: "reply_targets", bytes_max: REPLY_TARGETS_MAX })
+            }
+            Self::ReplyTargets(_) => Ok(()),
             Self::RoutePolicy(Some(policy)) => {
                 for (field, text) in [("route_id", &policy.route_id), ("model", &policy.model)] {
                     let legal = |text: &String| {
@@ -71,6 +113,13 @@ impl SessionChange {
                 Ok(())
             }
         }
+    }
+}
+
+fn check_schema(schema: &Value) -> Result<(), RuntimeInvalid> {
+    match schema.to_string().len() <= OUTPUT_SCHEMA_BYTES_MAX {
+        true => Ok(()),
+        false => Err(RuntimeInvalid::Text { field: "schema", bytes_max: OUTPUT_SCHEMA_BYTES_MAX }),
     }
 }
 
@@ -92,6 +141,9 @@ impl SessionSettings {
             SessionChange::PermissionMode(mode) => self.permission_mode = mode,
             SessionChange::PermissionRules(rules) => self.permission_rules = rules,
             SessionChange::RoutePolicy(policy) => self.route_policy = policy,
+            SessionChange::InputContract(contract) => self.input_contract = contract,
+            SessionChange::OutputContract(contract) => self.output_contract = contract,
+            SessionChange::ReplyTargets(targets) => self.reply_targets = targets,
         }
     }
 }

@@ -6,10 +6,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::action::ActionChain;
+use super::agent::Mailbox;
+use super::agent_view::AgentCounts;
+use super::connectors::Connectors;
+use super::delivery::DeliveryCounts;
+use super::delivery_table::{Deliveries, DeliveryHold};
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
+use super::lag::{Idlest, Lag, QueuedBehind};
 use super::receipts::Receipts;
 use super::retention::RetentionHold;
+use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus, RunTable};
 use super::runtime_config::RuntimeConfig;
 use super::session::{Session, SessionStatus};
@@ -19,6 +26,7 @@ use super::task::{Task, TaskCounts, Tasks, Todo, task_number};
 use super::turn::WaitsFor;
 use super::txn::{Delta, Txn};
 use crate::ids::{RunId, SessionId};
+use crate::limits::IDLEST_RUNS_SHOWN;
 use crate::permissions::Mode;
 
 /// Committed state. Cheap to read, changed only by [`State::absorb`].
@@ -41,9 +49,17 @@ pub struct State {
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
     pub(super) tasks: Tasks,
+    pub(super) deliveries: Deliveries,
     pub(super) runtime: Arc<RuntimeConfig>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
+    /// The routes file that the daemon was last started with, if it ever was with one.
+    pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Arc<Connectors>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
+    /// Messages to agents, by session.
+    pub(super) mailboxes: BTreeMap<u32, Arc<Mailbox>>,
     derived: Derived,
 }
 
@@ -68,6 +84,10 @@ struct Derived {
     /// Runs with a deadline to watch.
     deadlines: BTreeSet<(u64, u32)>,
     pending_approvals: u64,
+    lag: Lag,
+    /// Sessions of child agents, closed ones too, by the parent's.
+    children: BTreeMap<u32, Vec<u32>>,
+    agents: AgentCounts,
 }
 
 /// Figures of the whole state, with timestamps rather than ages so that a reader can tell ages later.
@@ -87,6 +107,12 @@ pub struct Counts {
     pub oldest_non_terminal: Option<(RunId, u64)>,
     /// The run without a record for the longest time, and the time of that record.
     pub oldest_idle: Option<(RunId, u64)>,
+    /// Longest-queued run behind an active run of its session.
+    pub oldest_queued_behind: Option<QueuedBehind>,
+    /// The running run without a record for the longest time, and the time of that record.
+    pub oldest_running_idle: Option<(RunId, u64)>,
+    /// The runs that have been idle for longest, idlest first.
+    pub idlest: Idlest,
     /// Run whose approval has been open for the longest time, and when it was asked for.
     pub oldest_waiting_approval: Option<(RunId, u64)>,
     /// Run whose question has been open for the longest time, and when it was asked.
@@ -101,6 +127,10 @@ pub struct Counts {
     pub held: bool,
     /// Figures of tasks.
     pub tasks: TaskCounts,
+    /// Figures of agents.
+    pub agents: AgentCounts,
+    /// Figures of deliveries.
+    pub deliveries: DeliveryCounts,
 }
 
 impl Counts {
@@ -133,6 +163,9 @@ impl State {
             self.home_epoch = epoch;
         } else if epoch != self.epoch {
             self.run_epochs.push((self.runs.len() + 1, epoch));
+            // The original may be at work, and may have sent what waits here: an operator decides.
+            let reason = Some("copied_state_root".to_string());
+            self.deliveries.hold.get_or_insert(DeliveryHold { since_ms: 0, reason });
         }
         self.epoch = epoch;
     }
@@ -142,10 +175,13 @@ impl State {
         self.derived.ready.clear();
         self.derived.resumable =
             self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
+        self.deliveries.finish_replay();
     }
 
+    /// Running, and not waiting for child agents.
     fn is_running(&self, number: u32) -> bool {
-        self.runs.get(number).is_some_and(|run| run.status == RunStatus::Running)
+        let awaits_agents = self.step(number).is_some_and(|step| step.agents.is_some());
+        !awaits_agents && self.runs.get(number).is_some_and(|run| run.status == RunStatus::Running)
     }
 
     /// Makes a durable batch the state.
@@ -161,9 +197,19 @@ impl State {
             runtime,
             chains,
             retention,
+            routes,
             tasks,
             todos,
+            bindings,
+            connectors,
+            mailboxes,
+            deliveries,
         } = delta;
+        self.deliveries.absorb(deliveries);
+        if let Some(connectors) = connectors {
+            self.connectors = connectors;
+        }
+        self.bindings.extend(bindings);
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -176,6 +222,9 @@ impl State {
         }
         if let Some(runtime) = runtime {
             self.runtime = runtime;
+        }
+        if routes.is_some() {
+            self.routes = routes;
         }
         for (number, hold) in retention {
             match hold {
@@ -200,6 +249,9 @@ impl State {
         }
         for (session, list) in todos {
             self.tasks.put_todos(session, list);
+        }
+        for (session, mailbox) in mailboxes {
+            self.put_mailbox(session, mailbox);
         }
         for number in ready {
             self.derived.resumable.remove(&number);
@@ -230,6 +282,8 @@ impl State {
             match waits_for {
                 WaitsFor::Approval => derived.wait_approval.insert((since_ms, number)),
                 WaitsFor::UserQuestion => derived.wait_question.insert((since_ms, number)),
+                // Nobody is asked.
+                WaitsFor::Agents => false,
             };
         }
     }
@@ -248,9 +302,10 @@ impl State {
         let runs = match waits_for {
             WaitsFor::Approval => &self.derived.wait_approval,
             WaitsFor::UserQuestion => &self.derived.wait_question,
+            WaitsFor::Agents => return None.into_iter().flatten(),
         };
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        runs.range((from, std::ops::Bound::Unbounded)).map(|(_, number)| *number)
+        Some(runs.range((from, std::ops::Bound::Unbounded)).map(|(_, number)| *number)).into_iter().flatten()
     }
 
     /// Whether [`super::Command::Expire`] would do something.
@@ -272,6 +327,23 @@ impl State {
     /// Runs whose evidence is held.
     pub fn retention_holds(&self) -> impl Iterator<Item = (RunId, &RetentionHold)> {
         self.retention.iter().map(|(number, hold)| (self.run_id(*number), hold))
+    }
+
+    /// The connectors that were configured at runtime.
+    pub fn connectors(&self) -> &Arc<Connectors> {
+        &self.connectors
+    }
+
+    /// Sessions by the digest of a binding key that names them.
+    pub fn bindings(&self) -> impl Iterator<Item = ([u8; 16], &SessionId)> {
+        let session = |number: &u32| self.session(*number).map(|session| &session.id);
+        self.bindings.iter().filter_map(move |(key, number)| Some((*key, session(number)?)))
+    }
+
+    /// The run of an idempotency key, with its fingerprint.
+    pub fn run_of_key(&self, key: &[u8; 16]) -> Option<(RunId, Run)> {
+        let number = *self.idempotency.get(key)?;
+        Some((self.run_id(number), *self.runs.get(number)?))
     }
 
     /// Sessions that have settings of their own.
@@ -302,13 +374,41 @@ impl State {
         } else {
             self.derived.promotable.remove(&number);
         }
+        self.derived.lag.put_session(self.sessions.get(index), &session);
+        self.derived.agents.count_session(self.sessions.get(index), &session);
         if depth_before.is_some() {
             self.sessions[index] = session;
         } else {
+            if let Some(child) = &session.child {
+                self.derived.children.entry(child.parent).or_default().push(number);
+            }
             assert_eq!(index, self.sessions.len(), "session numbers have no holes");
             self.session_numbers.insert(session.id.clone(), number);
             self.sessions.push(session);
         }
+    }
+
+    pub(super) fn put_mailbox(&mut self, session: u32, mailbox: Option<Arc<Mailbox>>) {
+        self.derived.agents.count_mailbox(self.mailboxes.get(&session), mailbox.as_ref());
+        match mailbox {
+            Some(mailbox) => drop(self.mailboxes.insert(session, mailbox)),
+            None => drop(self.mailboxes.remove(&session)),
+        }
+    }
+
+    /// The messages of a session's agent.
+    pub fn mailbox(&self, session: u32) -> Option<&Mailbox> {
+        self.mailboxes.get(&session).map(|mailbox| &**mailbox)
+    }
+
+    /// Sessions of the child agents of a session's agent, closed ones too, in order of creation.
+    pub fn children_of(&self, session: u32) -> &[u32] {
+        self.derived.children.get(&session).map_or(&[], Vec::as_slice)
+    }
+
+    /// Child agents that are not closed.
+    pub(super) fn open_agents(&self) -> u64 {
+        self.derived.agents.open_children
     }
 
     pub(super) fn put_run(&mut self, number: u32, run: Run) {
@@ -321,6 +421,7 @@ impl State {
                 self.derived.active_by_activity.remove(&(before.updated_at_ms, number));
             }
         }
+        self.derived.lag.put_run(number, self.runs.get(number).copied(), run);
         self.derived.by_status[run.status as usize] += 1;
         if run.status == RunStatus::Queued {
             self.derived.queued.insert(number);
@@ -342,6 +443,14 @@ impl State {
             }
         }
         None
+    }
+
+    /// Offers an active run again that was taken and is in nobody's hands any more. One that has ended or waits for
+    /// people is not.
+    pub fn ready_again(&mut self, run: RunId) {
+        if let Some(number) = self.run_number(run).filter(|number| self.is_running(*number)) {
+            self.derived.ready.push_back(number);
+        }
     }
 
     /// Whether [`super::Command::Pump`] would do something.
@@ -422,6 +531,9 @@ impl State {
             oldest_queued: queued.map(submitted),
             oldest_non_terminal: [queued, self.derived.active.first()].into_iter().flatten().min().map(submitted),
             oldest_idle: idle.map(|(at_ms, number)| (self.run_id(number), at_ms)),
+            oldest_queued_behind: self.derived.lag.oldest_behind().and_then(|number| self.queued_behind(number)),
+            oldest_running_idle: self.derived.lag.idlest_running().map(|(at_ms, number)| (self.run_id(number), at_ms)),
+            idlest: self.idlest(),
             oldest_waiting_approval: oldest(&self.derived.wait_approval),
             oldest_waiting_question: oldest(&self.derived.wait_question),
             pending_approvals: self.derived.pending_approvals,
@@ -429,7 +541,44 @@ impl State {
             ready: self.derived.ready.len() as u64,
             held: self.held,
             tasks: self.tasks.counts(),
+            agents: self.derived.agents,
+            deliveries: self.deliveries.counts(),
         }
+    }
+
+    fn queued_behind(&self, number: u32) -> Option<QueuedBehind> {
+        let run = self.runs.get(number)?;
+        let active = self.session(run.session)?.active;
+        Some(QueuedBehind {
+            run: self.run_id(number),
+            submitted_at_ms: run.submitted_at_ms,
+            active: self.run_id(active),
+            active_status: self.runs.get(active)?.status,
+        })
+    }
+
+    fn idlest(&self) -> Idlest {
+        let queued = self.derived.queued.iter().take(IDLEST_RUNS_SHOWN);
+        let queued = queued.filter_map(|number| Some((self.runs.get(*number)?.updated_at_ms, *number)));
+        let active = self.derived.active_by_activity.iter().take(IDLEST_RUNS_SHOWN).copied();
+        let mut both = [(0, 0); 2 * IDLEST_RUNS_SHOWN];
+        let mut count = 0;
+        for (place, run) in both.iter_mut().zip(queued.chain(active)) {
+            *place = run;
+            count += 1;
+        }
+        let both = &mut both[..count];
+        both.sort_unstable();
+        let mut idlest = Idlest::default();
+        for (place, (at_ms, number)) in idlest.iter_mut().zip(both) {
+            *place = Some((self.run_id(*number), *at_ms));
+        }
+        idlest
+    }
+
+    /// Runs that have not ended by the minute of their last record, oldest first; see [`super::idle_before`].
+    pub fn idle_minutes(&self) -> Vec<(u64, u64)> {
+        self.derived.lag.idle_minutes()
     }
 
     /// The epoch that new ids carry; none in the first one.

@@ -210,6 +210,11 @@ impl DebugCapture {
         (self.shared.surroundings.standing)(run)
     }
 
+    /// What waits for the thread.
+    pub fn queue_depth(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// Figures for status.
     pub fn stats(&self) -> CaptureStats {
         let (limits, key) = (self.shared.store.limits(), self.shared.store.key());

@@ -11,6 +11,7 @@ use super::shape::shape;
 use super::store::Bundle;
 use super::{Job, Shared, Standing};
 use crate::core::DebugLevel;
+use crate::worker::idle;
 
 pub(super) fn run(shared: &Shared, inbox: &Receiver<Job>) {
     let interval = Duration::from_millis(shared.store.limits().gc_interval_ms);
@@ -25,7 +26,7 @@ pub(super) fn run(shared: &Shared, inbox: &Receiver<Job>) {
             written = 0;
         }
         let wait = looked.map_or(interval, |looked| interval.saturating_sub(looked.elapsed()));
-        match inbox.recv_timeout(wait) {
+        match idle(|| inbox.recv_timeout(wait)) {
             Ok(Job::Write { run, kind, level, at_ms, bytes }) => {
                 shared.counters.waiting_bytes.fetch_sub(bytes.len(), Ordering::AcqRel);
                 let level = level.min((shared.surroundings.level)());

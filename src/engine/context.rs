@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::records::{AcceptedBody, CompactedBody, MessageBody, body};
+use super::input::{Files, StoredPart};
+use super::records::{AcceptedBody, CompactedBody, MessageBody, OutputRejected, RouteMoved, body};
 use crate::core::{
-    ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished, ToolCallStarted,
+    AgentsAwaited, ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished,
+    ToolCallStarted,
 };
 use crate::ids::Seq;
 use crate::journal::{ReadError, Reader, Record};
-use crate::limits::{CONTEXT_BYTES_MAX, CONTEXT_RUNS_MAX, CONTEXT_WALK_RECORDS_MAX};
+use crate::limits::{CONTEXT_BYTES_MAX, CONTEXT_PICTURE_BYTES, CONTEXT_RUNS_MAX, CONTEXT_WALK_RECORDS_MAX};
 use crate::providers::{Message, Origin, ToolCall, ToolResult, Usage};
 
 /// What the model is told of a call whose run ended before its result.
@@ -38,6 +40,10 @@ pub(super) struct Context {
     pub open: Option<OpenTurn>,
     /// The run's input, word for word.
     pub task: String,
+    /// Answers of this run that were sent back because they did not fit their schema.
+    pub repairs: u32,
+    /// Where the newest failover of this run has led.
+    pub moved: Option<RouteMoved>,
 }
 
 /// A turn whose calls do not all have results.
@@ -56,12 +62,14 @@ pub(super) struct OpenCall {
     pub approval: Option<(ApprovalRequested, Option<ApprovalResolved>)>,
     /// The question that it asks, and the answer.
     pub question: Option<(QuestionAsked, Option<QuestionResolved>)>,
+    /// The child agents that it waits for.
+    pub awaited: Option<AgentsAwaited>,
 }
 
 impl OpenCall {
     /// A call of which nothing is recorded but the message.
     pub(super) fn new(call: ToolCall) -> Self {
-        Self { call, result: None, started: None, approval: None, question: None }
+        Self { call, result: None, started: None, approval: None, question: None, awaited: None }
     }
 }
 
@@ -93,10 +101,16 @@ impl From<ReadError> for ContextError {
 #[derive(Deserialize)]
 pub(super) struct Submitted {
     pub content: String,
+    /// In order, where there is more than text.
+    #[serde(default, rename = "input_parts")]
+    pub parts: Vec<StoredPart>,
     #[serde(default)]
     pub max_output_tokens: Option<u32>,
     #[serde(default)]
     pub temperature: Option<f64>,
+    /// Model of the same route to go on with when the first one fails.
+    #[serde(default)]
+    pub fallback_model: Option<String>,
     #[serde(default)]
     pub budget: super::budget::Budget,
     #[serde(flatten)]
@@ -118,6 +132,7 @@ struct Pending {
     answers: HashMap<String, ApprovalResolved>,
     questions: HashMap<String, (QuestionAsked, Option<QuestionResolved>)>,
     resolutions: HashMap<String, QuestionResolved>,
+    awaited: HashMap<String, AgentsAwaited>,
 }
 
 impl Pending {
@@ -147,6 +162,10 @@ impl Pending {
                 let answer = self.resolutions.remove(&asked.id);
                 self.questions.entry(asked.call.clone()).or_insert((asked, answer));
             }
+            "agents.awaited" => {
+                let awaited: AgentsAwaited = read(record)?;
+                self.awaited.entry(awaited.call.clone()).or_insert(awaited);
+            }
             "question.resolved" => {
                 let answer: QuestionResolved = read(record)?;
                 self.resolutions.insert(answer.id.clone(), answer);
@@ -163,6 +182,7 @@ impl Pending {
             started: self.started.remove(&call.call_id),
             approval: self.approvals.remove(&call.call_id),
             question: self.questions.remove(&call.call_id),
+            awaited: self.awaited.remove(&call.call_id),
             call,
         };
         let calls = calls.into_iter().map(open).collect();
@@ -224,9 +244,16 @@ impl Gathered {
 ///
 /// The walk ends at a summary of everything before. Else the oldest exchanges are left out, each as a whole, where a
 /// bound would be passed.
-pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Result<Context, ContextError> {
+pub(super) fn assemble(
+    reader: &Reader,
+    files: &Files<'_>,
+    accepted: &Record,
+    newest: Seq,
+) -> Result<Context, ContextError> {
     let own: AcceptedBody = body(accepted).map_err(ContextError::Record)?;
-    let task = Submitted::read(own.request)?.content;
+    let submitted = Submitted::read(own.request)?;
+    let input = files.own(&submitted)?;
+    let task = submitted.content;
     let mut gathered = Gathered { newest_first: Vec::new(), turns: 0, output_tokens: 0, usage: None, open: None };
     let (mut bytes, mut runs, mut walked, mut own_actions) = (0, 0, 0, 0);
     // Of the exchange whose end was met and whose beginning was not.
@@ -234,6 +261,8 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
     let (mut truncated, mut own_started) = (false, false);
     let mut pending = Pending::default();
     let mut summary: Option<CompactedBody> = None;
+    let mut moved: Option<RouteMoved> = None;
+    let mut repairs = 0;
     let mut seq = newest;
     while seq != 0 && summary.as_ref().is_none_or(|summary| seq > summary.until || !own_started) {
         let Some(record) = (if walked < CONTEXT_WALK_RECORDS_MAX { kept(reader, seq)? } else { None }) else {
@@ -249,10 +278,21 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
             "context.compacted" if summary.is_none() => summary = Some(read(&record)?),
             "run.started" if is_own && is_summarised => break,
             "run.started" if is_own => {
-                gathered.newest_first.push((Message::user(task.clone()), record.seq));
+                gathered.newest_first.push((input.clone(), record.seq));
                 own_started = true;
             }
             "external_action.request" if is_own => own_actions += 1,
+            "output.rejected" if is_own || completed == Some(run) => {
+                let rejected: OutputRejected = read(&record)?;
+                repairs = repairs.max(if is_own { rejected.attempt } else { 0 });
+                let message = (Message::user(rejected.told), record.seq);
+                match (is_summarised, is_own) {
+                    (true, _) => {}
+                    (false, true) => gathered.newest_first.push(message),
+                    (false, false) => answers.push(message),
+                }
+            }
+            "route.failover" if is_own && moved.is_none() => moved = Some(read(&record)?),
             "message.appended" if is_own => {
                 let message: MessageBody = read(&record)?;
                 if is_summarised {
@@ -290,15 +330,15 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
                     break;
                 };
                 let accepted: AcceptedBody = body(&first).map_err(ContextError::Record)?;
-                let text = Submitted::read(accepted.request)?.content;
-                bytes += text.len() + std::mem::take(&mut answer_bytes);
+                let said = Submitted::read(accepted.request)?;
+                bytes += said.content.len() + std::mem::take(&mut answer_bytes);
                 runs += 1;
                 if bytes > CONTEXT_BYTES_MAX || runs > CONTEXT_RUNS_MAX {
                     truncated = true;
                     break;
                 }
                 gathered.newest_first.append(&mut answers);
-                gathered.newest_first.push((Message::user(text), record.seq));
+                gathered.newest_first.push((files.earlier(&said)?, record.seq));
             }
             _ => pending.take(&record)?,
         }
@@ -313,7 +353,7 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
         }
         Some(summary) => gathered.newest_first.push((Message::user(summary.shown(Some(&task))), 0)),
         // The walk ended within this run.
-        None if !own_started => gathered.newest_first.push((Message::user(task.clone()), 0)),
+        None if !own_started => gathered.newest_first.push((input, 0)),
         None => {}
     }
     gathered.newest_first.reverse();
@@ -329,6 +369,8 @@ pub(super) fn assemble(reader: &Reader, accepted: &Record, newest: Seq) -> Resul
         usage: gathered.usage.map(|(usage, from_newest)| (usage, count - 1 - from_newest)),
         open: gathered.open,
         task,
+        repairs,
+        moved,
     })
 }
 
@@ -343,8 +385,9 @@ pub(super) fn weight(message: &Message) -> usize {
             .iter()
             .map(|part| match part {
                 crate::providers::InputPart::Text(text) => text.len(),
-                crate::providers::InputPart::Image { bytes, .. }
-                | crate::providers::InputPart::Document { bytes, .. } => bytes.len(),
+                crate::providers::InputPart::Image { .. } => CONTEXT_PICTURE_BYTES,
+                // A page of a document has some ten times as many bytes as it has of text.
+                crate::providers::InputPart::Document { bytes, .. } => CONTEXT_PICTURE_BYTES.max(bytes.len() / 10),
             })
             .sum(),
         Message::Assistant { text, tool_calls, items, .. } => {

@@ -24,6 +24,11 @@ pub(super) struct LiveText {
 }
 
 impl LiveText {
+    /// Whether nothing was shown yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.shown.is_empty()
+    }
+
     /// A new attempt begins its answer from the start.
     pub(super) fn begin(&mut self) {
         self.at = 0;

@@ -3,13 +3,18 @@
 //! May touch: core (through its handle), journal (reading), broker (leases), providers, net, the stream hub.
 //! Never: holds a secret; keeps anything that the journal does not; holds a thread for a run that waits.
 
+mod agent_tools;
+mod agent_wait;
 mod budget;
 mod compaction;
 mod context;
 mod credential;
 mod guard;
 mod hand;
+mod input;
+mod lanes;
 mod live_text;
+mod passage;
 mod permits;
 mod question;
 mod records;
@@ -17,14 +22,19 @@ mod run;
 mod settings;
 mod step;
 mod stops;
+mod structured;
 mod toolbox;
 mod turn;
 mod web_fetch;
 
+pub use agent_tools::AgentTools;
 pub use budget::Budget;
+pub use input::{StoredFile, StoredPart};
+pub use lanes::{LaneView, Lanes};
 pub use permits::{InForce, Settings};
 pub use run::{Engine, Tools};
 pub use settings::CoreSettings;
 pub use stops::Stops;
-pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox};
+pub use structured::OUTPUT_CONTRACT_VIOLATED;
+pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox, WorkerScope};
 pub use web_fetch::WebFetch;

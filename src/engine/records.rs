@@ -51,6 +51,18 @@ pub(super) struct CompactedBody {
     pub post_tokens: u64,
 }
 
+/// Body of `route.failover`.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct RouteMoved {
+    pub from_route: String,
+    pub from_model: String,
+    pub to_route: String,
+    pub to_model: String,
+    /// Code of the failure, as a failed run would have it.
+    pub reason: String,
+    pub message: String,
+}
+
 impl CompactedBody {
     /// The message that stands for what was summarised; with the task where that was part of it.
     pub(super) fn shown(&self, task: Option<&str>) -> String {
@@ -71,6 +83,17 @@ pub(super) enum Role {
     Assistant,
 }
 
+/// Body of `output.rejected`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct OutputRejected {
+    /// Which answer of the run it was that did not fit, from 1.
+    pub attempt: u32,
+    /// Where it does not fit.
+    pub error: String,
+    /// What the model is told.
+    pub told: String,
+}
+
 /// Body of `run.output`.
 #[derive(Serialize)]
 struct OutputBody<'a> {
@@ -87,6 +110,10 @@ struct Output<'a> {
     parts: [TextPart<'a>; 1],
     artifacts: [(); 0],
     source_kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    structured_output: Option<&'a serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -157,7 +184,18 @@ pub(super) fn note(kind: NoteKind, body: &impl Serialize) -> Note {
 
 /// The note that carries a run's text to its caller.
 pub(super) fn output_note(session: &SessionId, run: RunId, text: &str) -> Note {
-    let output = Output {
+    note(NoteKind::Output, &OutputBody { output: output(session, run, text) })
+}
+
+/// The note that carries a run's JSON to its caller: as text, and as what it says.
+pub(super) fn structured_note(session: &SessionId, run: RunId, text: &str, value: &serde_json::Value) -> Note {
+    let output =
+        Output { output_kind: Some("structured_output"), structured_output: Some(value), ..output(session, run, text) };
+    note(NoteKind::Output, &OutputBody { output })
+}
+
+fn output<'a>(session: &'a SessionId, run: RunId, text: &'a str) -> Output<'a> {
+    Output {
         session_id: session,
         run_id: run,
         plugin: "daemon",
@@ -166,6 +204,7 @@ pub(super) fn output_note(session: &SessionId, run: RunId, text: &str) -> Note {
         parts: [TextPart { part_type: "text", text }],
         artifacts: [],
         source_kind: "assistant_text",
-    };
-    note(NoteKind::Output, &OutputBody { output })
+        output_kind: None,
+        structured_output: None,
+    }
 }

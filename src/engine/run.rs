@@ -11,26 +11,31 @@ use super::compaction;
 use super::context::{Context, OpenCall, OpenTurn, Submitted, assemble, weight};
 use super::guard::Guard;
 use super::hand::Hand;
+use super::input::Files;
+use super::lanes::Lanes;
+use super::live_text::LiveText;
 use super::permits::{InForce, Settings};
-use super::records::{AcceptedBody, MessageBody, Role, body, note, output_note};
+use super::question;
+use super::records::{AcceptedBody, MessageBody, Role, body, note};
 use super::step::{Settled, Turn};
 use super::stops::Stops;
 use super::toolbox::{Bench, Toolbox};
 use super::turn::{Asked, Call, Left, failed, random};
 use crate::blobs::{BlobError, Blobs};
-use crate::broker::BrokerHandle;
+use crate::broker::{BrokerHandle, Subject};
 use crate::clock::Clock;
 use crate::commit::{CoreHandle, Job};
-use crate::core::{BlobRef, Failure, Note, NoteKind, Outcome, QuestionAsked};
+use crate::core::{AgentScope, BlobRef, Failure, Note, NoteKind, QuestionAsked};
 use crate::debug_capture::DebugCapture;
 use crate::journal::{Reader, Record};
 use crate::limits::{TOOL_CALL_ID_BYTES_MAX, TOOL_CALLS_PER_ANSWER_MAX, TOOL_NAME_BYTES_MAX};
 use crate::net::Net;
 use crate::providers::{
-    ErrorClass, Message, Origin, PreparedTurn, ProviderError, Route, Routes, ToolCall, ToolSpec, TurnOptions,
+    ErrorClass, Message, Origin, PreparedTurn, ProviderError, Route, Routes, Stage, ToolCall, ToolSpec, TurnOptions,
     TurnOutcome, TurnRequest, Usage,
 };
 use crate::sse::Hub;
+use crate::tools::ToolDef;
 
 /// What every engine worker is given.
 #[derive(Clone)]
@@ -49,6 +54,8 @@ pub struct Tools {
     pub hub: Hub,
     /// Cancel handles of runs in hand.
     pub stops: Stops,
+    /// Places on routes that have a limit.
+    pub lanes: Lanes,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Where tools run.
@@ -68,17 +75,30 @@ pub struct Engine {
     pub(super) tools: Tools,
 }
 
+/// What became of an answer.
+pub(super) enum Taken {
+    /// The run is over.
+    Ended,
+    /// These calls are to be settled, and the notes written before they run.
+    Calls(OpenTurn, Vec<Note>),
+    /// The model is asked again; the notes are written before.
+    Again(Vec<Note>),
+}
+
 /// A run being carried.
 pub(super) struct Carried<'r> {
     pub hand: &'r Hand<'r>,
     pub bench: Bench<'r>,
     pub guard: Guard,
     accepted: &'r Record,
-    agent: &'r str,
-    route: &'r Route,
-    model: &'r str,
-    submitted: Submitted,
-    context: Context,
+    pub subject: Subject,
+    pub route: &'r Route,
+    pub model: String,
+    pub submitted: Submitted,
+    pub context: Context,
+    /// What the agent may use.
+    pub scope: AgentScope,
+    is_child: bool,
     specs: Vec<ToolSpec>,
     started_at_ms: u64,
 }
@@ -91,7 +111,7 @@ impl Engine {
 
     /// Carries runs until the daemon stops.
     pub fn run(self) {
-        while let Some(job) = self.tools.core.take_run() {
+        while let Some(job) = crate::worker::idle(|| self.tools.core.take_run()) {
             self.carry(&job);
         }
     }
@@ -99,8 +119,12 @@ impl Engine {
     fn carry(&self, job: &Job) {
         let in_hand = self.tools.stops.take_in_hand(job.id);
         let hand = Hand { engine: self, job, in_hand: &in_hand };
-        match self.attempt_run(&hand) {
-            Ok(()) | Err(Left::Ended) => {}
+        let left = self.attempt_run(&hand);
+        if !matches!(left, Err(Left::InLine)) {
+            self.tools.lanes.leave(job.id);
+        }
+        match left {
+            Ok(()) | Err(Left::Ended | Left::InLine) => {}
             Err(Left::Failed(failure)) => hand.fail(failure, Vec::new()),
             Err(Left::FailedWith(failure, notes)) => hand.fail(failure, notes),
             Err(Left::LetGo) => log::info!("{} was let go; unless it was stopped, the next start resumes it", job.id),
@@ -111,24 +135,47 @@ impl Engine {
         let accepted: Record =
             self.tools.reader.read(hand.job.first_seq).map_err(|error| failed("journal_read", error))?;
         let pinned: AcceptedBody<'_> = body(&accepted).map_err(|cause| failed("journal_read", cause))?;
-        let route = self.tools.routes.as_ref().and_then(|routes| routes.get(&pinned.route)).ok_or_else(|| {
-            let text = format!("route {} is not in the routes file; next: restore it or submit again", pinned.route);
+        let takes_files = self.tools.routes.as_ref().and_then(|routes| routes.get(&pinned.route));
+        let takes_files = takes_files.is_some_and(|route| route.capabilities.multimodal_input);
+        let files = Files::new(self.tools.blobs.as_ref(), takes_files);
+        let context = assemble(&self.tools.reader, &files, &accepted, hand.job.last_seq)
+            .map_err(|error| failed("journal_read", error))?;
+        // Where a failover has led it, it stays.
+        let (route, model) = match &context.moved {
+            Some(moved) => (&moved.to_route, moved.to_model.clone()),
+            None => (&pinned.route, pinned.model),
+        };
+        let route = self.tools.routes.as_ref().and_then(|routes| routes.get(route)).ok_or_else(|| {
+            let text = format!("route {route} is not in the routes file; next: restore it or submit again");
             failed("route_unknown", text)
         })?;
-        let context = assemble(&self.tools.reader, &accepted, hand.job.last_seq)
-            .map_err(|error| failed("journal_read", error))?;
         let submitted = Submitted::read(pinned.request).map_err(|error| failed("journal_read", error))?;
+        let child = self.tools.core.session(&hand.job.session)?.and_then(|view| view.session.child);
+        let scope = AgentScope::of(child.as_deref());
+        if !scope.grants_route(&pinned.route) {
+            let text = format!("route {} is not granted to this agent; next: submit with another one", pinned.route);
+            return Err(failed("route_not_granted", text));
+        }
+        let is_child = child.is_some();
+        let mut subject = Subject::agent_of(&pinned.agent, &hand.job.session);
+        if is_child {
+            subject.acts_for.extend(hand.those_above()?);
+        }
+        let mut specs = self.tools.toolbox.specs();
+        specs.retain(|spec| scope.grants_tool(&spec.name) && (is_child || spec.name != question::TO_PARENT));
         Carried {
             hand,
             bench: Bench::new(&self.tools.toolbox),
             guard: Guard::of(&context.messages),
             accepted: &accepted,
-            agent: &pinned.agent,
+            subject,
             route,
-            model: &pinned.model,
+            model,
             submitted,
             context,
-            specs: self.tools.toolbox.specs(),
+            scope,
+            is_child,
+            specs,
             started_at_ms: hand.job.started_at_ms,
         }
         .carry()
@@ -144,6 +191,7 @@ impl Carried<'_> {
         let mut may_compact = true;
         loop {
             if let Some(turn) = open.take() {
+                self.give_up_place();
                 match Turn::settle(&mut self, turn, std::mem::take(&mut notes))? {
                     Settled::Suspended => return Ok(()),
                     Settled::Results(results, unwritten) => {
@@ -161,9 +209,14 @@ impl Carried<'_> {
             match self.ask(std::mem::take(&mut notes))? {
                 Asked::Answered(response, outcome) => {
                     may_compact = true;
-                    let Some((turn, answer)) = self.take_answer(response, outcome)? else { return Ok(()) };
-                    open = Some(turn);
-                    notes = answer;
+                    match self.take_answer(response, outcome)? {
+                        Taken::Ended => return Ok(()),
+                        Taken::Calls(turn, answer) => {
+                            open = Some(turn);
+                            notes = answer;
+                        }
+                        Taken::Again(answer) => notes = answer,
+                    }
                 }
                 Asked::Refused(response, error) if error.class == ErrorClass::ContextTooLong && may_compact => {
                     may_compact = false;
@@ -174,19 +227,37 @@ impl Carried<'_> {
         }
     }
 
-    /// Asks the model with the conversation as it stands.
-    fn ask(&mut self, notes: Vec<Note>) -> Result<Asked, Left> {
+    /// Asks the model with the conversation as it stands: on the run's route, and where that fails on those behind it.
+    fn ask(&mut self, mut notes: Vec<Note>) -> Result<Asked, Left> {
+        let mut live = LiveText::default();
+        loop {
+            self.take_place(&mut notes, &live)?;
+            match self.ask_route(std::mem::take(&mut notes), &mut live)? {
+                Asked::Refused(response, error) => match self.failover(&error) {
+                    Some(next) => notes = vec![response, self.move_to(next, &error)],
+                    None => return Ok(Asked::Refused(response, error)),
+                },
+                answered => return Ok(answered),
+            }
+        }
+    }
+
+    fn ask_route(&mut self, notes: Vec<Note>, live: &mut LiveText) -> Result<Asked, Left> {
         let in_force = self.in_force();
         let schema = self.submitted.options.prepared_schema();
-        let is_first = matches!(self.context.messages.last(), Some(Message::User { .. }));
+        let stage = match self.context.messages.last() {
+            Some(Message::User { .. }) if self.context.repairs > 0 => Stage::Repair,
+            Some(Message::User { .. }) => Stage::First,
+            _ => Stage::Later,
+        };
         let request = TurnRequest {
-            model: self.model,
+            model: &self.model,
             instructions: in_force.instructions.as_deref(),
             messages: &self.context.messages,
             tools: &self.specs,
             max_output_tokens: self.submitted.max_output_tokens,
             temperature: self.submitted.temperature,
-            options: self.submitted.options.turn_options(&schema, is_first),
+            options: self.submitted.options.turn_options(&schema, stage),
         };
         let prepared = match PreparedTurn::new(self.route, &request) {
             Ok(prepared) => prepared,
@@ -194,22 +265,23 @@ impl Carried<'_> {
         };
         let call = Call {
             hand: self.hand,
-            agent: self.agent,
+            subject: &self.subject,
             route: self.route,
-            model: self.model,
+            model: &self.model,
             prepared,
             actions: self.context.own_actions,
             context_truncated: self.context.truncated,
             is_shown: true,
         };
-        let (asked, attempts) = call.until_answered(notes)?;
+        let (asked, attempts) = call.until_answered(notes, live)?;
         self.context.own_actions += attempts;
         Ok(asked)
     }
 
-    /// Takes an answer: the calls to settle with the notes to write before they run, or none, and then the run is over.
+    /// Takes an answer: the calls to settle with the notes to write before they run, or the end of the run.
     /// Answer, message, output and end are one batch: a crash leaves all of them or none.
-    fn take_answer(&mut self, response: Note, outcome: TurnOutcome) -> Result<Option<(OpenTurn, Vec<Note>)>, Left> {
+    fn take_answer(&mut self, response: Note, outcome: TurnOutcome) -> Result<Taken, Left> {
+        let stop = outcome.stop;
         let text = self.redact(&outcome.text);
         let (tool_calls, items) = self.normalised(outcome.tool_calls, outcome.items);
         let message = MessageBody {
@@ -217,7 +289,7 @@ impl Carried<'_> {
             text,
             items,
             route: self.route.id.clone(),
-            model: self.model.to_string(),
+            model: self.model.clone(),
             usage: outcome.usage,
             tool_calls,
         };
@@ -234,21 +306,17 @@ impl Carried<'_> {
             return Err(Left::FailedWith(failure, notes));
         }
         if message.tool_calls.is_empty() {
-            if !message.text.is_empty() {
-                notes.push(output_note(&self.hand.job.session, self.hand.job.id, &message.text));
-            }
-            self.hand.finish(notes, Outcome::Completed);
-            return Ok(None);
+            return self.take_last(notes, message, stop);
         }
         let MessageBody { text, items, route, model, usage, tool_calls, .. } = message;
         self.note_usage(usage);
         let calls = tool_calls.iter().cloned().map(OpenCall::new).collect();
         let origin = Origin { route, model };
         self.context.messages.push(Message::Assistant { text, tool_calls, items, origin });
-        Ok(Some((OpenTurn { calls }, notes)))
+        Ok(Taken::Calls(OpenTurn { calls }, notes))
     }
 
-    fn note_usage(&mut self, usage: Option<Usage>) {
+    pub(super) fn note_usage(&mut self, usage: Option<Usage>) {
         self.context.turns += 1;
         self.context.output_tokens += usage.map_or(0, |usage| usage.output_tokens);
         self.context.usage = usage.map(|usage| (usage, self.context.messages.len()));
@@ -296,7 +364,9 @@ impl Carried<'_> {
             },
         };
         let reader = &hand.engine.tools.reader;
-        let again = |newest| assemble(reader, self.accepted, newest).map_err(|error| failed("journal_read", error));
+        let files = Files::new(hand.engine.tools.blobs.as_ref(), self.route.capabilities.multimodal_input);
+        let again =
+            |newest| assemble(reader, &files, self.accepted, newest).map_err(|error| failed("journal_read", error));
         let context = again(newest)?;
         let Some(cut) = compaction::cut(&context) else { return Ok(()) };
         let (summary, strategy) = self.summarised(&context.messages[..cut], &context.task)?;
@@ -311,8 +381,9 @@ impl Carried<'_> {
     fn summarised(&mut self, messages: &[Message], task: &str) -> Result<(String, &'static str), Left> {
         let said = compaction::rendered(messages);
         let question = [Message::user(compaction::question(&said, task))];
+        self.take_place(&mut Vec::new(), &LiveText::default())?;
         let request = TurnRequest {
-            model: self.model,
+            model: &self.model,
             instructions: None,
             messages: &question,
             tools: &[],
@@ -324,15 +395,15 @@ impl Carried<'_> {
         let Ok(prepared) = PreparedTurn::new(self.route, &request) else { return Ok(shortened()) };
         let call = Call {
             hand: self.hand,
-            agent: self.agent,
+            subject: &self.subject,
             route: self.route,
-            model: self.model,
+            model: &self.model,
             prepared,
             actions: self.context.own_actions,
             context_truncated: false,
             is_shown: false,
         };
-        let (asked, attempts) = call.until_answered(Vec::new())?;
+        let (asked, attempts) = call.until_answered(Vec::new(), &mut LiveText::default())?;
         self.context.own_actions += attempts;
         match asked {
             Asked::Answered(response, outcome) => {
@@ -362,7 +433,7 @@ impl Carried<'_> {
     fn used(&self) -> Used {
         let passed = |_| self.now_ms().saturating_sub(self.started_at_ms);
         Used {
-            turns: self.context.turns,
+            turns: self.context.turns.saturating_sub(self.context.repairs),
             output_tokens: self.context.output_tokens,
             duration_ms: self.submitted.budget.max_duration_ms.map_or(0, passed),
         }
@@ -378,12 +449,24 @@ impl Carried<'_> {
         self.hand.engine.tools.settings.in_force(&self.hand.job.session)
     }
 
-    pub(super) fn toolbox(&self) -> &Toolbox {
-        &self.hand.engine.tools.toolbox
+    /// Whether a call of this tool can be carried out for this agent.
+    pub(super) fn offers(&self, def: &ToolDef) -> bool {
+        let is_for_agent = self.is_child || def.name != question::TO_PARENT;
+        is_for_agent && self.hand.engine.tools.toolbox.offers(def)
     }
 
-    pub(super) fn workspace(&self) -> &str {
-        &self.hand.engine.tools.workspace
+    /// Tells the turns of the run apart, also after a restart.
+    pub(super) fn turn(&self) -> u32 {
+        self.context.own_actions
+    }
+
+    /// The agent's workspace: what relative paths begin at.
+    pub(super) fn workspace(&self) -> String {
+        let root = &self.hand.engine.tools.workspace;
+        match self.scope.workspace.as_str() {
+            "" => root.clone(),
+            below => format!("{}/{below}", root.trim_end_matches('/')),
+        }
     }
 
     pub(super) fn now_ms(&self) -> u64 {

@@ -33,6 +33,8 @@ pub(super) enum Left {
     /// It was stopped, and that is committed already; or the daemon stops or cannot record, and the next start resumes
     /// the run.
     LetGo,
+    /// Its route has no place free: it waits in nobody's hands and may be in other ones by now.
+    InLine,
 }
 
 impl From<CommandError> for Left {
@@ -66,7 +68,7 @@ pub(super) enum Asked {
 pub(super) struct Call<'a> {
     pub hand: &'a Hand<'a>,
     /// Who uses the route's credential.
-    pub agent: &'a str,
+    pub subject: &'a Subject,
     pub route: &'a Route,
     pub model: &'a str,
     pub prepared: PreparedTurn<'a>,
@@ -80,10 +82,9 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Asks until there is an answer or no hope. `notes` are written with the first request: results of tools are durable
     /// before the model is told of them. Returns with the number of requests made.
-    pub(super) fn until_answered(&self, mut notes: Vec<Note>) -> Result<(Asked, u32), Left> {
+    pub(super) fn until_answered(&self, mut notes: Vec<Note>, live: &mut LiveText) -> Result<(Asked, u32), Left> {
         let broker = &self.hand.engine.tools.broker;
         let mut attempt = 1;
-        let mut live = LiveText::default();
         loop {
             let action = self.actions + attempt;
             let credential = match self.credential() {
@@ -102,11 +103,11 @@ impl Call<'_> {
             let mut held = String::new();
             live.begin();
             let attempt_now = self.attempt(credential.as_ref());
-            let turn = self.prepared.run(attempt_now, &mut |event| self.preview(event, &mut held, &mut live));
+            let turn = self.prepared.run(attempt_now, &mut |event| self.preview(event, &mut held, live));
             let error = match turn.result {
                 Ok(outcome) => {
                     self.hand.capture(Kind::ProviderResponse, || answer_for_debugging(&outcome));
-                    self.show(&broker.redact(&held), &mut live);
+                    self.show(&broker.redact(&held), live);
                     if live.is_too_long() {
                         self.withdraw();
                     }
@@ -138,7 +139,7 @@ impl Call<'_> {
     fn credential(&self) -> Result<Option<InUse>, Left> {
         let RouteCredential::AuthRef(slot) = &self.route.credential else { return Ok(None) };
         let request = LeaseRequest {
-            subject: Subject::agent_of(self.agent, &self.hand.job.session),
+            subject: self.subject.clone(),
             slot: SlotId::parse(slot).map_err(|error| failed("provider_auth", error))?,
             provider: self.route.driver.slot_provider(),
             use_for: Use::Route(self.route.id.clone()),

@@ -388,7 +388,14 @@ impl<S: Service> Exchange<S> {
         let (link, head_only, close) = (connection.link.clone(), head.method == Method::Head, !head.keep_alive);
         let responder = Responder::new(link, head.request_id, head_only, close, reservation);
         let job = Job { admitted, head, body, responder };
-        if lane == Lane::Inline && job.body.len() <= HTTP_INLINE_BODY_BYTES_MAX {
+        let is_short = job.body.len() <= HTTP_INLINE_BODY_BYTES_MAX;
+        let is_inline = is_short
+            && match lane {
+                Lane::Inline => true,
+                Lane::InlineWithout(text) => !std::str::from_utf8(&job.body).is_ok_and(|body| body.contains(text)),
+                Lane::Worker => false,
+            };
+        if is_inline {
             return workers::handle(&*self.service, &self.shared, job);
         }
         self.shared.counters.queue_depth.fetch_add(1, Relaxed);

@@ -102,6 +102,8 @@ pub enum Lane {
     /// On the reactor thread, without a hand-over, if the body has at most
     /// [`limits::HTTP_INLINE_BODY_BYTES_MAX`]; on a worker otherwise. For handlers that never block.
     Inline,
+    /// As [`Lane::Inline`], unless the body holds this text: then the handler blocks.
+    InlineWithout(&'static str),
     /// On a worker.
     Worker,
 }

@@ -24,7 +24,7 @@ use super::response::Response;
 use super::socket::{Peer, Socket};
 use crate::limits::{HTTP_ACCEPT_PAUSE_MS, HTTP_ACCEPTS_PER_TURN_MAX};
 use crate::sys::{Interest, Ready};
-use crate::worker::panic_message;
+use crate::worker::{idle, panic_message};
 
 const LISTENER: u64 = u64::MAX;
 const MAILBOX: u64 = u64::MAX - 1;
@@ -85,7 +85,7 @@ impl<S: Service> Reactor<S> {
                 if may_sleep { self.next_sweep.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             // Rounded up: waking a moment early would make a busy round.
             let timeout_ms = timeout.as_micros().div_ceil(1_000) as i32;
-            if let Err(error) = self.shared.epoll.wait(&mut ready, timeout_ms) {
+            if let Err(error) = idle(|| self.shared.epoll.wait(&mut ready, timeout_ms)) {
                 // Only a programming error makes the wait fail; the process must not go on deaf.
                 panic!("epoll_wait failed: {error}");
             }

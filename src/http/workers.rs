@@ -15,7 +15,7 @@ use super::head::Head;
 use super::link::Shared;
 use super::request_id;
 use super::responder::Responder;
-use crate::worker::{Worker, panic_message};
+use crate::worker::{Worker, idle, panic_message};
 
 /// One whole request on its way to its handler.
 pub(super) struct Job<S: Service> {
@@ -42,7 +42,7 @@ pub(super) fn start<S: Service>(
 }
 
 fn work<S: Service>(service: &S, shared: &Shared, inbox: &Receiver<Job<S>>) {
-    for job in inbox {
+    while let Ok(job) = idle(|| inbox.recv()) {
         shared.counters.queue_depth.fetch_sub(1, Relaxed);
         handle(service, shared, job);
     }

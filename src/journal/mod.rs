@@ -58,6 +58,17 @@ pub struct Head {
     pub batch: u64,
 }
 
+/// A position that a seal vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedHead {
+    /// The record that was sealed.
+    pub seq: Seq,
+    /// Its chain value.
+    pub chain: Chain,
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+}
+
 /// Whoever folds records into state at start.
 pub trait Restore {
     /// Forgets everything: a snapshot turned out to be unusable, or the fold begins.

@@ -15,7 +15,7 @@ use super::record::{Draft, encode};
 use super::seal::{KEY_ROTATED, KeyRotated, SEAL, Seal, to_body};
 use super::segment::{SPARE, Segment, Shared, segment_name};
 use super::snapshot::{OpenedAt, SnapshotWriter};
-use super::{Head, Options};
+use super::{Head, Options, SealedHead};
 use crate::audit::key::SigningKey;
 use crate::ids::Seq;
 use crate::limits::{
@@ -88,6 +88,7 @@ pub struct Journal {
     reserve: Option<Reserve>,
     /// When the oldest unsealed record was written.
     unsealed_since_ms: u64,
+    sealed: Option<SealedHead>,
     poisoned: Option<String>,
     buffer: Vec<u8>,
     starts: Vec<u64>,
@@ -100,6 +101,7 @@ impl Journal {
             parts,
             reserve: None,
             unsealed_since_ms,
+            sealed: None,
             poisoned: None,
             buffer: Vec::with_capacity(JOURNAL_BUFFER_BYTES_KEPT),
             starts: Vec::new(),
@@ -120,6 +122,16 @@ impl Journal {
     /// The first epoch of this journal.
     pub fn home_epoch(&self) -> u32 {
         self.parts.shared.home_epoch
+    }
+
+    /// The newest seal of this life.
+    pub fn sealed(&self) -> Option<SealedHead> {
+        self.sealed
+    }
+
+    /// Records behind the newest seal.
+    pub fn unsealed_records(&self) -> u64 {
+        self.parts.unsealed_records
     }
 
     /// Where the journal stands.
@@ -379,6 +391,7 @@ impl Journal {
         let seal = Seal::sign(seq, chain, &self.parts.signer);
         self.commit(&[own_draft(seq + 1, at_ms, SEAL, to_body(&seal))])?;
         self.parts.unsealed_records = 0;
+        self.sealed = Some(SealedHead { seq, chain, at_ms });
         Ok(())
     }
 

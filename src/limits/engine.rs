@@ -13,8 +13,6 @@ pub const APPROVAL_EXPIRY_S_MAX: u64 = 30 * 24 * 60 * 60;
 pub const APPROVAL_BATCH_MAX: usize = 1_024;
 /// A person's answer to one question.
 pub const QUESTION_ANSWER_BYTES_MAX: usize = 16 * 1024;
-/// Wait for an approval or an answer at which status warns.
-pub const PENDING_WAIT_WARNING_MS: u64 = 4 * 60 * 60 * 1_000;
 /// Runs whose approvals or questions expire in one batch of the core; the rest follow in the next one.
 pub const CORE_EXPIRE_RUNS_MAX: usize = 256;
 /// Engine workers: runs in hand at once. Each waits for a model most of its time.

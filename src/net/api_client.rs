@@ -37,6 +37,8 @@ pub struct ApiReply {
     pub request_id: Option<String>,
     /// `Retry-After`, as sent.
     pub retry_after: Option<String>,
+    /// Header lines in the order received; names in lower case, values as far as they are text.
+    pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -165,8 +167,12 @@ impl ApiClient {
         }
         // A stream lives as long as both sides want it to; one frame and one read are bounded.
         let response = self.send(Method::Get, path_and_query, &headers, None, u64::MAX)?;
-        if response.status != 200 || content_type(&response) != "text/event-stream" {
+        if response.status != 200 {
             return Ok(ApiStream::Reply(reply(response)?));
+        }
+        if content_type(&response) != "text/event-stream" {
+            // It may be a stream under another name, whose end never comes.
+            return Ok(ApiStream::Reply(head(&response)));
         }
         let parser = SseParser::new(CLIENT_FRAME_BYTES_MAX);
         Ok(ApiStream::Events(Box::new(Events { body: response.body, parser, buffer: vec![0; 16 * 1024] })))
@@ -204,13 +210,23 @@ fn content_type(response: &Response) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn reply(mut response: Response) -> Result<ApiReply, NetError> {
+fn head(response: &Response) -> ApiReply {
     let text = |name| response.header(name).map(str::to_string);
-    let (request_id, retry_after) = (text("x-request-id"), text("retry-after"));
-    let content_type = content_type(&response);
+    ApiReply {
+        status: response.status,
+        content_type: content_type(response),
+        request_id: text("x-request-id"),
+        retry_after: text("retry-after"),
+        headers: response.headers().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        body: Vec::new(),
+    }
+}
+
+fn reply(mut response: Response) -> Result<ApiReply, NetError> {
+    let head = head(&response);
     response.body.set_bytes_max(CLIENT_REPLY_BYTES_MAX as u64);
     let body = response.body.read_to_end()?;
-    Ok(ApiReply { status: response.status, content_type, request_id, retry_after, body })
+    Ok(ApiReply { body, ..head })
 }
 
 /// An open event stream.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,6 +77,8 @@ pub enum Method {
     Put,
     /// Remove.
     Delete,
+    /// Ask what would be allowed, as a browser does.
+    Options,
 }
 
 impl Method {
@@ -86,6 +88,7 @@ impl Method {
             Self::Post => http::Method::POST,
             Self::Put => http::Method::PUT,
             Self::Delete => http::Method::DELETE,
+            Self::Options => http::Method::OPTIONS,
         }
     }
 }
@@ -132,14 +135,39 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// The outbound HTTP client. Clones share one set of threads and roots.
-#[derive(Clone)]
-pub struct Net(Arc<Inner>);
-
-struct Inner {
+/// Trust roots ready for use, with the TLS sessions that can be resumed under them.
+pub struct Trust {
     roots: Roots,
     tls: Arc<RustlsConnector>,
     tls_config: TlsConfig,
+}
+
+impl Trust {
+    /// Trusts the CAs of one PEM file and no other.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn of_file(path: &Path) -> Result<Self, RootsError> {
+        Roots::resolve(Some(path)).map(Self::of)
+    }
+
+    fn of(roots: Roots) -> Self {
+        let tls_config = TlsConfig::builder().root_certs(roots.certs()).build();
+        Self { roots, tls: Arc::new(RustlsConnector::default()), tls_config }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.roots.source())
+    }
+}
+
+/// The outbound HTTP client. Clones share one set of threads and roots.
+#[derive(Clone)]
+pub struct Net(Arc<Inner>, Arc<Trust>);
+
+struct Inner {
     resolver: Arc<ResolverPool>,
     egress: EgressPolicy,
     refused: AtomicU64,
@@ -161,16 +189,13 @@ impl Net {
     pub fn with_look_up(config: &NetConfig, look_up: Arc<LookUp>) -> Result<Self, NetConfigError> {
         let roots = Roots::resolve(config.ca_file.as_deref()).map_err(NetConfigError::Roots)?;
         let resolver = ResolverPool::start(config.resolver_threads, look_up).map_err(NetConfigError::Threads)?;
-        let tls_config = TlsConfig::builder().root_certs(roots.certs()).build();
-        let tls = Arc::new(RustlsConnector::default());
-        Ok(Self(Arc::new(Inner {
-            roots,
-            tls,
-            tls_config,
-            resolver: Arc::new(resolver),
-            egress: config.egress.clone(),
-            refused: AtomicU64::new(0),
-        })))
+        let inner = Inner { resolver: Arc::new(resolver), egress: config.egress.clone(), refused: AtomicU64::new(0) };
+        Ok(Self(Arc::new(inner), Arc::new(Trust::of(roots))))
+    }
+
+    /// The same client with other trust roots.
+    pub fn trusting(&self, trust: &Arc<Trust>) -> Self {
+        Self(self.0.clone(), trust.clone())
     }
 
     /// Which hosts may be reached.
@@ -180,7 +205,7 @@ impl Net {
 
     /// The trust roots in use.
     pub fn roots(&self) -> &Roots {
-        &self.0.roots
+        &self.1.roots
     }
 
     /// Figures of the resolver threads.
@@ -257,12 +282,13 @@ impl Net {
         let state = Arc::new(CallState::default());
         let has_auth = request.auth.is_some();
         let pending = request.auth.map(Pending::new).transpose()?;
-        let mut builder = http::Request::builder().method(request.method.as_http()).uri(request.target.uri());
+        let uri = request.target.uri();
+        let uri = pending.as_ref().map_or(uri.clone(), |pending| pending.in_uri(uri));
+        let mut builder = http::Request::builder().method(request.method.as_http()).uri(uri);
         for (name, value) in request.headers {
             builder = builder.header(*name, *value);
         }
-        if let Some(pending) = &pending {
-            let (name, value) = pending.header();
+        if let Some((name, value)) = pending.as_ref().and_then(Pending::header) {
             builder = builder.header(name, value);
         }
         let agent = self.agent(&request.timeouts, request.target, guard, pending, &state, cancel);
@@ -323,14 +349,14 @@ impl Net {
             .timeout_connect(Some(ms(timeouts.connect_ms)))
             .timeout_recv_response(Some(ms(timeouts.first_byte_ms)))
             .timeout_per_write(Some(ms(timeouts.idle_ms)))
-            .tls_config(self.0.tls_config.clone())
+            .tls_config(self.1.tls_config.clone())
             .build();
         let connector = CallConnector {
             target: target.to_string(),
             socket: target.socket().map(Into::into),
             guard: guard.clone(),
             tcp: TcpConnector::default(),
-            tls: self.0.tls.clone(),
+            tls: self.1.tls.clone(),
             auth: Mutex::new(pending),
             state: state.clone(),
         };
@@ -341,7 +367,7 @@ impl Net {
 
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Net").field("roots", &self.0.roots.source()).finish_non_exhaustive()
+        f.debug_struct("Net").field("roots", &self.1.roots.source()).finish_non_exhaustive()
     }
 }
 

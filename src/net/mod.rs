@@ -19,10 +19,10 @@ mod roots;
 mod sse_reader;
 mod url;
 
-pub use api_client::{ApiClient, ApiReply, ApiStream, StreamError};
+pub use api_client::{ApiClient, ApiReply, ApiStream, Events, StreamError};
 pub use auth::{Auth, CredentialRefused};
 pub use cancel::Cancel;
-pub use client::{Body, Method, Net, NetConfig, NetConfigError, Request, Response, Timeouts};
+pub use client::{Body, Method, Net, NetConfig, NetConfigError, Request, Response, Timeouts, Trust};
 pub use egress::{Destination, EgressPolicy, EgressSettingError, EgressView, Purpose, Refusal};
 pub use error::{NetError, Phase};
 pub use examine::Examined;

@@ -17,7 +17,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use crate::limits::{NET_ADDRESSES_MAX, NET_RESOLVER_QUEUE_MAX, NET_RESOLVER_STOP_MS};
-use crate::worker::Worker;
+use crate::worker::{Worker, idle};
 
 use super::cancel::Cancel;
 use super::egress::{Destination, EgressPolicy, Refusal};
@@ -149,7 +149,7 @@ impl ResolverPool {
 }
 
 fn run(inbox: &Receiver<Job>, look_up: &LookUp, counters: &Counters) {
-    for job in inbox {
+    while let Ok(job) = idle(|| inbox.recv()) {
         if job.state.compare_exchange(WAITING, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             continue;
         }

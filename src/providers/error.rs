@@ -57,6 +57,17 @@ impl ErrorClass {
         }
     }
 
+    /// Whether another route may do better. A credential that was refused or taken away, a request that no provider would
+    /// take and an answer that a policy stopped are for people, not for another provider.
+    pub fn may_fail_over(self) -> bool {
+        match self {
+            Self::Quota | Self::RateLimit | Self::Overload | Self::Network | Self::Timeout | Self::MalformedStream => {
+                true
+            }
+            Self::Auth | Self::ContextTooLong | Self::InvalidRequest | Self::ContentFilter | Self::Cancelled => false,
+        }
+    }
+
     fn next(self) -> &'static str {
         match self {
             Self::Auth => "check the route's credential and its permission for this model",

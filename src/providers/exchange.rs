@@ -85,6 +85,7 @@ impl<'r> PreparedTurn<'r> {
         add("openai-project", route.project.as_deref());
         if route.driver == Driver::Anthropic {
             add("anthropic-version", Some(route.anthropic_version.as_deref().unwrap_or(ANTHROPIC_VERSION)));
+            add("anthropic-beta", route.anthropic_beta.as_deref());
         }
         if route.driver == Driver::Openrouter {
             add("x-openrouter-title", Some("kheish-daemon"));
@@ -150,7 +151,10 @@ impl<'r> PreparedTurn<'r> {
             timeouts: self.route.timeouts,
             body_bytes_max: PROVIDER_STREAM_BYTES_MAX,
         };
-        Ok(attempt.net.send(request, attempt.cancel)?)
+        match &self.route.trust {
+            Some(trust) => Ok(attempt.net.trusting(trust).send(request, attempt.cancel)?),
+            None => Ok(attempt.net.send(request, attempt.cancel)?),
+        }
     }
 
     fn read_answer(

@@ -8,6 +8,7 @@ mod anthropic_models;
 mod anthropic_stream;
 mod chat;
 mod chat_stream;
+mod drift;
 mod driver;
 mod error;
 mod exchange;
@@ -25,6 +26,7 @@ mod schema;
 mod stream;
 mod wire;
 
+pub use drift::{Drift, DriftState, RoutesWatch};
 pub use driver::Driver;
 pub use error::{ErrorClass, ProviderError, Retry};
 pub use exchange::{Attempt, Exchange, PreparedTurn, Turn, run_turn};
@@ -32,7 +34,10 @@ pub use message::{
     Effort, InputPart, Message, Origin, OutputSchema, Reasoning, Stop, ToolCall, ToolChoice, ToolResult, ToolSpec,
     TurnEvent, TurnOptions, TurnOutcome, TurnRequest, Usage,
 };
-pub use options::{GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Summary, ToolChoiceOption};
+pub use options::{
+    Expected, GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Stage, Summary, ToolChoiceOption,
+};
+pub(crate) use retry::hint_ms as retry_hint_ms;
 pub use retry::retry_delay_ms;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::message::{Effort, OutputSchema, Reasoning, ToolChoice, TurnOptions};
-use crate::limits::{OUTPUT_SCHEMA_BYTES_MAX, PROVIDER_NAME_BYTES_MAX};
+use crate::limits::{OUTPUT_REPAIRS_DEFAULT, OUTPUT_REPAIRS_MAX, OUTPUT_SCHEMA_BYTES_MAX, PROVIDER_NAME_BYTES_MAX};
 
 /// What a submission asks of the model beside its text. The default asks for nothing and is `{}`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -56,7 +56,30 @@ pub enum ResponseFormat {
         /// A name for it, shown to the model.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
+        /// How often an answer that does not fit is sent back, up to [`OUTPUT_REPAIRS_MAX`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_repair_attempts: Option<u32>,
     },
+}
+
+/// The shape that an answer is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// JSON Schema.
+    pub schema: &'a Value,
+    /// How often an answer that does not fit is sent back.
+    pub max_repair_attempts: u32,
+}
+
+/// Which request of a run it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its first: a call that is demanded is demanded here.
+    First,
+    /// Any later one.
+    Later,
+    /// The model is to answer again in the right shape, without tools.
+    Repair,
 }
 
 /// How much the model is to think.
@@ -115,7 +138,7 @@ impl GenerationOptions {
             }
             _ => {}
         }
-        if let Some(ResponseFormat::StructuredJson { schema, name }) = &self.response_format {
+        if let Some(ResponseFormat::StructuredJson { schema, name, max_repair_attempts }) = &self.response_format {
             if !schema.is_object() {
                 return Err("generation.response_format.schema is a JSON object".to_string());
             }
@@ -124,6 +147,9 @@ impl GenerationOptions {
             }
             if name.as_ref().is_some_and(|name| !is_name(name)) {
                 return Err(name_rule("generation.response_format.name"));
+            }
+            if max_repair_attempts.is_some_and(|attempts| attempts > OUTPUT_REPAIRS_MAX) {
+                return Err(format!("generation.response_format.max_repair_attempts is above {OUTPUT_REPAIRS_MAX}"));
             }
         }
         if self.reasoning.as_ref().is_some_and(|reasoning| reasoning.budget_tokens == Some(0)) {
@@ -135,7 +161,7 @@ impl GenerationOptions {
     /// The schema, to be kept beside the request that borrows it.
     pub fn prepared_schema(&self) -> PreparedSchema {
         PreparedSchema(match &self.response_format {
-            Some(ResponseFormat::StructuredJson { schema, name }) => {
+            Some(ResponseFormat::StructuredJson { schema, name, .. }) => {
                 let name = name.clone().unwrap_or_else(|| SCHEMA_NAME.to_string());
                 let raw = serde_json::value::to_raw_value(schema).expect("a JSON value serialises");
                 Some((name, raw))
@@ -144,18 +170,30 @@ impl GenerationOptions {
         })
     }
 
-    /// The options of one request. `is_first` tells whether it is the run's first: a call that is demanded is demanded
-    /// there, since a model that must call a tool in every answer never ends.
-    pub fn turn_options<'a>(&'a self, schema: &'a PreparedSchema, is_first: bool) -> TurnOptions<'a> {
+    /// The shape that the run's answer is held to, if it is to any.
+    pub fn expected(&self) -> Option<Expected<'_>> {
+        match &self.response_format {
+            Some(ResponseFormat::StructuredJson { schema, max_repair_attempts, .. }) => Some(Expected {
+                schema,
+                max_repair_attempts: max_repair_attempts.unwrap_or(OUTPUT_REPAIRS_DEFAULT).min(OUTPUT_REPAIRS_MAX),
+            }),
+            Some(ResponseFormat::Text) | None => None,
+        }
+    }
+
+    /// The options of one request. A call that is demanded is demanded in the run's first one only, since a model that
+    /// must call a tool in every answer never ends.
+    pub fn turn_options<'a>(&'a self, schema: &'a PreparedSchema, stage: Stage) -> TurnOptions<'a> {
         let reasoning = self.reasoning.clone().unwrap_or_default();
         TurnOptions {
             tool_choice: match &self.tool_choice {
+                _ if stage == Stage::Repair => ToolChoice::None,
                 Some(ToolChoiceOption::None) => ToolChoice::None,
-                Some(ToolChoiceOption::Required) if is_first => ToolChoice::Required,
-                Some(ToolChoiceOption::Specific { name }) if is_first => ToolChoice::Tool(name),
+                Some(ToolChoiceOption::Required) if stage == Stage::First => ToolChoice::Required,
+                Some(ToolChoiceOption::Specific { name }) if stage == Stage::First => ToolChoice::Tool(name),
                 _ => ToolChoice::Auto,
             },
-            parallel_tool_calls: self.allow_parallel_tool_calls,
+            parallel_tool_calls: if stage == Stage::Repair { Some(false) } else { self.allow_parallel_tool_calls },
             output_schema: schema.0.as_ref().map(|(name, schema)| OutputSchema { name, schema }),
             reasoning: Reasoning {
                 effort: reasoning.effort,
@@ -214,12 +252,12 @@ mod tests {
     fn a_demanded_call_is_demanded_once() {
         let options = parse(r#"{"tool_choice":{"type":"required"},"reasoning":{"summary":"none"}}"#).expect("valid");
         let schema = options.prepared_schema();
-        assert_eq!(options.turn_options(&schema, true).tool_choice, ToolChoice::Required);
-        let later = options.turn_options(&schema, false);
+        assert_eq!(options.turn_options(&schema, Stage::First).tool_choice, ToolChoice::Required);
+        let later = options.turn_options(&schema, Stage::Later);
         assert_eq!((later.tool_choice, later.reasoning), (ToolChoice::Auto, Reasoning::default()));
         let options = parse(r#"{"response_format":{"type":"structured_json","schema":{"a":1}}}"#).expect("valid");
         let schema = options.prepared_schema();
-        let output = options.turn_options(&schema, false).output_schema.expect("a schema");
+        let output = options.turn_options(&schema, Stage::Later).output_schema.expect("a schema");
         assert_eq!((output.name, output.schema.get()), ("response", "{\"a\":1}"));
     }
 }

@@ -15,12 +15,12 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::limits::ROUTES_FILE_BYTES_MAX;
-use crate::net::{BaseUrl, Target, Timeouts};
+use crate::net::{BaseUrl, Target, Timeouts, Trust};
 use crate::secret::Secret;
 
 use super::driver::Driver;
 use super::routes_file::{Place, RawRoutes, RawTable};
-use super::routes_rules::{Environment, Findings, is_model_name, resolve_route};
+use super::routes_rules::{Environment, Findings, check_failovers, is_model_name, resolve_route};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -132,9 +132,20 @@ impl Capabilities {
     pub const MATRIX_VERSION: u32 = 2;
 
     /// The driver's own abilities, each of which the file can take away and none of which it can add.
-    pub(super) fn resolve(driver: Driver, raw: &RawTable) -> Self {
+    pub(super) fn resolve(driver: Driver, raw: &RawTable, findings: &mut Findings) -> Self {
         let abilities = driver.abilities();
-        let flag = |index: usize, key| abilities[index] && raw.flag(key).unwrap_or(true);
+        let mut flag = |index: usize, key: &str| match raw.flag(key) {
+            Some(flag) if flag.value && !abilities[index] => {
+                let message = format!(
+                    "`{key} = true`, which driver \"{}\" cannot do; next: remove the key, or choose another driver",
+                    driver.as_str()
+                );
+                findings.error("unsupported_capability_override", flag.place, &message);
+                false
+            }
+            Some(flag) => flag.value,
+            None => abilities[index],
+        };
         Self {
             matrix_version: Self::MATRIX_VERSION,
             multimodal_input: flag(0, "multimodal_input"),
@@ -179,10 +190,18 @@ pub struct Route {
     pub project: Option<String>,
     /// `anthropic-version`; the driver's own when the file names none.
     pub anthropic_version: Option<String>,
+    /// `anthropic-beta`: names joined by commas.
+    pub anthropic_beta: Option<String>,
     /// What it can do beside text and tools.
     pub capabilities: Capabilities,
     /// Limits of time of one attempt.
     pub timeouts: Timeouts,
+    /// Model calls at once, at most; no limit of its own otherwise.
+    pub max_concurrency: Option<usize>,
+    /// The route that a run goes on with when this one fails.
+    pub failover: Option<String>,
+    /// The only CAs to trust on this route; else the daemon's.
+    pub trust: Option<Arc<Trust>>,
     pub(super) target: Target,
 }
 
@@ -268,6 +287,7 @@ impl Routes {
                 routes.insert(id.value.clone(), Arc::new(route));
             }
         }
+        check_failovers(&raw.routes, &mut findings);
         findings.route = None;
         if let Some(version) = raw.top.number("version").filter(|version| version.value != 1) {
             findings.error("version_unsupported", version.place, "only version 1 is known; next: write `version = 1`");
@@ -283,14 +303,18 @@ impl Routes {
             None if names.len() == 1 => Some(names[0]),
             None if names.is_empty() => {
                 if parsed {
-                    let message = "the file has no route; next: add a [routes.<id>] table, see docs/routes.md";
+                    let message =
+                        "the file has no route; next: add a [routes.<id>] table, see docs/operators/routes.md";
                     findings.add(Severity::Error, "no_routes", None, message);
                 }
                 None
             }
             None => {
-                let message = "`default_route` is required with two or more routes; next: name one of them";
-                findings.add(Severity::Error, "default_route_missing", None, message);
+                let message = "`default_route` is required with two or more routes; next: write `default_route = \"<id>\"` \
+                               above the first of them";
+                // In the order of the file, which is not that of the ids.
+                let first = raw.routes.iter().map(|(id, _)| id.place).min_by_key(|place| (place.line, place.column));
+                findings.add(Severity::Error, "default_route_missing", first, message);
                 None
             }
         };
@@ -303,6 +327,7 @@ impl Routes {
             Some(named) => default_route.map(|_| named),
             None => default_route,
         };
+        findings.list.sort_by_key(|finding| (finding.line.is_none(), finding.line, finding.column));
         let has_error = findings.list.iter().any(|finding| finding.severity == Severity::Error);
         match default_route {
             Some(default_route) if !has_error => {

@@ -31,11 +31,13 @@ enum Kind {
     Text,
     Flag,
     Number,
+    /// A list of texts.
+    Texts,
 }
 
 const TOP_KEYS: [(&str, Kind); 2] = [("version", Kind::Number), ("default_route", Kind::Text)];
 
-const ROUTE_KEYS: [(&str, Kind); 26] = [
+const ROUTE_KEYS: [(&str, Kind); 30] = [
     ("driver", Kind::Text),
     ("default_model", Kind::Text),
     ("model_support", Kind::Text),
@@ -52,6 +54,7 @@ const ROUTE_KEYS: [(&str, Kind); 26] = [
     ("anthropic_auth_source", Kind::Text),
     ("anthropic_credentials_file", Kind::Text),
     ("anthropic_version", Kind::Text),
+    ("anthropic_beta_headers", Kind::Texts),
     ("multimodal_input", Kind::Flag),
     ("native_web_search", Kind::Flag),
     ("image_generation", Kind::Flag),
@@ -62,6 +65,9 @@ const ROUTE_KEYS: [(&str, Kind); 26] = [
     ("first_byte_timeout_ms", Kind::Number),
     ("idle_timeout_ms", Kind::Number),
     ("total_timeout_ms", Kind::Number),
+    ("max_concurrency", Kind::Number),
+    ("failover", Kind::Text),
+    ("ca_file", Kind::Text),
 ];
 
 /// One table with its values sorted by type; texts are wiped when dropped.
@@ -70,6 +76,7 @@ pub(super) struct RawTable {
     texts: BTreeMap<&'static str, At<Zeroizing<String>>>,
     flags: BTreeMap<&'static str, At<bool>>,
     numbers: BTreeMap<&'static str, At<u64>>,
+    lists: BTreeMap<&'static str, At<Vec<Zeroizing<String>>>>,
 }
 
 impl RawTable {
@@ -77,8 +84,13 @@ impl RawTable {
         self.texts.get(key).map(|at| At { value: at.value.as_str(), place: at.place })
     }
 
-    pub(super) fn flag(&self, key: &str) -> Option<bool> {
-        self.flags.get(key).map(|at| at.value)
+    pub(super) fn flag(&self, key: &str) -> Option<At<bool>> {
+        self.flags.get(key).map(|at| At { value: at.value, place: at.place })
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Option<At<Vec<&str>>> {
+        let list = self.lists.get(key)?;
+        Some(At { value: list.value.iter().map(|text| text.as_str()).collect(), place: list.place })
     }
 
     pub(super) fn number(&self, key: &str) -> Option<At<u64>> {
@@ -158,7 +170,7 @@ impl RawRoutes {
         let Some((key, kind)) = keys.iter().find(|(name, _)| *name == key) else {
             let message = match nearest(key, keys.iter().map(|(name, _)| *name)) {
                 Some(name) => format!("unknown key; next: did you mean `{name}`?"),
-                None => "unknown key; next: remove it, docs/routes.md lists the keys".to_string(),
+                None => "unknown key; next: remove it, docs/operators/routes.md lists the keys".to_string(),
             };
             return self.fault("unknown_key", route, at, message);
         };
@@ -178,7 +190,19 @@ impl RawRoutes {
                 }
                 "a whole number that is not negative"
             }
+            (Kind::Texts, DeValue::Array(items)) => {
+                let text = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
+                    DeValue::String(text) => Some(Zeroizing::new(text.to_string())),
+                    _ => None,
+                };
+                if let Some(texts) = items.iter().map(text).collect() {
+                    table.lists.insert(key, At { value: texts, place: at });
+                    return;
+                }
+                "a list of texts in quotes"
+            }
             (Kind::Text, _) => "a text in quotes",
+            (Kind::Texts, _) => "a list of texts in quotes, as [\"one\", \"two\"]",
             (Kind::Flag, _) => "true or false",
             (Kind::Number, _) => "a whole number without quotes",
         };

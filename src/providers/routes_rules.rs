@@ -1,19 +1,20 @@
 //! The rules of one route: from what was written to what holds.
 //! Owns: every rule about a route's keys, and the wording of each finding.
-//! May touch: environment variables that the file names, through the caller.
+//! May touch: environment variables that the file names, through the caller; CA files that it names, read-only.
 //! Never: shows a value of the file in a finding, since any of them may be a misplaced key.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use crate::broker::SlotId;
 use crate::limits::{
-    MODEL_BYTES_MAX, PROVIDER_CONNECT_MS_DEFAULT, PROVIDER_FIRST_BYTE_MS_DEFAULT, PROVIDER_IDLE_MS_DEFAULT,
-    PROVIDER_TIMEOUT_MS_MAX, PROVIDER_TIMEOUT_MS_MIN, PROVIDER_TOTAL_MS_DEFAULT, ROUTE_ID_BYTES_MAX,
-    SLOT_LABEL_BYTES_MAX,
+    ANTHROPIC_BETAS_MAX, MODEL_BYTES_MAX, PROVIDER_CONNECT_MS_DEFAULT, PROVIDER_FIRST_BYTE_MS_DEFAULT,
+    PROVIDER_IDLE_MS_DEFAULT, PROVIDER_TIMEOUT_MS_MAX, PROVIDER_TIMEOUT_MS_MIN, PROVIDER_TOTAL_MS_DEFAULT,
+    ROUTE_CONCURRENCY_MAX, ROUTE_ID_BYTES_MAX, SLOT_LABEL_BYTES_MAX,
 };
-use crate::net::{BaseUrl, Timeouts};
+use crate::net::{BaseUrl, Timeouts, Trust};
 use crate::secret::Secret;
 
 use super::driver::Driver;
@@ -66,9 +67,10 @@ pub(super) fn resolve_route(
         return None;
     }
     let driver = resolve_driver(id.place, raw, findings)?;
-    for key in foreign_keys(driver).filter_map(|key| raw.text(key)) {
+    let place_of = |key| raw.text(key).map(|at| at.place).or_else(|| raw.texts(key).map(|at| at.place));
+    for place in foreign_keys(driver).filter_map(place_of) {
         let message = "this key belongs to another driver; next: remove it or change `driver`";
-        findings.error("key_of_other_driver", key.place, message);
+        findings.error("key_of_other_driver", place, message);
     }
     let model_support = match raw.text("model_support").map(|at| (at.value.to_string(), at.place)) {
         None if driver == Driver::OpenaiCompatible => ModelSupport::Any,
@@ -122,7 +124,11 @@ pub(super) fn resolve_route(
     let project = resolve_label(raw, ["project", "project_env"], environment, findings);
     let timeouts = resolve_timeouts(raw, findings);
     let anthropic_version = resolve_label(raw, ["anthropic_version", ""], environment, findings);
-    let capabilities = Capabilities::resolve(driver, raw);
+    let anthropic_beta = resolve_betas(raw, findings);
+    let capabilities = Capabilities::resolve(driver, raw, findings);
+    let max_concurrency = resolve_concurrency(raw, findings);
+    let trust = resolve_trust(raw, findings);
+    let failover = raw.text("failover").map(|named| named.value.to_string());
     let target = driver.target(&base_url, &default_model);
     let id = name.clone();
     Some(Route {
@@ -135,8 +141,12 @@ pub(super) fn resolve_route(
         organization,
         project,
         anthropic_version,
+        anthropic_beta,
         capabilities,
         timeouts,
+        max_concurrency,
+        failover,
+        trust,
         target,
     })
 }
@@ -148,7 +158,10 @@ fn foreign_keys(driver: Driver) -> impl Iterator<Item = &'static str> {
             Driver::Openai,
             &["organization", "organization_env", "project", "project_env", "openai_auth_source", "openai_auth_file"],
         ),
-        (Driver::Anthropic, &["anthropic_auth_source", "anthropic_credentials_file", "anthropic_version"]),
+        (
+            Driver::Anthropic,
+            &["anthropic_auth_source", "anthropic_credentials_file", "anthropic_version", "anthropic_beta_headers"],
+        ),
     ];
     OWNED.into_iter().filter(move |(owner, _)| *owner != driver).flat_map(|(_, keys)| keys.iter().copied())
 }
@@ -225,7 +238,9 @@ fn resolve_credential(
 /// A route has at most one source of its credential.
 fn check_exclusions(raw: &RawTable, findings: &mut Findings) {
     let (auth_ref, api_key, api_key_env) = (raw.text("auth_ref"), raw.text("api_key"), raw.text("api_key_env"));
-    for key in ["openai_auth_source", "openai_auth_file"].into_iter().filter_map(|key| raw.text(key)) {
+    const ACCOUNT_KEYS: [&str; 4] =
+        ["openai_auth_source", "openai_auth_file", "anthropic_auth_source", "anthropic_credentials_file"];
+    for key in ACCOUNT_KEYS.into_iter().filter_map(|key| raw.text(key)) {
         if auth_ref.is_some() {
             let message = "this key and `auth_ref` exclude each other; next: keep `auth_ref`";
             findings.error("credential_conflict", key.place, message);
@@ -305,5 +320,64 @@ fn resolve_timeouts(raw: &RawTable, findings: &mut Findings) -> Timeouts {
         first_byte_ms: limit("first_byte_timeout_ms", PROVIDER_FIRST_BYTE_MS_DEFAULT),
         idle_ms: limit("idle_timeout_ms", PROVIDER_IDLE_MS_DEFAULT),
         total_ms: Some(limit("total_timeout_ms", PROVIDER_TOTAL_MS_DEFAULT)),
+    }
+}
+
+fn resolve_betas(raw: &RawTable, findings: &mut Findings) -> Option<String> {
+    let betas = raw.texts("anthropic_beta_headers")?;
+    let is_name = |name: &&str| is_header_text(name) && !name.contains(',');
+    if betas.value.len() > ANTHROPIC_BETAS_MAX || !betas.value.iter().all(is_name) {
+        let message = format!(
+            "`anthropic_beta_headers` has at most {ANTHROPIC_BETAS_MAX} names of plain ASCII without blanks and commas; \
+             next: write each beta as a text of its own"
+        );
+        findings.error("beta_header_invalid", betas.place, &message);
+    }
+    Some(betas.value.join(",")).filter(|names| !names.is_empty())
+}
+
+fn resolve_concurrency(raw: &RawTable, findings: &mut Findings) -> Option<usize> {
+    let limit = raw.number("max_concurrency")?;
+    if !(1..=ROUTE_CONCURRENCY_MAX as u64).contains(&limit.value) {
+        let message =
+            format!("`max_concurrency` is not between 1 and {ROUTE_CONCURRENCY_MAX}; next: correct it or remove it");
+        findings.error("max_concurrency_out_of_range", limit.place, &message);
+    }
+    Some(limit.value as usize)
+}
+
+fn resolve_trust(raw: &RawTable, findings: &mut Findings) -> Option<Arc<Trust>> {
+    let file = raw.text("ca_file")?;
+    // The reason without the path, which stands in a value of the file.
+    match Trust::of_file(Path::new(file.value)) {
+        Ok(trust) => Some(Arc::new(trust)),
+        Err(_) => {
+            let message = "the file named by `ca_file` cannot be used: it must be readable and hold PEM certificates only; \
+                           next: correct the path, or try the file with `serve --ca-file`";
+            findings.error("ca_file_unusable", file.place, message);
+            None
+        }
+    }
+}
+
+/// A failover names another route, and following them never comes back.
+pub(super) fn check_failovers(routes: &[(At<String>, RawTable)], findings: &mut Findings) {
+    let next = |id: &str| {
+        let (_, table) = routes.iter().find(|(other, _)| other.value == id)?;
+        table.text("failover")
+    };
+    for (id, table) in routes {
+        let Some(named) = table.text("failover") else { continue };
+        findings.route = Some(id.value.clone());
+        if !routes.iter().any(|(other, _)| other.value == named.value) {
+            let message = "`failover` names no route of this file; next: name one of its [routes.<id>]";
+            findings.error("failover_unknown", named.place, message);
+            continue;
+        }
+        let chain = std::iter::successors(Some(named.value.to_string()), |id| next(id).map(|at| at.value.to_string()));
+        if chain.take(routes.len()).any(|reached| reached == id.value) {
+            let message = "`failover` leads back to its own route; next: let the last route of the chain have none";
+            findings.error("failover_cycle", named.place, message);
+        }
     }
 }

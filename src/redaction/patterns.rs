@@ -78,21 +78,16 @@ fn may_become_key(run: &str) -> bool {
 fn key_spans(text: &str) -> Vec<(usize, usize)> {
     let mut spans = Vec::new();
     let mut has_pem = false;
-    for (start, byte) in text.bytes().enumerate() {
-        if !matches!(byte, b's' | b'g' | b'x' | b'A' | b'e' | b'b' | b'B' | b'-') {
-            continue;
-        }
-        let rest = &text.as_bytes()[start..];
-        match byte {
-            b'e' if rest.starts_with(b"eyJ") => spans.extend(web_token(text, start)),
-            b'b' | b'B' => spans.extend(bearer_token(text, start)),
-            b'-' => has_pem |= rest.starts_with(PEM_BEGIN.as_bytes()),
-            _ => {
-                if PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes())) && begins_word(text, start) {
-                    let end = run_end(text, start);
-                    spans.extend((end - start >= REDACTION_KEY_BYTES_MIN).then_some((start, end)));
-                }
-            }
+    let bytes = text.as_bytes();
+    for (start, pair) in bytes.windows(2).enumerate() {
+        let rest = &bytes[start..];
+        // The second byte decides: of the first ones ordinary words are full.
+        match pair {
+            b"ey" if rest.starts_with(b"eyJ") => spans.extend(web_token(text, start)),
+            b"be" | b"BE" | b"Be" | b"bE" => spans.extend(bearer_token(text, start)),
+            b"--" => has_pem |= rest.starts_with(PEM_BEGIN.as_bytes()),
+            b"sk" | b"gh" | b"gi" | b"gl" | b"xo" | b"xa" | b"AK" | b"AI" => spans.extend(vendor_key(text, start)),
+            _ => {}
         }
     }
     if has_pem {
@@ -100,6 +95,16 @@ fn key_spans(text: &str) -> Vec<(usize, usize)> {
         spans.sort_unstable();
     }
     spans
+}
+
+/// The vendor's key at `start`, if one of the prefixes stands there as the beginning of a word.
+fn vendor_key(text: &str, start: usize) -> Option<(usize, usize)> {
+    let rest = &text.as_bytes()[start..];
+    if !PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes())) || !begins_word(text, start) {
+        return None;
+    }
+    let end = run_end(text, start);
+    (end - start >= REDACTION_KEY_BYTES_MIN).then_some((start, end))
 }
 
 /// The JSON web token at `start`, where `eyJ` stands.

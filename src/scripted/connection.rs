@@ -23,6 +23,7 @@ pub(super) struct Request {
     pub authorization: Option<Authorization>,
     pub api_key: Option<ApiKey>,
     pub anthropic_version: Option<String>,
+    pub anthropic_beta: Option<String>,
     pub organization: Option<String>,
     pub project: Option<String>,
     pub user_agent: Option<String>,
@@ -133,6 +134,7 @@ fn parse_head(buffer: &[u8]) -> Result<Option<(Request, usize, usize, bool)>, Un
             .into_iter()
             .find_map(|name| find(name).map(|value| ApiKey::of(name, value))),
         anthropic_version: text("anthropic-version"),
+        anthropic_beta: text("anthropic-beta"),
         organization: text("openai-organization"),
         project: text("openai-project"),
         user_agent: text("user-agent"),

@@ -53,6 +53,8 @@ pub(super) struct Seen {
     pub api_key: Option<ApiKey>,
     /// `anthropic-version`.
     pub anthropic_version: Option<String>,
+    /// `anthropic-beta`.
+    pub anthropic_beta: Option<String>,
     pub organization: Option<String>,
     pub project: Option<String>,
     pub user_agent: Option<String>,
@@ -119,6 +121,7 @@ mod tests {
             authorization: Some(Authorization::of("Bearer top-secret")),
             api_key: Some(ApiKey::of("x-api-key", "top-secret")),
             anthropic_version: None,
+            anthropic_beta: None,
             organization: None,
             project: None,
             user_agent: None,

@@ -69,6 +69,7 @@ fn answer_turn(
         authorization: request.authorization,
         api_key: request.api_key,
         anthropic_version: request.anthropic_version,
+        anthropic_beta: request.anthropic_beta,
         organization: request.organization,
         project: request.project,
         user_agent: request.user_agent,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::probe::ProbeNonce;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::Record;
 
@@ -53,6 +54,8 @@ pub enum Scope {
     Session(SessionId),
     /// `/v1/runs/{id}/stream`.
     Run(RunId),
+    /// Any of the three paths, asked only how frames get through; it carries no event.
+    Probe(ProbeNonce),
 }
 
 impl Scope {
@@ -61,7 +64,7 @@ impl Scope {
         match self {
             Self::Global { session, .. } => session.as_ref(),
             Self::Session(session) => Some(session),
-            Self::Run(_) => None,
+            Self::Run(_) | Self::Probe(_) => None,
         }
     }
 
@@ -69,14 +72,15 @@ impl Scope {
     pub fn run(&self) -> Option<RunId> {
         match self {
             Self::Global { run, .. } => *run,
-            Self::Session(_) => None,
+            Self::Session(_) | Self::Probe(_) => None,
             Self::Run(run) => Some(*run),
         }
     }
 
     /// Whether a record or preview with these ids can be in scope.
     pub fn concerns(&self, session: Option<&SessionId>, run: Option<RunId>) -> bool {
-        self.run().is_none_or(|wanted| run == Some(wanted))
+        !matches!(self, Self::Probe(_))
+            && self.run().is_none_or(|wanted| run == Some(wanted))
             && self.session().is_none_or(|wanted| session == Some(wanted))
     }
 
@@ -213,7 +217,7 @@ pub fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("frame data has string keys and no failing serialisers")
 }
 
-fn event_bytes(id: Option<Seq>, event: &str, data: &[u8]) -> Arc<[u8]> {
+pub(super) fn event_bytes(id: Option<Seq>, event: &str, data: &[u8]) -> Arc<[u8]> {
     let mut bytes = Vec::with_capacity(data.len() + event.len() + 48);
     if let Some(id) = id {
         bytes.extend_from_slice(b"id: ");

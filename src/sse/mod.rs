@@ -13,6 +13,7 @@ mod backlog;
 mod client;
 mod frame;
 mod log;
+mod probe;
 mod writer;
 
 use std::io::{self, IoSlice, Write};
@@ -28,12 +29,13 @@ pub use frame::{
     encode_preview, encode_withdrawal, json,
 };
 pub use log::{Log, LogError};
+pub use probe::{PROBE_EVENT, ProbeNonce};
 
 use crate::http::Upgraded;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::limits::{
-    SSE_CREDENTIAL_CHECK_MS, SSE_HEARTBEAT_MS, SSE_PREVIEW_TEXT_BYTES_MAX, SSE_PREVIEWS_MAX, SSE_STALL_MS,
-    SSE_STREAMS_MAX, SSE_WRITERS,
+    SSE_CREDENTIAL_CHECK_MS, SSE_HEARTBEAT_MS, SSE_PREVIEW_TEXT_BYTES_MAX, SSE_PREVIEWS_MAX, SSE_PROBES_MAX,
+    SSE_STALL_MS, SSE_STREAMS_MAX, SSE_WRITERS,
 };
 use crate::sys::EventFd;
 use crate::worker::{Worker, WorkerPanicked};
@@ -265,10 +267,18 @@ struct QueuedPreview {
     bytes: Arc<[u8]>,
 }
 
+/// What reaches a writer.
+struct Inlets {
+    arrivals: Receiver<Box<Arrival>>,
+    previews: Receiver<QueuedPreview>,
+    probes: Receiver<ProbeNonce>,
+}
+
 struct Post {
     desk: Arc<Desk>,
     arrivals: Sender<Box<Arrival>>,
     previews: Sender<QueuedPreview>,
+    probes: Sender<ProbeNonce>,
 }
 
 struct Inner {
@@ -329,10 +339,12 @@ impl Hub {
                 progress_ms: AtomicU64::new(0),
             });
             // Every arrival holds a seat, so this never fills up.
-            let (arrivals, arrivals_in): (_, Receiver<Box<Arrival>>) = bounded(config.streams_max.max(1));
+            let (arrivals, arrivals_in) = bounded(config.streams_max.max(1));
             let (previews, previews_in) = bounded(SSE_PREVIEWS_MAX);
-            let writer = Writer::new(Arc::clone(&inner.shared), Arc::clone(&desk), arrivals_in, previews_in)?;
-            inner.posts.push(Post { desk, arrivals, previews });
+            let (probes, probes_in) = bounded(SSE_PROBES_MAX);
+            let inlets = Inlets { arrivals: arrivals_in, previews: previews_in, probes: probes_in };
+            let writer = Writer::new(Arc::clone(&inner.shared), Arc::clone(&desk), inlets)?;
+            inner.posts.push(Post { desk, arrivals, previews, probes });
             workers.push(Worker::spawn(format!("sse-writer-{number}"), move || writer.run())?);
         }
         inner.workers = Mutex::new(workers);
@@ -406,6 +418,18 @@ impl Hub {
                 Err(TrySendError::Disconnected(_)) => {}
             }
         }
+    }
+
+    /// Asks for a frame on the probe streams of this name. Never blocks; false when a writer is too busy to take it.
+    pub fn probe(&self, nonce: &ProbeNonce) -> bool {
+        let mut taken = true;
+        for post in &self.inner.posts {
+            match post.probes.try_send(nonce.clone()) {
+                Ok(()) => post.desk.ring(),
+                Err(_) => taken = false,
+            }
+        }
+        taken
     }
 
     /// Figures as of now.

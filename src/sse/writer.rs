@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
 use super::client::{Client, Place};
 use super::frame::{Audience, CREDENTIALS_CHANGED, HEARTBEAT, encode, encode_gap};
-use super::{Arrival, Desk, QueuedPreview, Shared};
+use super::probe::{ProbeNonce, encode_asked, encode_opened};
+use super::{Arrival, Desk, Inlets, QueuedPreview, Scope, Shared};
 use crate::ids::Seq;
 use crate::journal::Record;
-use crate::limits::{SSE_PREVIEWS_MAX, SSE_SWEEP_MS_MAX, SSE_SWEEP_MS_MIN, SSE_TAIL_SLICE_BYTES_MAX};
+use crate::limits::{SSE_PREVIEWS_MAX, SSE_PROBES_MAX, SSE_SWEEP_MS_MAX, SSE_SWEEP_MS_MIN, SSE_TAIL_SLICE_BYTES_MAX};
 use crate::sys::{Epoll, Interest, Ready};
+use crate::worker::idle;
 
 /// Registration of the doorbell; client tokens carry a slot below it.
 const BELL: u64 = u64::MAX;
@@ -49,8 +49,7 @@ struct Slot {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     desk: Arc<Desk>,
-    arrivals: Receiver<Box<Arrival>>,
-    previews_in: Receiver<QueuedPreview>,
+    inlets: Inlets,
     epoll: Epoll,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -65,20 +64,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(
-        shared: Arc<Shared>,
-        desk: Arc<Desk>,
-        arrivals: Receiver<Box<Arrival>>,
-        previews_in: Receiver<QueuedPreview>,
-    ) -> io::Result<Self> {
+    pub fn new(shared: Arc<Shared>, desk: Arc<Desk>, inlets: Inlets) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&desk.wake, BELL, Interest { readable: true, writable: false, edge: false })?;
         let tail = shared.log.committed() + 1;
         Ok(Self {
             shared,
             desk,
-            arrivals,
-            previews_in,
+            inlets,
             epoll,
             slots: Vec::new(),
             free: Vec::new(),
@@ -97,7 +90,7 @@ impl Writer {
         let mut busy = false;
         while !self.shared.stopping.load(Ordering::SeqCst) {
             let timeout_ms = if busy { 0 } else { self.timeout_ms(Instant::now()) };
-            if let Err(error) = self.epoll.wait(&mut ready, timeout_ms) {
+            if let Err(error) = idle(|| self.epoll.wait(&mut ready, timeout_ms)) {
                 ::log::error!("event streams cannot wait for their sockets: {error}; next: restart the daemon");
                 return;
             }
@@ -108,6 +101,7 @@ impl Writer {
                 self.desk.answer();
             }
             self.admit_arrivals(now);
+            self.show_probes(now);
             self.serve_ready(&ready, now);
             busy = self.advance_tail(now);
             busy |= self.serve_one_behind(now);
@@ -124,12 +118,16 @@ impl Writer {
     }
 
     fn admit_arrivals(&mut self, now: Instant) {
-        while let Ok(arrival) = self.arrivals.try_recv() {
+        while let Ok(arrival) = self.inlets.arrivals.try_recv() {
             let Arrival { seat, outlet, spec } = *arrival;
             let replays = spec.cursor.is_some();
+            let greeting = match &spec.scope {
+                Scope::Probe(nonce) => encode_opened(nonce, self.shared.log.committed()),
+                _ => Arc::clone(&self.heartbeat),
+            };
             let mut client = Client::new(seat, outlet, spec, now + self.shared.credential_check, now);
             if !replays {
-                client.push(Arc::clone(&self.heartbeat), now);
+                client.push(greeting, now);
             }
             let token = self.seat(client);
             let interest = Interest { readable: false, writable: true, edge: true };
@@ -143,6 +141,23 @@ impl Writer {
             }
             self.flush(token, now);
             self.list(token);
+        }
+    }
+
+    /// Answers on the probe streams that were asked for, wherever they stand: they carry nothing else.
+    fn show_probes(&mut self, now: Instant) {
+        let asked: Vec<ProbeNonce> = self.inlets.probes.try_iter().take(SSE_PROBES_MAX).collect();
+        for nonce in &asked {
+            let wanted = Scope::Probe(nonce.clone());
+            for slot in 0..self.slots.len() {
+                let entry = &mut self.slots[slot];
+                let token = Token { slot: slot as u32, generation: entry.generation };
+                if let Some(client) = entry.client.as_mut().filter(|client| client.scope == wanted && client.has_room())
+                {
+                    client.push(encode_asked(nonce), now);
+                    self.flush(token, now);
+                }
+            }
         }
     }
 
@@ -211,7 +226,7 @@ impl Writer {
         // Read before the previews are taken: those made before a record was committed are then at hand.
         let committed = self.shared.log.committed();
         let room = SSE_PREVIEWS_MAX - self.previews.len();
-        self.previews.extend(self.previews_in.try_iter().take(room));
+        self.previews.extend(self.inlets.previews.try_iter().take(room));
         if self.at_tail == 0 {
             self.previews.clear();
             self.tail = self.tail.max(committed + 1);

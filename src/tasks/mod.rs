@@ -12,7 +12,7 @@ mod leftovers;
 mod output;
 mod reaper;
 mod view;
-mod wire;
+pub(crate) mod wire;
 pub mod worker;
 
 use std::collections::BTreeMap;
@@ -150,6 +150,11 @@ impl Tasks {
         let reaper = Reaper::new(config, tasks.clone(), inbox)?;
         let thread = Worker::spawn("task-reaper", move || reaper.run(&live))?;
         Ok((tasks, thread))
+    }
+
+    /// Messages waiting for the reaper.
+    pub fn queue_depth(&self) -> usize {
+        self.mailbox.len()
     }
 
     /// Records a background command and starts it.

@@ -141,7 +141,8 @@ impl Reaper {
         self.prune();
         let mut ready = Vec::new();
         while !self.is_done() {
-            if let Err(error) = self.epoll.wait(&mut ready, self.sleep_ms()) {
+            let sleep_ms = self.sleep_ms();
+            if let Err(error) = crate::worker::idle(|| self.epoll.wait(&mut ready, sleep_ms)) {
                 log::error!("the task reaper cannot wait: {error}; next: restart the daemon");
                 return;
             }

@@ -61,7 +61,7 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     for path in paths {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // `.git` is a file in a linked work tree.
-        if name == "target" || name == ".git" || name == ".kheish-daemon" {
+        if matches!(name.as_str(), "target" | ".git" | ".kheish-daemon" | ".tmp") {
             continue;
         }
         if path.is_dir() {

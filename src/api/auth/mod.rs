@@ -1,6 +1,7 @@
 //! Who is calling: bearer tokens of two roles, followed as their files change.
 //! Owns: the effective tokens, their generations, and the verdict on an Authorization header.
-//! May touch: the configured token files (metadata on every check, content when that changed).
+//! May touch: the configured token files (metadata at most every TOKEN_FILE_CHECK_MS and before every refusal, content
+//! when that changed).
 //! Never: keeps or logs a token; lets one role in on the other's failure.
 
 mod config;
@@ -8,7 +9,9 @@ mod digest;
 mod file;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -17,7 +20,7 @@ pub use digest::{Fingerprint, TokenDefect, TokenDigest};
 pub use file::TokenFileError;
 
 use crate::clock::Clock;
-use crate::limits::{TOKEN_BYTES_ADVISED_MIN, TOKEN_BYTES_MAX};
+use crate::limits::{TOKEN_BYTES_ADVISED_MIN, TOKEN_BYTES_MAX, TOKEN_FILE_CHECK_MS};
 use file::Reading;
 
 /// A caller that was let in.
@@ -50,6 +53,32 @@ pub struct Auth {
     tokens: Option<RwLock<Tokens>>,
     notices: Vec<String>,
     clock: Arc<dyn Clock>,
+    look: Look,
+}
+
+/// When the token files were last looked at. Two `stat` calls for each request are a twentieth of what accepting a run
+/// costs, so requests that follow each other closely share one look.
+struct Look {
+    opened: Instant,
+    every: Duration,
+    /// Nanoseconds after `opened` until which no other look is due.
+    next_ns: AtomicU64,
+}
+
+impl Look {
+    fn new(every_ms: u64) -> Self {
+        Self { opened: Instant::now(), every: Duration::from_millis(every_ms), next_ns: AtomicU64::new(0) }
+    }
+
+    /// Whether a look is due; whoever is told so takes it.
+    fn is_due(&self) -> bool {
+        let now = self.opened.elapsed();
+        if (now.as_nanos() as u64) < self.next_ns.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.next_ns.store((now + self.every).as_nanos() as u64, Ordering::Relaxed);
+        true
+    }
 }
 
 impl Auth {
@@ -65,7 +94,7 @@ impl Auth {
                 if tokens_ignored {
                     notices.push("--http-auth-mode none: the configured tokens are not used".to_string());
                 }
-                return Ok(Self { tokens: None, notices, clock });
+                return Ok(Self { tokens: None, notices, clock, look: Look::new(TOKEN_FILE_CHECK_MS) });
             }
             AuthConfig::Bearer { admin, read_only, short_tokens } => (admin, read_only, short_tokens),
         };
@@ -84,7 +113,7 @@ impl Auth {
         if tokens.dropped.is_some() {
             return Err(AuthConfigError::EqualTokens);
         }
-        Ok(Self { tokens: Some(RwLock::new(tokens)), notices, clock })
+        Ok(Self { tokens: Some(RwLock::new(tokens)), notices, clock, look: Look::new(TOKEN_FILE_CHECK_MS) })
     }
 
     /// What an operator should read at start: one line each, for the log.
@@ -102,24 +131,22 @@ impl Auth {
     /// # Errors
     /// The header is missing, malformed, or shows no effective token.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Caller, Rejection> {
-        let Some(tokens) = self.fresh() else {
+        let Some(tokens) = self.recent() else {
             return Ok(Caller { role: Role::Admin, fingerprint: None, generation: 0 });
         };
         let shown = TokenDigest::of_presented(bearer_token(authorization.ok_or(Rejection::Missing)?)?);
-        let fingerprint = shown.fingerprint();
-        // Both are compared whichever matches: the time taken tells nothing about the role.
-        let [read_only, admin] = tokens.effective.map(|token| token.is_some_and(|token| token.matches(&shown)));
-        let role = match (admin, read_only) {
-            (true, _) => Role::Admin,
-            (false, true) => Role::ReadOnly,
-            (false, false) => return Err(Rejection::Invalid { fingerprint }),
-        };
-        Ok(Caller { role, fingerprint: Some(fingerprint), generation: tokens.generations[role as usize] })
+        if let Some(caller) = tokens.caller(&shown) {
+            return Ok(caller);
+        }
+        drop(tokens);
+        // It may be newer than the last look: nobody is refused on old knowledge.
+        let now = self.fresh().and_then(|tokens| tokens.caller(&shown));
+        now.ok_or_else(|| Rejection::Invalid { fingerprint: shown.fingerprint() })
     }
 
     /// Counts up whenever the effective token of `role` is replaced, lost or found again. 0 while off.
     pub fn generation(&self, role: Role) -> u64 {
-        self.fresh().map_or(0, |tokens| tokens.generations[role as usize])
+        self.recent().map_or(0, |tokens| tokens.generations[role as usize])
     }
 
     /// Whether the token that let `caller` in still does; a long answer (a stream) ends when it does not.
@@ -142,6 +169,15 @@ impl Auth {
             auth_duplicate_token: tokens.dropped.is_some(),
             auth_token_files: files,
         }
+    }
+
+    /// The tokens as the files said at most TOKEN_FILE_CHECK_MS ago; `None` while authentication is off.
+    fn recent(&self) -> Option<RwLockReadGuard<'_, Tokens>> {
+        if self.look.is_due() {
+            return self.fresh();
+        }
+        // See `fresh` for why a poisoned lock is no obstacle.
+        Some(self.tokens.as_ref()?.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The tokens as the files say now; `None` while authentication is off.
@@ -177,6 +213,17 @@ struct Tokens {
 }
 
 impl Tokens {
+    /// Whose token this is. Both are compared whichever matches: the time taken tells nothing about the role.
+    fn caller(&self, shown: &TokenDigest) -> Option<Caller> {
+        let [read_only, admin] = self.effective.map(|token| token.is_some_and(|token| token.matches(shown)));
+        let role = match (admin, read_only) {
+            (true, _) => Role::Admin,
+            (false, true) => Role::ReadOnly,
+            (false, false) => return None,
+        };
+        Some(Caller { role, fingerprint: Some(shown.fingerprint()), generation: self.generations[role as usize] })
+    }
+
     fn is_stale(&self) -> bool {
         self.admin.is_stale() || self.read_only.as_ref().is_some_and(Slot::is_stale)
     }
@@ -314,6 +361,14 @@ pub struct AuthView {
     /// One entry for each token file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_token_files: Vec<TokenFileView>,
+}
+
+impl AuthView {
+    /// Path of the first token file of `role` (of any, when empty) that holds no usable token.
+    pub fn first_bad_file(&self, role: &str) -> Option<String> {
+        let mut files = self.auth_token_files.iter().filter(|file| role.is_empty() || file.role == role);
+        files.find(|file| !file.token_loaded).map(|file| file.path.clone())
+    }
 }
 
 /// One token file as `/v1/status` shows it.

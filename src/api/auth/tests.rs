@@ -45,8 +45,24 @@ impl Fixture {
             read_only: Some(TokenSource::File(self.read_only.clone())),
             short_tokens: Vec::new(),
         };
-        Auth::open(config, Arc::new(SystemClock))
+        // A look for every request: what the files say is what counts here, not when they are looked at.
+        Auth::open(config, Arc::new(SystemClock)).map(|auth| Auth { look: Look::new(0), ..auth })
     }
+}
+
+#[test]
+fn a_new_token_is_accepted_between_two_looks_and_the_old_one_only_until_the_next() {
+    let fixture = Fixture::new();
+    let mut auth = fixture.open().unwrap();
+    auth.look = Look::new(3_600_000);
+    assert_eq!(role(&auth, ADMIN), Some(Role::Admin), "the look that is due");
+    rotate(&fixture.admin, "second-admin-token-0002");
+    assert_eq!(role(&auth, "second-admin-token-0002"), Some(Role::Admin), "nobody is refused on old knowledge");
+    assert_eq!(role(&auth, ADMIN), None, "a look for one caller counts for all");
+    rotate(&fixture.admin, "third-admin-token-00003");
+    assert_eq!(role(&auth, "second-admin-token-0002"), Some(Role::Admin), "no look is due");
+    auth.look = Look::new(0);
+    assert_eq!(role(&auth, "second-admin-token-0002"), None);
 }
 
 fn role(auth: &Auth, token: &str) -> Option<Role> {
@@ -114,7 +130,8 @@ fn a_settled_file_is_not_read_again_until_its_metadata_changes() {
         read_only: None,
         short_tokens: Vec::new(),
     };
-    let auth = Auth::open(config, Arc::new(Later)).unwrap();
+    let mut auth = Auth::open(config, Arc::new(Later)).unwrap();
+    auth.look = Look::new(0);
     assert!(!auth.tokens.as_ref().unwrap().read().unwrap().is_stale());
     fs::set_permissions(&fixture.admin, fs::Permissions::from_mode(0o400)).unwrap();
     assert!(auth.tokens.as_ref().unwrap().read().unwrap().is_stale(), "a changed mode is a change");

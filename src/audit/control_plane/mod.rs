@@ -28,6 +28,7 @@ use crate::core::Event;
 use crate::ids::Seq;
 use crate::journal::Reader;
 use crate::limits::{AUDIT_FILE_BYTES_MAX, AUDIT_QUEUE_MAX, AUDIT_ROTATED_FILES_MAX, AUDIT_STOP_WAIT_MS};
+use crate::recent::{Recent, RecentView};
 use crate::worker::{Worker, WorkerPanicked};
 use derive::Picker;
 use file::AuditFile;
@@ -83,6 +84,8 @@ struct Counters {
     /// The newest journal record whose act has its line.
     derived_through: AtomicU64,
     last_error: Mutex<Option<String>>,
+    auth_limited: Mutex<Recent>,
+    origins_limited: Mutex<Recent>,
 }
 
 impl Counters {
@@ -109,6 +112,15 @@ pub struct AuditStats {
     /// Why lines cannot be written now; absent while they can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// Floods that were limited, by the code of their line in the audit file: one a peer and minute.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RateLimits {
+    /// Failed authentications.
+    pub auth_rate_limited: RecentView,
+    /// Origins and hosts that may not call.
+    pub cors_origin_rate_limited: RecentView,
 }
 
 /// Why the audit file cannot be kept.
@@ -227,6 +239,27 @@ impl ControlPlaneAudit {
             queue_depth: counters.accepted.load(Relaxed).saturating_sub(written),
             acts_complete_through: counters.derived_through.load(Relaxed),
             error: counters.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// Counts the announcement of a flood; `event` is the code of its line.
+    pub fn count_limited(&self, event: AuditEvent, at_ms: u64) {
+        let counters = &self.inner.counters;
+        let recent = match event {
+            AuditEvent::AuthRateLimited => &counters.auth_limited,
+            AuditEvent::CorsOriginRateLimited => &counters.origins_limited,
+            _ => return,
+        };
+        recent.lock().unwrap_or_else(PoisonError::into_inner).note(1, at_ms);
+    }
+
+    /// Floods that were announced since start.
+    pub fn rate_limits(&self, now_ms: u64) -> RateLimits {
+        let view = |recent: &Mutex<Recent>| recent.lock().unwrap_or_else(PoisonError::into_inner).view(now_ms);
+        let counters = &self.inner.counters;
+        RateLimits {
+            auth_rate_limited: view(&counters.auth_limited),
+            cors_origin_rate_limited: view(&counters.origins_limited),
         }
     }
 

@@ -119,6 +119,7 @@ impl Writer {
                     recv(self.stopped) -> _ => break,
                     default(Duration::from_millis(AUDIT_SYNC_INTERVAL_MS)) => {}
                 }
+                crate::worker::beat();
                 self.take_waiting();
                 if self.counters.acts_missed.swap(false, Relaxed) && self.journal.is_some() {
                     self.behind = Some(self.derived + 1);

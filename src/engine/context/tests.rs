@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Context, assemble};
+use super::{Context, Files, assemble};
 use crate::audit::key::SigningKey;
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::fake_disk::FakeDisk;
@@ -108,7 +108,7 @@ impl Log {
             self.commit();
         }
         let (first, last) = self.runs[&run];
-        assemble(&self.reader, &self.reader.read(first).unwrap(), last).unwrap()
+        assemble(&self.reader, &Files::new(None, true), &self.reader.read(first).unwrap(), last).unwrap()
     }
 }
 
