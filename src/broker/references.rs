@@ -23,7 +23,15 @@ impl SecretReference {
     }
 }
 
-type Source = Arc<dyn Fn() -> Vec<SecretReference> + Send + Sync>;
+type Tell = Arc<dyn Fn() -> Vec<SecretReference> + Send + Sync>;
+type LookUp = Arc<dyn Fn(&SlotId) -> Vec<String> + Send + Sync>;
+
+/// One room's way to tell.
+#[derive(Clone)]
+enum Source {
+    Tell(Tell),
+    LookUp(LookUp),
+}
 
 /// Everybody who can tell of references. Clones share one table.
 #[derive(Clone, Default)]
@@ -33,23 +41,38 @@ impl SecretReferences {
     /// Adds a room. `tell` gives all references of the configuration in force; it is called on the broker's thread and on
     /// request handlers', and must neither wait nor ask the broker.
     pub fn add(&self, tell: impl Fn() -> Vec<SecretReference> + Send + Sync + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(tell));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Source::Tell(Arc::new(tell)));
     }
 
-    /// All references, in the order of the rooms.
+    /// As [`SecretReferences::add`], for a room that is asked about one slot at a time. [`SecretReferences::all`] does not
+    /// have its references.
+    pub fn add_lookup(&self, look_up: impl Fn(&SlotId) -> Vec<String> + Send + Sync + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Source::LookUp(Arc::new(look_up)));
+    }
+
+    /// All references of rooms that tell them, in the order of the rooms.
     pub fn all(&self) -> Vec<SecretReference> {
-        // Told without the lock: a room may add another one.
-        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        sources.iter().flat_map(|tell| tell()).collect()
+        let told = |source: &Source| match source {
+            Source::Tell(tell) => tell(),
+            Source::LookUp(_) => Vec::new(),
+        };
+        self.sources().iter().flat_map(told).collect()
     }
 
     /// Who names this slot.
     pub fn of(&self, slot: &SlotId) -> Vec<String> {
-        self.all()
-            .into_iter()
-            .filter(|reference| reference.slot == slot.as_str())
-            .map(|reference| reference.by)
-            .collect()
+        let naming = |source: &Source| match source {
+            Source::Tell(tell) => {
+                tell().into_iter().filter(|told| told.slot == slot.as_str()).map(|told| told.by).collect()
+            }
+            Source::LookUp(look_up) => look_up(slot),
+        };
+        self.sources().iter().flat_map(naming).collect()
+    }
+
+    /// Asked without the lock: a room may add another one.
+    fn sources(&self) -> Vec<Source> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
