@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod config;
+pub mod connectors;
 pub mod contract;
 pub mod core;
 pub mod debug_capture;

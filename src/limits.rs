@@ -3,6 +3,8 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod agents;
+mod connectors;
 mod delivery;
 mod doctor;
 mod egress;
@@ -10,6 +12,8 @@ mod engine;
 mod routes;
 mod slo;
 
+pub use agents::*;
+pub use connectors::*;
 pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;

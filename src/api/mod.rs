@@ -5,6 +5,9 @@
 
 pub mod access_log;
 pub mod accounts;
+pub mod agent_routes;
+pub mod agent_schemas;
+pub mod agents;
 mod approval_routes;
 pub mod approval_schemas;
 pub mod approvals;
@@ -13,6 +16,13 @@ pub mod auth;
 pub mod auth_schemas;
 pub mod builtin;
 pub mod call;
+mod connector_chat;
+mod connector_events;
+mod connector_external;
+mod connector_http;
+mod connector_routes;
+pub mod connector_schemas;
+mod connectors;
 pub mod context;
 mod contract_routes;
 pub mod contract_schemas;

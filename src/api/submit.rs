@@ -6,7 +6,8 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::input_parts::{InputItem, gather, with_text};
+pub(super) use super::input_parts::InputItem;
+use super::input_parts::{gather, with_text};
 use super::reply_targets;
 use super::request_mac::RequestMac;
 use super::run_view::RunSummary;
@@ -67,7 +68,7 @@ pub struct Generation {
     pub max_output_tokens: Option<u32>,
     /// Sampling temperature, where the model has one.
     pub temperature: Option<f64>,
-    /// Not in this version.
+    /// The model that the run goes on with, on the same route, when the first one fails.
     pub fallback_model: Option<String>,
     /// Whether tools may, must or must not be called.
     pub tool_choice: Option<ToolChoiceOption>,
@@ -95,6 +96,8 @@ struct Normalised {
     max_output_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_model: Option<String>,
     #[serde(skip_serializing_if = "Budget::is_empty")]
     budget: Budget,
     #[serde(flatten)]
@@ -108,6 +111,8 @@ pub struct Submission {
     pub provider: Option<String>,
     /// Model asked for.
     pub model: Option<String>,
+    /// Model to go on with when that one fails.
+    pub fallback_model: Option<String>,
     /// The normal form.
     pub request: Box<RawValue>,
     /// Bytes of the files among its parts, to be stored before it is.
@@ -152,7 +157,6 @@ impl SubmitInput {
         for (field, is_given) in [
             ("completion_requirements", given(&self.completion_requirements)),
             ("binding_keys", given(&self.binding_keys)),
-            ("generation.fallback_model", generation.fallback_model.is_some()),
         ] {
             if is_given {
                 return Err(unsupported(field));
@@ -209,6 +213,7 @@ impl SubmitInput {
             metadata: self.metadata.filter(|metadata| !metadata.is_null()),
             max_output_tokens: generation.max_output_tokens,
             temperature: generation.temperature,
+            fallback_model: label("generation.fallback_model", generation.fallback_model)?,
             budget,
             options,
         };
@@ -235,6 +240,7 @@ impl SubmitInput {
             reply_targets,
             provider,
             model,
+            fallback_model: normalised.fallback_model,
             request,
             files: gathered.files,
             identity,

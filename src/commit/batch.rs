@@ -15,7 +15,8 @@ use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::core::{
-    Body, Command, Decision, DeliveryCommand, DeliveryJob, Delta, Event, State, Target, TaskCommand, TaskRecord, Txn,
+    Body, Command, ConnectorCommand, ConnectorRecord, Decision, DeliveryCommand, DeliveryJob, Delta, Event, State,
+    Target, TaskCommand, TaskRecord, Txn,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
@@ -107,6 +108,8 @@ impl CommitLoop {
         for (session, settings) in this.parts.state.own_settings() {
             this.published.publish_settings(session, Some(settings));
         }
+        this.published.publish_connectors(this.parts.state.connectors().clone());
+        this.published.publish_bindings(this.parts.state.bindings().map(|(key, id)| (key, id.clone())));
         this.publish();
         (this, handle)
     }
@@ -167,9 +170,9 @@ impl CommitLoop {
                 }
                 Message::Ask(query) => queries.push(query),
                 Message::TakeRun(engine) => self.idle_engines.push_back(engine),
+                Message::Wake => {}
                 Message::TakeDelivery(sender) => self.idle_senders.push_back(sender),
                 Message::PutBackDelivery(number) => self.parts.state.put_back_delivery(number),
-                Message::Wake => {}
                 Message::Stop => self.stopping = true,
             }
             let full = commands.len() + queries.len() >= CORE_BATCH_COMMANDS_MAX || bytes >= CORE_BATCH_BYTES_MAX;
@@ -265,6 +268,15 @@ impl CommitLoop {
             {
                 let hold = self.parts.state.retention_holds().find(|(held, _)| *held == run);
                 self.published.publish_hold(run, hold.map(|(_, hold)| hold.clone()));
+            }
+        }
+        for event in events {
+            match (&event.body, &event.session) {
+                (Body::Connector(ConnectorRecord::SessionBound(bound)), Some(session)) => {
+                    self.published.publish_bindings(bound.keys.iter().map(|key| (key.0, session.clone())));
+                }
+                (Body::Connector(_), _) => self.published.publish_connectors(self.parts.state.connectors().clone()),
+                _ => {}
             }
         }
         for event in events.iter().filter(|event| matches!(event.body, Body::SessionUpdated(_))) {
@@ -381,6 +393,8 @@ impl CommitLoop {
             Query::Tasks(id, reply) => drop(reply.try_send(state.session_tasks(&id))),
             Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
             Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
+            Query::RunOfKey(key, reply) => drop(reply.try_send(state.run_of_key(&key))),
+            Query::Read(look) => look(state),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
             Query::Delivery(id, reply) => drop(reply.try_send(state.delivery(id))),
             Query::Deliveries(query, reply) => drop(reply.try_send(state.delivery_page(&query))),
@@ -542,6 +556,11 @@ fn weight(command: &Command) -> usize {
         }
         Command::Task(command) => match &**command {
             TaskCommand::Start(_, started) => started.command.len(),
+            _ => 0,
+        },
+        Command::Connector(command) => match &**command {
+            ConnectorCommand::Ingest(ingest) => ingest.request.get().len(),
+            ConnectorCommand::Put { config, .. } => config.get().len(),
             _ => 0,
         },
         // Ending a session writes a record for each queued run.

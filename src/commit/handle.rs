@@ -12,9 +12,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
-    Command, Decision, DeliveryHold, DeliveryItem, DeliveryJob, DeliveryPage, DeliveryQuery, Refusal, RetentionHold,
-    RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, Target, Task, Todo, WaitingPage,
-    WaitingRun, WaitsFor,
+    Command, Connectors, Decision, DeliveryHold, DeliveryItem, DeliveryJob, DeliveryPage, DeliveryQuery, Refusal,
+    RetentionHold, Run, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, State, Target, Task,
+    Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{DeliveryId, RunId, SessionId};
 use crate::journal::JournalError;
@@ -113,12 +113,14 @@ pub(super) enum Query {
     Session(SessionId, Sender<Option<SessionView>>),
     Sessions { after: u32, limit: usize, reply: Sender<SessionPage> },
     Run(RunId, Sender<Option<RunPosition>>),
+    RunOfKey([u8; 16], Sender<Option<(RunId, Run)>>),
     Runs(RunQuery, Sender<RunPage>),
     Tasks(SessionId, Sender<Option<Vec<Arc<Task>>>>),
     Task(SessionId, String, Sender<Option<Arc<Task>>>),
     Todos(SessionId, Sender<Option<Vec<Todo>>>),
     Waiting(WaitingQuery, Sender<WaitingPage>),
     WaitingRun(Target, Sender<Option<WaitingRun>>),
+    Read(Box<dyn FnOnce(&State) + Send>),
     Delivery(DeliveryId, Sender<Option<DeliveryItem>>),
     Deliveries(DeliveryQuery, Sender<DeliveryPage>),
     DeliveryHold(Sender<Option<DeliveryHold>>),
@@ -149,10 +151,10 @@ pub(super) enum Message {
     Decide(Asked),
     Ask(Query),
     TakeRun(Sender<Job>),
-    TakeDelivery(Sender<DeliveryJob>),
-    PutBackDelivery(u32),
     /// There is something to do that does not travel in a message.
     Wake,
+    TakeDelivery(Sender<DeliveryJob>),
+    PutBackDelivery(u32),
     Stop,
 }
 
@@ -278,6 +280,14 @@ impl CoreHandle {
         self.ask(|reply| Query::Run(id, reply))
     }
 
+    /// The run of an idempotency key.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn run_of_key(&self, key: [u8; 16]) -> Result<Option<(RunId, Run)>, CommandError> {
+        self.ask(|reply| Query::RunOfKey(key, reply))
+    }
+
     /// One page of runs.
     ///
     /// # Errors
@@ -326,11 +336,29 @@ impl CoreHandle {
         self.ask(|reply| Query::WaitingRun(target, reply))
     }
 
+    /// Reads committed state on the core thread, which nothing of it may hold up.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn read<T: Send + 'static>(&self, look: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, CommandError> {
+        self.ask(|reply| {
+            // A caller that gave up needs no answer.
+            Query::Read(Box::new(move |state| drop(reply.try_send(look(state)))))
+        })
+    }
+
     /// Waits for an active run that needs an engine. `None` when the daemon stops.
     pub fn take_run(&self) -> Option<Job> {
         let (reply, job) = bounded(1);
         self.sender.send(Message::TakeRun(reply)).ok()?;
         self.wait(&job)
+    }
+
+    /// Has an active run handed out again that an engine let go of without an end. Never waits: with a full mailbox the
+    /// core comes by anyway.
+    pub fn hand_again(&self, run: RunId) {
+        self.published.put_again(run);
+        drop(self.send(Message::Wake));
     }
 
     /// A delivery, if it is kept.
@@ -375,13 +403,6 @@ impl CoreHandle {
         drop(self.sender.send(Message::PutBackDelivery(number)));
     }
 
-    /// Has an active run handed out again that an engine let go of without an end. Never waits: with a full mailbox the
-    /// core comes by anyway.
-    pub fn hand_again(&self, run: RunId) {
-        self.published.put_again(run);
-        drop(self.send(Message::Wake));
-    }
-
     /// Asks the core to end after what is in its mailbox.
     pub fn stop(&self) {
         // A core that has ended already is what is asked for.
@@ -406,6 +427,16 @@ impl CoreHandle {
     /// What sessions have of their own, in no order.
     pub fn all_session_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
         self.published.all_settings()
+    }
+
+    /// The connectors that were configured at runtime, as of the last committed batch; never waits for the core.
+    pub fn connectors(&self) -> Arc<Connectors> {
+        self.published.connectors()
+    }
+
+    /// The session that the first of these binding keys to name one names; never waits for the core.
+    pub fn bound_session(&self, keys: &[[u8; 16]]) -> Option<SessionId> {
+        self.published.bound(keys)
     }
 
     /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it

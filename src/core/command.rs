@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::agent_decide::{AgentCommand, AgentRefusal};
+use super::connectors::{ConnectorCommand, ConnectorKind, Ingested};
 use super::control::{ControlIntent, ControlResult};
 use super::delivery::{Delivery, DeliveryCommand, RunReplyTarget, TargetKey};
 use super::event::Failure;
@@ -46,6 +48,8 @@ pub enum NoteKind {
     ApprovalRequested,
     /// A person is asked questions.
     QuestionAsked,
+    /// The run waits for child agents.
+    AgentsAwaited,
     /// Older messages are replaced by a summary.
     ContextCompacted,
     /// The run goes on with another route.
@@ -56,7 +60,7 @@ pub enum NoteKind {
 
 impl NoteKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Output,
         Self::Message,
         Self::ActionRequest,
@@ -66,6 +70,7 @@ impl NoteKind {
         Self::ToolCallFinished,
         Self::ApprovalRequested,
         Self::QuestionAsked,
+        Self::AgentsAwaited,
         Self::ContextCompacted,
         Self::RouteFailover,
         Self::OutputRejected,
@@ -83,6 +88,7 @@ impl NoteKind {
             Self::ToolCallFinished => "tool_call.finished",
             Self::ApprovalRequested => "approval.requested",
             Self::QuestionAsked => "question.asked",
+            Self::AgentsAwaited => "agents.awaited",
             Self::ContextCompacted => "context.compacted",
             Self::RouteFailover => "route.failover",
             Self::OutputRejected => "output.rejected",
@@ -319,8 +325,12 @@ pub enum Command {
         /// Runs to settle at most.
         limit: usize,
     },
+    /// Make a child agent, or tell one something.
+    Agent(AgentCommand),
     /// Change something about tasks.
     Task(Box<TaskCommand>),
+    /// Change something about connectors, or accept what came through one.
+    Connector(Box<ConnectorCommand>),
     /// Change something about deliveries.
     Delivery(Box<DeliveryCommand>),
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
@@ -349,6 +359,8 @@ impl Command {
                 | Self::ControlIntent { containment: true, .. }
                 | Self::ControlResult { containment: true, .. }
         ) || matches!(self, Self::Task(command) if matches!(**command, TaskCommand::Stop(..)))
+            || matches!(self, Self::Connector(command)
+                if matches!(**command, ConnectorCommand::Delete { .. } | ConnectorCommand::Hold { held: true, .. }))
             || matches!(self, Self::Delivery(command) if matches!(**command, DeliveryCommand::SetHold { held: true, .. }))
     }
 }
@@ -446,8 +458,33 @@ pub enum Decision {
         /// How many.
         count: u32,
     },
+    /// The child agent exists.
+    Spawned {
+        /// Its number, which is its session's.
+        number: u32,
+        /// Its session.
+        session: SessionId,
+        /// Its first run, if it has one.
+        run: Option<RunId>,
+        /// Whether this command made it.
+        created: bool,
+    },
+    /// The message is in the mailbox, or was before.
+    Posted {
+        /// Its id.
+        id: String,
+        /// Whether this command put it there.
+        is_new: bool,
+    },
     /// The task is like this now.
     Task(Arc<Task>),
+    /// The connectors are at this revision now.
+    Connectors {
+        /// Its number.
+        revision: u64,
+    },
+    /// What became of an event.
+    Ingested(Box<Ingested>),
     /// The delivery is like this now; whether an earlier request had made it.
     Delivery(Box<Delivery>, bool),
     /// The failures of these targets are forgotten.
@@ -490,6 +527,8 @@ pub enum Refusal {
     RuntimeRevisionNotFound(Option<u64>),
     /// Settings that cannot be used.
     RuntimeInvalid(RuntimeInvalid),
+    /// Something about agents.
+    Agent(AgentRefusal),
     /// No such run.
     RunNotFound(RunId),
     /// No such delivery, or it is no longer kept.
@@ -521,6 +560,32 @@ pub enum Refusal {
         what: &'static str,
         /// How many there may be.
         most: usize,
+    },
+    /// No connector of this kind has that name, or it is not one of the runtime's.
+    ConnectorNotFound {
+        /// The kind.
+        kind: ConnectorKind,
+        /// The name.
+        name: String,
+    },
+    /// Another revision of the connector is in force than the caller expects.
+    ConnectorRevisionConflict {
+        /// The caller's; 0 is none.
+        expected: u64,
+        /// The one in force; 0 is none.
+        current: u64,
+    },
+    /// A bound of connectors is reached.
+    ConnectorLimit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Nothing passes through connectors at the moment.
+    ConnectorsHeld {
+        /// Why.
+        reason: Option<String>,
     },
     /// The run does not wait for an approval.
     ApprovalStateConflict {
@@ -602,6 +667,7 @@ impl fmt::Display for Refusal {
                 f.write_str("there is no earlier runtime revision; next: nothing is to be rolled back")
             }
             Self::RuntimeInvalid(invalid) => invalid.fmt(f),
+            Self::Agent(refusal) => refusal.fmt(f),
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")
@@ -623,6 +689,21 @@ impl fmt::Display for Refusal {
             Self::TaskLimit { what, most } => {
                 write!(f, "{most} {what} exist, which is the limit; next: end some, or wait for them")
             }
+            Self::ConnectorNotFound { kind, name } => {
+                write!(f, "no {kind} connector {name:?} was configured at runtime; next: list the connectors")
+            }
+            Self::ConnectorRevisionConflict { expected, current } => write!(
+                f,
+                "revision {current} of the connector is in force, not {expected}; next: read it again and decide anew"
+            ),
+            Self::ConnectorLimit { what, most } => {
+                write!(f, "{most} {what} exist, which is the limit; next: delete connectors that are not needed")
+            }
+            Self::ConnectorsHeld { reason } => write!(
+                f,
+                "connectors are held ({}); next: check the restored state, then run `kheish-daemon connectors release`",
+                reason.as_deref().unwrap_or("by an operator")
+            ),
             Self::ApprovalBatchEmpty => f.write_str("the batch resolves nothing; next: name at least one approval"),
             Self::ApprovalDuplicate(id) => {
                 write!(f, "approval {id} is resolved twice in one batch; next: name it once")

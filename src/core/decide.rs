@@ -38,6 +38,7 @@ impl Txn<'_> {
                     route,
                     model,
                     idempotency,
+                    mail: Vec::new(),
                     reply_targets,
                     request,
                 };
@@ -86,6 +87,8 @@ impl Txn<'_> {
             }
             Command::Expire { limit } => Ok(self.expire(limit)),
             Command::Task(command) => self.decide_task(*command),
+            Command::Connector(command) => self.decide_connector(*command),
+            Command::Agent(command) => self.decide_agent(command),
             Command::Delivery(command) => self.decide_delivery(*command),
             Command::Finish { run, notes, outcome } => self.finish_run(run, notes, outcome),
             Command::Pump { limit } => Ok(self.pump(limit)),
@@ -100,12 +103,15 @@ impl Txn<'_> {
             return Err(Refusal::SessionLimit);
         }
         let number = self.session_count() as u32 + 1;
-        self.emit_global(Some(id), Body::SessionCreated(SessionCreated { agent: agent_id(number), thread_id }));
+        self.emit_global(
+            Some(id),
+            Body::SessionCreated(SessionCreated { agent: agent_id(number), thread_id, parent: None }),
+        );
         Ok(Decision::Session { number, created: true })
     }
 
     /// `accepted` lacks agent and position, which are decided here.
-    fn submit_run(&mut self, session_id: SessionId, mut accepted: RunAccepted) -> Result<Decision, Refusal> {
+    pub(super) fn submit_run(&mut self, session_id: SessionId, mut accepted: RunAccepted) -> Result<Decision, Refusal> {
         let Some(session_number) = self.session_number(&session_id) else {
             return Err(Refusal::SessionNotFound(session_id));
         };
@@ -123,7 +129,7 @@ impl Txn<'_> {
         if session.ended {
             return Err(Refusal::SessionEnded(session_id));
         }
-        if session.queue_runs >= SESSION_QUEUE_RUNS_MAX {
+        if session.queue_runs >= self.queue_runs_max(session_number, SESSION_QUEUE_RUNS_MAX) {
             return Err(Refusal::SessionQueueFull(session_id));
         }
         if self.queued_runs() >= QUEUED_RUNS_MAX || self.next_run() == u32::MAX {
@@ -209,7 +215,8 @@ impl Txn<'_> {
             return Ok(Decision::Run { run: id, status: run.status, changed: false });
         }
         self.emit(run.session, number, Body::RunCancelled(times(&run, reason)));
-        self.promote(run.session);
+        self.end_agents_of_run(run.session, id);
+        self.run_ended(run.session);
         Ok(Decision::Run { run: id, status: RunStatus::Cancelled, changed: true })
     }
 
@@ -219,26 +226,45 @@ impl Txn<'_> {
 
     fn interrupt_session(&mut self, id: &SessionId) -> Result<Decision, Refusal> {
         let session = self.known_session(id)?;
+        let before = self.events().len();
+        let run = self.interrupt(session);
+        Ok(Decision::Stopped { run, cancelled: 0, changed: self.events().len() > before })
+    }
+
+    /// Stops the active run of a session and what the agents below it do.
+    pub(super) fn interrupt(&mut self, session: u32) -> Option<RunId> {
         let active = self.session(session).expect("numbered sessions exist").active;
-        if active == 0 {
-            return Ok(Decision::Stopped { run: None, cancelled: 0, changed: false });
+        let id = (active != 0).then(|| self.base().run_id(active));
+        if let Some(id) = id {
+            let run = *self.run(active).expect("active runs exist");
+            self.emit(session, 0, Body::SessionInterrupted);
+            self.emit(session, active, Body::RunInterrupted(times(&run, Some("session interrupted".to_string()))));
+            self.end_agents_of_run(session, id);
         }
-        let run = *self.run(active).expect("active runs exist");
-        self.emit(session, 0, Body::SessionInterrupted);
-        self.emit(session, active, Body::RunInterrupted(times(&run, Some("session interrupted".to_string()))));
-        self.promote(session);
-        Ok(Decision::Stopped { run: Some(self.base().run_id(active)), cancelled: 0, changed: true })
+        self.interrupt_agents_of(session);
+        if id.is_some() {
+            self.run_ended(session);
+        }
+        id
     }
 
     fn end_session(&mut self, id: &SessionId, reason: Option<String>) -> Result<Decision, Refusal> {
-        let session_number = self.known_session(id)?;
-        let session = self.session(session_number).expect("numbered sessions exist").clone();
-        if session.ended {
+        let session = self.known_session(id)?;
+        if self.session(session).expect("numbered sessions exist").ended {
             return Ok(Decision::Stopped { run: None, cancelled: 0, changed: false });
         }
-        self.stop_tasks_of(session_number, "session ended");
+        let (run, cancelled) = self.end(session, reason, "session ended");
+        Ok(Decision::Stopped { run, cancelled, changed: true })
+    }
+
+    /// Ends an open session with its tasks, its runs and the agents below it: the run that was active, and how many were
+    /// cancelled in the queue.
+    pub(super) fn end(&mut self, session_number: u32, reason: Option<String>, why: &str) -> (Option<RunId>, u32) {
+        let session = self.session(session_number).expect("numbered sessions exist").clone();
+        self.stop_tasks_of(session_number, why);
         self.emit(session_number, 0, Body::SessionEnded(Reason { reason }));
-        let why = || Some("session ended".to_string());
+        self.end_agents_of(session_number);
+        let why = || Some(why.to_string());
         let mut next = session.queue_head;
         let mut cancelled = 0;
         while next != 0 {
@@ -250,8 +276,9 @@ impl Txn<'_> {
         if let Some(run) = self.run(session.active).copied() {
             self.emit(session_number, session.active, Body::RunInterrupted(times(&run, why())));
         }
-        let run = (session.active != 0).then(|| self.base().run_id(session.active));
-        Ok(Decision::Stopped { run, cancelled, changed: true })
+        // Its parent may wait for it.
+        self.wake_parent(session_number);
+        ((session.active != 0).then(|| self.base().run_id(session.active)), cancelled)
     }
 
     fn set_hold(&mut self, held: bool, reason: Option<String>) -> Decision {
@@ -277,7 +304,10 @@ impl Txn<'_> {
         if let (Some(targets), Some(output)) = (owed, output) {
             self.owe_deliveries(run.session, number, &targets, output);
         }
-        self.promote(run.session);
+        if status == RunStatus::Failed {
+            self.end_agents_of_run(run.session, id);
+        }
+        self.run_ended(run.session);
         Ok(Decision::Run { run: id, status, changed: true })
     }
 

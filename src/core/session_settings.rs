@@ -22,15 +22,15 @@ pub struct SessionSettings {
     /// Route and model of runs that name none, instead of the daemon's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_policy: Option<RoutePolicy>,
-    /// Where the output of its later runs goes, if they name no targets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub reply_targets: Vec<RunReplyTarget>,
     /// The shape that input is held to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_contract: Option<InputContract>,
     /// The shape that answers of runs are held to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_contract: Option<OutputContract>,
+    /// Where the output of its later runs goes, if they name no targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reply_targets: Vec<RunReplyTarget>,
 }
 
 /// The shape of a session's input.
@@ -70,12 +70,12 @@ pub enum SessionChange {
     PermissionRules(Vec<Rule>),
     /// Route and model.
     RoutePolicy(Option<RoutePolicy>),
-    /// All reply targets.
-    ReplyTargets(Vec<RunReplyTarget>),
     /// The shape of input.
     InputContract(Option<InputContract>),
     /// The shape of answers.
     OutputContract(Option<OutputContract>),
+    /// All reply targets.
+    ReplyTargets(Vec<RunReplyTarget>),
 }
 
 impl SessionChange {
@@ -141,9 +141,9 @@ impl SessionSettings {
             SessionChange::PermissionMode(mode) => self.permission_mode = mode,
             SessionChange::PermissionRules(rules) => self.permission_rules = rules,
             SessionChange::RoutePolicy(policy) => self.route_policy = policy,
-            SessionChange::ReplyTargets(targets) => self.reply_targets = targets,
             SessionChange::InputContract(contract) => self.input_contract = contract,
             SessionChange::OutputContract(contract) => self.output_contract = contract,
+            SessionChange::ReplyTargets(targets) => self.reply_targets = targets,
         }
     }
 }

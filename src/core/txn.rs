@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::action::{ActionChain, Signer, is_model_call};
+use super::agent::Mailbox;
 use super::command::NoteKind;
+use super::connectors::Connectors;
 use super::delivery::RunReplyTarget;
 use super::delivery_table::DeliveryDelta;
 use super::digest_map::DigestMap;
@@ -45,8 +47,13 @@ pub struct Delta {
     pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
     pub(super) retention: HashMap<u32, Option<RetentionHold>>,
-    pub(super) deliveries: DeliveryDelta,
     pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Option<Arc<Connectors>>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
+    /// Mailboxes by session; none for one that is empty.
+    pub(super) mailboxes: HashMap<u32, Option<Arc<Mailbox>>>,
+    pub(super) deliveries: DeliveryDelta,
 }
 
 /// A batch in the making.
@@ -146,6 +153,27 @@ impl<'s> Txn<'s> {
         self.delta.runtime.as_ref().unwrap_or(&self.base.runtime).clone()
     }
 
+    pub(super) fn connectors(&self) -> Arc<Connectors> {
+        self.delta.connectors.as_ref().unwrap_or(&self.base.connectors).clone()
+    }
+
+    pub(super) fn stage_connectors(&mut self, connectors: Arc<Connectors>) {
+        self.delta.connectors = Some(connectors);
+    }
+
+    pub(super) fn bound(&self, key: &[u8; 16]) -> Option<u32> {
+        self.delta.bindings.get(key).or_else(|| self.base.bindings.get(key)).copied()
+    }
+
+    /// An upper bound: a key that is bound anew is counted twice.
+    pub(super) fn binding_count(&self) -> usize {
+        self.base.bindings.len() + self.delta.bindings.len()
+    }
+
+    pub(super) fn stage_binding(&mut self, key: [u8; 16], session: u32) {
+        self.delta.bindings.insert(key, session);
+    }
+
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -156,6 +184,22 @@ impl<'s> Txn<'s> {
 
     pub(super) fn session_count(&self) -> usize {
         self.base.sessions.len() + self.new_sessions.len()
+    }
+
+    /// Sessions that this batch creates, by number.
+    pub(super) fn new_session_numbers(&self) -> impl Iterator<Item = u32> + use<'_> {
+        (self.base.sessions.len() as u32 + 1)..=(self.session_count() as u32)
+    }
+
+    pub(super) fn mailbox(&self, session: u32) -> Option<&Mailbox> {
+        match self.delta.mailboxes.get(&session) {
+            Some(staged) => staged.as_deref(),
+            None => self.base.mailbox(session),
+        }
+    }
+
+    pub(super) fn stage_mailbox(&mut self, session: u32, mailbox: Option<Arc<Mailbox>>) {
+        self.delta.mailboxes.insert(session, mailbox);
     }
 
     pub(super) fn queued_runs(&self) -> u64 {
@@ -382,6 +426,7 @@ impl<'s> Txn<'s> {
                 self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
                 return Ok(());
             }
+            Body::Connector(record) if event.session.is_none() => return self.apply_connector(event.at_ms, record),
             Body::Delivery(record) if event.session.is_none() => return self.apply_delivery_global(event, record),
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
             Body::RunNote(kind, body) if kind.is_action() => {
@@ -397,7 +442,12 @@ impl<'s> Txn<'s> {
         match &event.body {
             Body::SessionInterrupted => {}
             Body::Task(record) => self.apply_task(event, session, record)?,
-            Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
+            Body::Connector(record) => self.apply_session_bound(session, record)?,
+            Body::Mail(record) => self.apply_mail(event, session, record)?,
+            Body::SessionEnded(_) => {
+                self.session_mut(session)?.ended = true;
+                self.apply_mailbox_closed(session);
+            }
             Body::SessionUpdated(change) => self.apply_session_updated(session, change)?,
             Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,
             body => {
@@ -428,6 +478,7 @@ impl<'s> Txn<'s> {
         if created.agent != agent_id(number) {
             return Err(format!("session {id} has number {number} but agent {}", created.agent));
         }
+        let child = created.parent.as_ref().map(|link| self.apply_child(link, number)).transpose()?;
         let session = Session {
             id: id.clone(),
             number,
@@ -445,6 +496,7 @@ impl<'s> Txn<'s> {
             last_run: 0,
             last_failed: false,
             settings: None,
+            child,
         };
         self.session_slots.insert(number, self.delta.sessions.len());
         self.delta.sessions.push((number, session));
@@ -503,16 +555,21 @@ impl<'s> Txn<'s> {
         self.delta.runs.push((number, run));
         self.next_run += 1;
         self.queued_change += 1;
+        self.apply_mail_taken(event, session, number, accepted);
         Ok(())
     }
 
     fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
+        // A run that waits for child agents is running all the while.
+        let awaits_agents = self.step(number).is_some_and(|step| step.waits_for() == Some(WaitsFor::Agents));
         let next = match body {
+            Body::RunContinued(_) if awaits_agents => None,
             Body::RunStarted(_) | Body::RunContinued(_) => Some(RunStatus::Running),
-            Body::RunWaiting(waiting) => Some(match waiting.waits_for {
-                WaitsFor::Approval => RunStatus::WaitingForApproval,
-                WaitsFor::UserQuestion => RunStatus::WaitingForUserQuestion,
-            }),
+            Body::RunWaiting(waiting) => match waiting.waits_for {
+                WaitsFor::Approval => Some(RunStatus::WaitingForApproval),
+                WaitsFor::UserQuestion => Some(RunStatus::WaitingForUserQuestion),
+                WaitsFor::Agents => None,
+            },
             Body::RunCompleted(_) => Some(RunStatus::Completed),
             Body::RunFailed(_) => Some(RunStatus::Failed),
             Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
@@ -564,6 +621,9 @@ impl<'s> Txn<'s> {
                 self.change_step(number, |step| step.question = None);
                 self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
             }
+            Body::RunContinued(_) if self.step(number).is_some_and(|step| step.agents.is_some()) => {
+                self.change_step(number, |step| step.agents = None);
+            }
             Body::RunCompleted(_) | Body::RunFailed(_) | Body::RunInterrupted(_) | Body::RunCancelled(_)
                 if self.step(number).is_some() =>
             {
@@ -602,6 +662,7 @@ impl<'s> Txn<'s> {
         if next.is_terminal() {
             run.action_in_flight = false;
             self.delta.chains.insert(number, None);
+            self.apply_mail_run_ended(before.session, number, next);
             self.apply_route(number, None);
         }
         Ok(())
