@@ -206,6 +206,8 @@ fn dead_letters_are_counted_replayed_resolved_and_dropped() {
     receiver.script("/x", vec![gone.clone()]);
     let runs: Vec<String> = (0..3).map(|_| submit(&daemon, "s", &[target(&receiver, "/x")])).collect();
     runs.iter().for_each(|run| drop(settled(&daemon, run, "dead_lettered")));
+    let unresolved = |daemon: &Daemon| daemon.get("/v1/status").json()["delivery"]["unresolved_dead_lettered"].clone();
+    assert_eq!(unresolved(&daemon), 3);
     let dry = home.cli_json(&daemon, &["deliveries", "replay-bulk", "--dry-run"]);
     assert_eq!((&dry["matched"], &dry["replayed"]), (&json!(3), &json!(0)), "{dry}");
     receiver.open();
@@ -228,6 +230,7 @@ fn dead_letters_are_counted_replayed_resolved_and_dropped() {
     }
     let dropped = home.cli_json(&daemon, &["deliveries", "drop", "--older-than", "0s"]);
     assert_eq!(dropped, json!({"dropped": 1, "truncated": false}));
+    assert_eq!(unresolved(&daemon), 0);
     let (code, _, error) = home.cli(&daemon, &["deliveries", "reset-backpressure"]);
     assert!(code != 0 && error.contains("delivery_backpressure_selector_required"), "{error}");
     let (code, _, error) = home.cli(&daemon, &["deliveries", "get", "delivery-99"]);
@@ -306,6 +309,11 @@ fn a_copied_root_sends_nothing_until_it_is_released() {
     let daemon = serve(&home).root(&copy).start();
     let hold = daemon.get("/v1/deliveries/hold").json();
     assert_eq!(hold, json!({"held": true, "reason": "copied_state_root"}));
+    let warned = daemon.get("/v1/status").json();
+    assert_eq!((&warned["delivery"]["held"], &warned["delivery"]["pending"]), (&json!(true), &json!(1)), "{warned}");
+    let codes: Vec<&Value> =
+        warned["health"]["warnings"].as_array().expect("a list").iter().map(|warning| &warning["code"]).collect();
+    assert!(codes.contains(&&json!("deliveries_held")), "{codes:?}");
     let later = submit(&daemon, "s", &[target(&receiver, "/x")]);
     assert_eq!(daemon.wait_end(&later), "completed");
     let waiting = deliveries(&daemon, "status=pending");
