@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo test batteries test-kill test-faults test-root soak fuzz-stable bench build limits clean
+.PHONY: help demo test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: ## Everything that CI runs and that needs no root: format, lints, all test
 
 test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
 	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill
+
+test-kill-deliveries: ## 300 kills between a delivery's records, its request and its answer (`make test` has 6)
+	KHEISH_DELIVERY_KILLS=300 $(CARGO) test $(CARGO_OPTIONS) --test delivery_daemon a_killed_daemon
 
 batteries: ## The batteries of the agent engine in full (`make test` has a small size of each)
 	KHEISH_BATTERIES=1 ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test engine_kill --test engine_tools \

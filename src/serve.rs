@@ -33,7 +33,7 @@ use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, SecretReference, 
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
-use crate::connectors::egress::Egress;
+use crate::connectors::egress::{Egress, WayOut};
 use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};

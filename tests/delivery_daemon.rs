@@ -206,6 +206,8 @@ fn dead_letters_are_counted_replayed_resolved_and_dropped() {
     receiver.script("/x", vec![gone.clone()]);
     let runs: Vec<String> = (0..3).map(|_| submit(&daemon, "s", &[target(&receiver, "/x")])).collect();
     runs.iter().for_each(|run| drop(settled(&daemon, run, "dead_lettered")));
+    let unresolved = |daemon: &Daemon| daemon.get("/v1/status").json()["delivery"]["unresolved_dead_lettered"].clone();
+    assert_eq!(unresolved(&daemon), 3);
     let dry = home.cli_json(&daemon, &["deliveries", "replay-bulk", "--dry-run"]);
     assert_eq!((&dry["matched"], &dry["replayed"]), (&json!(3), &json!(0)), "{dry}");
     receiver.open();
@@ -228,6 +230,7 @@ fn dead_letters_are_counted_replayed_resolved_and_dropped() {
     }
     let dropped = home.cli_json(&daemon, &["deliveries", "drop", "--older-than", "0s"]);
     assert_eq!(dropped, json!({"dropped": 1, "truncated": false}));
+    assert_eq!(unresolved(&daemon), 0);
     let (code, _, error) = home.cli(&daemon, &["deliveries", "reset-backpressure"]);
     assert!(code != 0 && error.contains("delivery_backpressure_selector_required"), "{error}");
     let (code, _, error) = home.cli(&daemon, &["deliveries", "get", "delivery-99"]);
@@ -306,6 +309,11 @@ fn a_copied_root_sends_nothing_until_it_is_released() {
     let daemon = serve(&home).root(&copy).start();
     let hold = daemon.get("/v1/deliveries/hold").json();
     assert_eq!(hold, json!({"held": true, "reason": "copied_state_root"}));
+    let warned = daemon.get("/v1/status").json();
+    assert_eq!((&warned["delivery"]["held"], &warned["delivery"]["pending"]), (&json!(true), &json!(1)), "{warned}");
+    let codes: Vec<&Value> =
+        warned["health"]["warnings"].as_array().expect("a list").iter().map(|warning| &warning["code"]).collect();
+    assert!(codes.contains(&&json!("deliveries_held")), "{codes:?}");
     let later = submit(&daemon, "s", &[target(&receiver, "/x")]);
     assert_eq!(daemon.wait_end(&later), "completed");
     let waiting = deliveries(&daemon, "status=pending");
@@ -374,5 +382,64 @@ fn secrets_of_targets_sign_and_prove_and_are_shown_nowhere() {
     daemon.stop();
     for record in home.records(&home.root(), &[]) {
         assert!(!record.to_string().contains("0123456789abcdef"), "{record}");
+    }
+}
+
+#[test]
+fn connectors_are_a_way_out_with_their_own_credentials_and_places() {
+    let (provider, receiver) = (provider(), Receiver::start());
+    let home = Home::with_slot("delivery_connectors", Some(&provider));
+    let daemon = serve(&home).start();
+    daemon.set_key("sk-route-0000000000000000");
+    let base = format!("http://{}", receiver.address);
+    let put = |kind: &str, name: &str, config: Value| {
+        home.cli_json(&daemon, &["connectors", kind, name, "--json", &config.to_string()]);
+    };
+    put(
+        "put-external",
+        "ops",
+        json!({"platform": "webhook", "mode": "remote_http", "base_url": base, "allow_private_network": true,
+            "shared_token": {"value": "shared-0123456789abcdef"}}),
+    );
+    put(
+        "put-telegram",
+        "chat",
+        json!({"ingress_mode": "webhook", "bot_token": {"value": "123456:telegram-0123456789"}, "api_base_url": base,
+            "allow_unauthenticated_ingress": true, "allowed_chat_ids": [7]}),
+    );
+    let taken = r#"{"status":"committed"}"#;
+    let denied = Answer::Status(401, "", r#"{"error":"unauthorized"}"#);
+    receiver.script("/deliver", vec![denied, Answer::Status(200, "", taken)]);
+    receiver.script("/bot123456:telegram-0123456789/sendMessage", vec![Answer::Status(200, "", r#"{"ok":true}"#)]);
+    let mut runs = Vec::new();
+    for (session, target) in [
+        ("a", json!({"type": "external", "connector": "ops", "route": "{}"})),
+        ("b", json!({"type": "telegram", "connector": "chat", "chat_id": 7})),
+        ("c", json!({"type": "telegram", "connector": "chat", "chat_id": 8})),
+        ("d", json!({"type": "slack", "connector": "none", "channel_id": "C1"})),
+    ] {
+        daemon.create_session(session);
+        runs.push(submit(&daemon, session, &[target]));
+    }
+    settled(&daemon, &runs[0], "delivered");
+    settled(&daemon, &runs[1], "delivered");
+    let foreign = settled(&daemon, &runs[2], "dead_lettered");
+    assert!(foreign["terminal_error"].to_string().contains("allowed_chat_ids"), "{foreign}");
+    let unknown = settled(&daemon, &runs[3], "dead_lettered");
+    assert!(unknown["terminal_error"].to_string().contains("no connector"), "{unknown}");
+    let seen = receiver.at("/deliver");
+    assert_eq!(seen.len(), 2, "a sidecar that knows another token is asked again");
+    assert_eq!(seen[1].headers["authorization"], "Bearer shared-0123456789abcdef");
+    let body: Value = serde_json::from_str(&seen[1].body).expect("JSON");
+    assert_eq!(
+        (&body["protocol_version"], &body["reply_route"], &body["content"]),
+        (&json!(1), &json!("{}"), &json!("go"))
+    );
+    let message = receiver.wait_count("/bot123456:telegram-0123456789/sendMessage", 1);
+    assert_eq!(message[0].body, r#"{"chat_id":7,"text":"go"}"#);
+    assert!(!message[0].headers.contains_key("authorization"));
+    daemon.stop();
+    for record in home.records(&home.root(), &[]) {
+        assert!(!record.to_string().contains("0123456789"), "{record}");
     }
 }

@@ -2,6 +2,10 @@
 //! Owns: which base URL and secret belong to a place, and which places a connector may not be used for.
 //! May touch: the registry.
 //! Never: sends anything.
+//! Connectors as the way out of deliveries.
+//! Owns: which connector may be used for which place, and the credential that goes along.
+//! May touch: the registry, and through it the broker.
+//! Never: lets a place that the operator's lists exclude be written to.
 
 use std::sync::Arc;
 
@@ -89,6 +93,10 @@ impl Connectors for Egress {
                     }
                     None => self.secret(&entry, "bot_token", config.bot_token.as_ref())?,
                 };
+                if secret.is_none() {
+                    let text = "the connector has no bot token; next: give it one and replay the delivery".to_string();
+                    return Err(EgressError::Refused(text));
+                }
                 let base_url = config.api_base_url.clone().unwrap_or_else(|| SLACK_API.to_string());
                 Ok(ConnectorEgress { base_url, allow_private: false, secret })
             }
