@@ -11,7 +11,7 @@ use crate::api::status::RunThresholds;
 use crate::http::{Bind, BindError};
 use crate::limits::{
     APPROVAL_EXPIRY_S_MAX, JOURNAL_SEGMENT_BYTES_DEFAULT, JOURNAL_SEGMENT_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MIN,
-    QUEUED_RUN_LAG_WARNING_MS, SANDBOX_READ_ONLY_PATHS_MAX, STALE_RUN_WARNING_MS, TRUSTED_PROXIES_MAX,
+    QUEUED_RUN_LAG_WARNING_MS, RUN_DRAIN_S_MAX, SANDBOX_READ_ONLY_PATHS_MAX, STALE_RUN_WARNING_MS, TRUSTED_PROXIES_MAX,
 };
 use crate::net::{EgressPolicy, EgressSettingError};
 use crate::sandbox::Level;
@@ -53,6 +53,8 @@ pub struct RawServe {
     pub audit_signing_key_file: Option<String>,
     /// `--approval-expires-after-s`.
     pub approval_expires_after_s: Option<String>,
+    /// `--drain-timeout-s`.
+    pub drain_timeout_s: Option<String>,
     /// `--queued-run-lag-threshold-ms`.
     pub queued_run_lag_threshold_ms: Option<String>,
     /// `--stale-run-threshold-ms`.
@@ -102,6 +104,8 @@ pub struct Config {
     pub audit_signing_key_file: Option<PathBuf>,
     /// Milliseconds after which an open approval counts as denied; without it, never.
     pub approval_expires_after_ms: Option<u64>,
+    /// Milliseconds that runs in hand get at the end to finish what they are at.
+    pub drain_timeout_ms: u64,
     /// From when on waiting runs are listed as findings.
     pub run_thresholds: RunThresholds,
     /// Size of a journal segment; smaller where the disk is small.
@@ -177,6 +181,7 @@ impl Config {
             trusted_proxies: parse_proxies(&raw.trusted_proxy)?,
             hold: raw.hold,
             audit_signing_key_file: path(&raw.audit_signing_key_file),
+            drain_timeout_ms: parse_drain(raw.drain_timeout_s.as_deref())?,
             approval_expires_after_ms: parse_approval_expiry(raw.approval_expires_after_s.as_deref())?,
             run_thresholds: parse_run_thresholds(raw)?,
             segment_bytes: parse_segment_bytes(raw.segment_bytes.as_deref())?,
@@ -260,6 +265,18 @@ fn parse_proxies(raw: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
         return Err(error(format!("{} addresses, at most {TRUSTED_PROXIES_MAX}", raw.len())));
     }
     raw.iter().map(|text| text.trim().parse().map_err(|_| error(format!("{text:?} is no IP address")))).collect()
+}
+
+fn parse_drain(raw: Option<&str>) -> Result<u64, ConfigError> {
+    match raw.map(str::parse::<u64>) {
+        None => Ok(0),
+        Some(Ok(seconds @ 0..=RUN_DRAIN_S_MAX)) => Ok(seconds * 1_000),
+        Some(_) => Err(ConfigError::Flag {
+            flag: "--drain-timeout-s",
+            cause: format!("{:?} is no number of seconds up to {RUN_DRAIN_S_MAX}", raw.unwrap_or_default()),
+            next: "correct it, or leave it out so that runs are cut at once and resumed",
+        }),
+    }
 }
 
 fn parse_approval_expiry(raw: Option<&str>) -> Result<Option<u64>, ConfigError> {
@@ -348,6 +365,7 @@ mod tests {
             ("--stale-run-threshold-ms", with(|raw| raw.stale_run_threshold_ms = Some("-1".into()))),
             ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("0".into()))),
             ("--approval-expires-after-s", with(|raw| raw.approval_expires_after_s = Some("soon".into()))),
+            ("--drain-timeout-s", with(|raw| raw.drain_timeout_s = Some("601".into()))),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("1".into()))),
             ("--segment-bytes", with(|raw| raw.segment_bytes = Some("-1".into()))),
             ("--sandbox", with(|raw| raw.sandbox = Some("on".into()))),

@@ -5,6 +5,7 @@
 
 mod agents;
 mod connectors;
+mod creds;
 mod delivery;
 mod doctor;
 mod egress;
@@ -14,6 +15,7 @@ mod slo;
 
 pub use agents::*;
 pub use connectors::*;
+pub use creds::*;
 pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;

@@ -111,7 +111,7 @@ pub fn init(format: Format, level: LevelFilter) -> Result<(), LoggingError> {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let backtrace = std::backtrace::Backtrace::capture();
-        log::error!("thread {} panicked at {panic}; {backtrace}", thread.name().unwrap_or("without a name"));
+        log::error!("thread {} {panic}; {backtrace}", thread.name().unwrap_or("without a name"));
     }));
     Ok(())
 }

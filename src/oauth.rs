@@ -1,13 +1,17 @@
 //! Exchanges with authorization servers: a refresh token for an access token.
-//! Owns: the form that is sent and the reading of the answer.
-//! May touch: the network, through `net`.
-//! Never: stores a token, retries, or repeats anything that a server says.
+//! Owns: the form that is sent, the reading of the answer, and the signed records of both.
+//! May touch: the network, through `net`; the ledger of external actions.
+//! Never: stores a token, retries, sends what could not be recorded, or repeats anything that a server says.
+
+use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Deserialize;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::broker::{RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
+use crate::commit::{ActionLedger, OwnRequest, OwnResponse};
 use crate::limits::{NET_CREDENTIAL_BYTES_MAX, OAUTH_ANSWER_BYTES_MAX, OAUTH_EXCHANGE_MS_MAX};
 use crate::net::{BaseUrl, Cancel, Method, Net, NetError, Purpose, Request, Target, Timeouts};
 use crate::secret::Secret;
@@ -18,12 +22,13 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// Speaks to token endpoints over HTTP.
 pub struct HttpExchange {
     net: Net,
+    ledger: Arc<dyn ActionLedger>,
 }
 
 impl HttpExchange {
-    /// With the daemon's outbound client.
-    pub fn new(net: Net) -> Self {
-        Self { net }
+    /// With the daemon's outbound client, and where each exchange is recorded.
+    pub fn new(net: Net, ledger: Arc<dyn ActionLedger>) -> Self {
+        Self { net, ledger }
     }
 }
 
@@ -45,10 +50,57 @@ struct Refusal {
 impl TokenExchange for HttpExchange {
     fn refresh(&self, request: &RefreshRequest, cancel: &Cancel) -> Result<RefreshedTokens, RefreshFailure> {
         let target = target(&request.token_endpoint)?;
+        // Neither body has a digest: both hold tokens.
+        let action = self.ledger.requested(
+            None,
+            &OwnRequest {
+                kind: KIND,
+                target: &format!("POST {target}"),
+                lease: None,
+                request_digest: None,
+                detail: json!({"slot": request.slot.as_str(), "grant_type": "refresh_token"}),
+            },
+        );
+        let action = action.map_err(|error| failure("unrecorded", error.to_string(), false))?;
+        let (status, result) = match self.exchange(request, &target, cancel) {
+            Ok((status, result)) => (Some(status), result),
+            Err(failure) => (None, Err(failure)),
+        };
+        let mut detail = json!({"slot": request.slot.as_str()});
+        if let Some(status) = status {
+            detail["http_status"] = status.into();
+        }
+        if let Err(failure) = &result {
+            detail["error"] = failure.class.into();
+        }
+        let outcome = if result.is_ok() { "succeeded" } else { "failed" };
+        let response = OwnResponse { action, outcome, response_digest: None, detail };
+        if let Err(error) = self.ledger.responded(None, &response) {
+            // The tokens are kept: the former refresh token may be worth nothing any more. The next start says that the
+            // outcome is unknown.
+            log::error!("the end of the exchange for account {} was not recorded: {error}", request.slot);
+        }
+        result
+    }
+}
+
+/// What records call these actions.
+const KIND: &str = "oauth";
+
+/// The server's status, and what it gave.
+type Exchanged = (u16, Result<RefreshedTokens, RefreshFailure>);
+
+impl HttpExchange {
+    fn exchange(
+        &self,
+        request: &RefreshRequest,
+        target: &Target,
+        cancel: &Cancel,
+    ) -> Result<Exchanged, RefreshFailure> {
         let body = form(request);
         let sent = Request {
             method: Method::Post,
-            target: &target,
+            target,
             purpose: Purpose::OAuth,
             allow_private: false,
             headers: &[("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json")],
@@ -65,10 +117,11 @@ impl TokenExchange for HttpExchange {
         let mut response = self.net.send(sent, cancel).map_err(|error| unreachable(&error))?;
         let status = response.status;
         let answer = Zeroizing::new(response.body.read_to_end().map_err(|error| unreachable(&error))?);
-        match status {
+        let result = match status {
             200..=299 => tokens(&answer),
             _ => Err(refused(status, &answer)),
-        }
+        };
+        Ok((status, result))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
-use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
+use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, SecretReference, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
@@ -46,7 +46,8 @@ use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
-use crate::providers::{Routes, RoutesWatch};
+use crate::providers::{RouteCredential, Routes, RoutesWatch};
+use crate::redaction::redact_tokens;
 use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
@@ -252,16 +253,20 @@ impl Daemon {
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
         let of_file = file_connectors.iter().flat_map(|connector| connector.inline.values().cloned());
-        let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file).collect();
-        let (exchange, foreign) = (Arc::new(HttpExchange::new(net.clone())), inline);
+        let mut foreign: Vec<_> = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file).collect();
+        foreign.extend(redact_tokens::from_environment().map_err(step("redaction"))?);
+        let exchange = Arc::new(HttpExchange::new(net.clone(), Arc::new(core.clone())));
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
             .map_err(step("threads"))?;
+        refer_routes(&broker, &routes);
         let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
         let known = broker.handle();
         crate::redaction::install(move |text| known.redact(text));
         let request_mac = RequestMac::load_or_create(&root.directory(Directory::Auth), &SystemRandom::new())
             .map_err(|cause| step("request key")(file_error("use", &root.directory(Directory::Auth), cause)))?;
         let connectors = Registry::new(core.clone(), broker.handle(), file_connectors, clock.now_ms());
+        let named = connectors.clone();
+        broker.handle().references().add(move || named.references());
         let sidecars = Sidecars::new(connectors.clone()).map_err(step("connectors"))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
@@ -432,6 +437,12 @@ impl Daemon {
         }
         if !self.edge.drain(Duration::from_millis(DRAIN_MS)) {
             log::warn!("some requests were still in flight at the end of the drain time");
+        }
+        let drain_ms = self.api.config.drain_timeout_ms;
+        if drain_ms > 0 && !self.api.stops.drain(Duration::from_millis(drain_ms)) {
+            log::warn!(
+                "some runs were still in the middle of a step at the end of --drain-timeout-s; they are resumed"
+            );
         }
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
@@ -662,6 +673,18 @@ fn surroundings(raw: &RawServe, api: &Api) -> Result<sidecar::Surroundings, Serv
 fn load_connectors(config: &Config) -> Result<Vec<FileConnector>, ServeError> {
     let Some(path) = &config.connectors_config else { return Ok(Vec::new()) };
     file::load(path).map_err(step("connectors file"))
+}
+
+/// Tells the broker which slots the routes name.
+fn refer_routes(broker: &Broker, routes: &Option<Arc<Routes>>) {
+    let Some(routes) = routes.clone() else { return };
+    broker.handle().references().add(move || {
+        let named = routes.iter().filter_map(|route| match &route.credential {
+            RouteCredential::AuthRef(slot) => Some(SecretReference::new(slot.as_str(), format!("route {}", route.id))),
+            RouteCredential::Inline(_) | RouteCredential::None => None,
+        });
+        named.collect()
+    });
 }
 
 fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {

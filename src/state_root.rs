@@ -27,6 +27,8 @@ use replace::{ReplaceError, atomic_replace, clear_leftover, sync_directory};
 pub const FORMAT_VERSION: u32 = 1;
 /// The file that says which format.
 pub const FORMAT_FILE: &str = "FORMAT";
+/// What a file system makes at its top; it is not ours.
+pub const LOST_AND_FOUND: &str = "lost+found";
 /// The file that is locked.
 pub const LOCK_FILE: &str = "daemon.lock";
 const MECHANISM: &str = "flock";
@@ -392,7 +394,7 @@ fn recognise(path: &Path, create: bool) -> Result<(), StateRootError> {
 }
 
 fn may_precede_format(root: &Path, name: &str) -> Result<bool, StateRootError> {
-    if name == LOCK_FILE || name == ".FORMAT.tmp" || name == "lost+found" || PLACED_BEFORE_START.contains(&name) {
+    if name == LOCK_FILE || name == ".FORMAT.tmp" || name == LOST_AND_FOUND || PLACED_BEFORE_START.contains(&name) {
         return Ok(true);
     }
     if Directory::ALL.iter().all(|directory| directory.name() != name) {

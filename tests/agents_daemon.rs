@@ -192,3 +192,41 @@ fn a_parent_and_its_child_go_on_after_sigkill() {
     daemon.stop();
     home.assert_journal_verifies(&home.root());
 }
+
+#[test]
+fn the_whole_of_a_long_result_is_read_in_pages_and_only_through_the_run_that_has_it() {
+    let command = "for i in $(seq 1 12000); do echo \"line $i ä\"; done";
+    let script = calls("long", "bash", &json!({"command": command})) + &says("other", "unused", "x");
+    let provider = Provider::start(&(says("long", "line", "done") + &script + "[default]\ntext = \"nothing\"\n"));
+    let home = Home::new("agents_blobs", Some(&provider));
+    let daemon = home.start();
+    bypass(&daemon);
+    daemon.create_session("s");
+    let run = daemon.submit("s", "long");
+    assert_eq!(daemon.wait_end(&run), "completed", "{}", daemon.run(&run));
+    let other = daemon.submit("s", "another run");
+    daemon.wait_end(&other);
+    let listed = home.cli_json(&daemon, &["runs", "blobs", &run]);
+    let digest = listed[0]["sha256"].as_str().expect("a digest").to_string();
+    assert_eq!((&listed[0]["tool"], listed.as_array().map(Vec::len)), (&json!("bash"), Some(1)));
+    let mut whole = String::new();
+    let mut offset = Some(0);
+    while let Some(at) = offset {
+        let page = daemon.get(&format!("/v1/runs/{run}/blobs/{digest}?offset={at}&bytes=777")).json();
+        let content = page["content"].as_str().expect("text");
+        assert!(content.len() <= 777 && !content.is_empty(), "{page}");
+        whole += content;
+        offset = page["next_offset"].as_u64();
+    }
+    assert_eq!(whole.len() as u64, listed[0]["bytes"].as_u64().expect("a size"));
+    assert!(whole.contains("line 1 ä") && whole.contains("line 12000 ä"));
+    let (code, printed, _) = home.cli(&daemon, &["runs", "blob", &run, &digest]);
+    assert_eq!((code, printed.trim_end()), (0, whole.trim_end()));
+    let refused = |path: &str| daemon.get(path).refusal();
+    let not_found = (404, "blob_not_found".to_string());
+    assert_eq!(refused(&format!("/v1/runs/{other}/blobs/{digest}")), not_found, "another run's");
+    assert_eq!(refused(&format!("/v1/runs/{run}/blobs/{}", "0".repeat(64))), not_found);
+    assert_eq!(refused(&format!("/v1/runs/{run}/blobs/..%2f..%2fFORMAT")), not_found);
+    assert_eq!(refused(&format!("/v1/runs/{run}/blobs/{digest}?offset=99999999")).1, "bad_request");
+    daemon.stop();
+}

@@ -531,3 +531,28 @@ fn a_power_cut_at_any_call_of_the_disk_loses_no_child_and_makes_none_twice() {
     println!("the disk was called {cut_at} times");
     assert!(cut_at > 20, "the cuts reached the whole tree: {cut_at}");
 }
+
+/// What a run is at when the daemon is asked to end is finished and recorded; the next start goes on behind it.
+#[test]
+fn a_drain_cuts_nothing_off_and_the_next_start_goes_on() {
+    let server = model(|request, _| match results(request).len() {
+        0 => Answer::Items(vec![bash("a", "gate")]),
+        1 => Answer::Items(vec![bash("b", "second")]),
+        _ => done("both done"),
+    });
+    let bench = Bench::new();
+    let first = world(&server.url(), &bench);
+    bypass(&first);
+    let run = first.submit("go");
+    bench.is_hanging.recv_timeout(engine_support::PATIENCE).unwrap();
+    assert!(!first.stops.drain(std::time::Duration::from_millis(1)), "it is in the middle of a tool");
+    bench.let_go();
+    assert!(first.stops.drain(engine_support::PATIENCE), "it let the run go");
+    assert_eq!(status_of(&first, run), RunStatus::Running);
+    let second = on_disk(&server.url(), &bench, first.kill());
+    second.wait_for(run, RunStatus::Completed);
+    let outcomes: Vec<Value> =
+        second.bodies(run, "tool_call.finished").iter().map(|body| body["outcome"].clone()).collect();
+    assert_eq!(outcomes, [json!("ok"), json!("ok")]);
+    assert_eq!(bench.ran(), ["gate", "second"]);
+}

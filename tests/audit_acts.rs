@@ -143,3 +143,64 @@ fn an_act_that_no_log_takes_is_refused_within_two_seconds_and_works_again_withou
     let report = check(&directory(&home)).expect("readable");
     assert_eq!(report.problem, None);
 }
+
+#[test]
+fn a_token_exchange_is_a_signed_record_before_its_bytes_leave_and_another_one_after() {
+    let server = tiny_http::Server::http("127.0.0.1:0").expect("a listener");
+    let address = server.server_addr().to_ip().expect("an address");
+    let home = Home::with_slot("acts-oauth", None);
+    let daemon = home.start();
+    let account = json!({"slot_id": "mcp.oauth.docs", "server_name": "docs", "resource": "https://mcp.example/mcp",
+        "issuer": "https://issuer.example", "authorization_endpoint": "https://issuer.example/a",
+        "token_endpoint": format!("http://{address}/token?audience=canary"), "client_id": "client",
+        "access_token": "access-token-0", "refresh_token": "refresh-token-0", "expires_at_ms": 1, "scopes": ["read"]});
+    assert_eq!(daemon.post("/v1/runtime/auth/accounts/mcp-oauth", &account).status, 200);
+    let answers = [(200, json!({"access_token": "access-token-1", "expires_in": 3600})), (503, json!({}))];
+    let root = home.root();
+    let serving = std::thread::spawn(move || {
+        for (status, answer) in answers {
+            let request = server.recv().expect("a request");
+            let journal = fs::read_to_string(tail_segment(&root)).expect("a segment");
+            let requested = journal.matches("\"external_action.request\"").count();
+            let answered = journal.matches("\"external_action.response\"").count();
+            assert_eq!(requested, answered + 1, "on disk before the bytes left:\n{journal}");
+            let answer = tiny_http::Response::from_string(answer.to_string()).with_status_code(status);
+            request.respond(answer).expect("the daemon listens");
+        }
+    });
+    let refresh = "/v1/runtime/auth/accounts/mcp.oauth.docs/refresh";
+    assert_eq!(daemon.post(refresh, &Value::Null).status, 200);
+    // The pause after a refresh keeps the second one away; setting the account anew ends it.
+    assert_eq!(daemon.post("/v1/runtime/auth/accounts/mcp-oauth", &account).status, 200);
+    assert_eq!(daemon.post(refresh, &Value::Null).status, 503);
+    serving.join().expect("no panic");
+    daemon.stop();
+    let records = home.records(&home.root(), &["--kind", "external_action."]);
+    let told: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            let mut body = record["body"].clone();
+            let fields = body.as_object_mut().expect("an object");
+            for name in ["timestamp_ms", "action_id", "prev_hash", "record_hash", "signature", "key_id", "action"] {
+                fields.remove(name);
+            }
+            body
+        })
+        .collect();
+    let target = format!("POST http://{address}/token");
+    let request = |index: u32| {
+        json!({"chain": "daemon", "index": index, "phase": "request", "kind": "oauth", "target": target,
+               "slot": "mcp.oauth.docs", "grant_type": "refresh_token", "signature_alg": "ed25519"})
+    };
+    let response = |index: u32, outcome: &str, status: u16| {
+        json!({"chain": "daemon", "index": index, "phase": "response", "kind": "oauth", "target": target,
+               "outcome": outcome, "slot": "mcp.oauth.docs", "http_status": status, "signature_alg": "ed25519"})
+    };
+    let mut failed = response(4, "failed", 503);
+    failed["error"] = json!("overloaded");
+    assert_eq!(told, [request(1), response(2, "succeeded", 200), request(3), failed]);
+    assert_eq!(records[0]["body"]["action_id"], records[1]["body"]["action_id"], "one id joins both");
+    let (code, report) =
+        home.command(&["audit", "verify", "--offline", "--state-root", home.root().to_str().expect("a path")]);
+    assert_eq!(code, 0, "{report}");
+}

@@ -3,7 +3,7 @@
 mod state_root_scratch;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 use kheish_daemon::broker::{
@@ -11,6 +11,8 @@ use kheish_daemon::broker::{
     RefreshRequest, RefreshedTokens, Revocation, SlotId, SlotRecord, Store, Subject, SubjectId, TokenExchange, Use,
 };
 use kheish_daemon::clock::Clock;
+use kheish_daemon::commit::{ActionLedger, CommandError, OwnRequest, OwnResponse};
+use kheish_daemon::ids::RunId;
 use kheish_daemon::net::{Cancel, Net, NetConfig};
 use kheish_daemon::oauth::HttpExchange;
 use kheish_daemon::secret::Secret;
@@ -74,6 +76,29 @@ fn token(handle: &BrokerHandle, lease: &Lease, now_ms: u64) -> Result<String, Br
 
 fn details(handle: &BrokerHandle) -> Value {
     serde_json::to_value(handle.slot(&id(SLOT)).unwrap().unwrap()).unwrap()["details"].clone()
+}
+
+/// Counts the records of exchanges; refuses them while told so.
+#[derive(Default)]
+struct Ledger {
+    requested: AtomicU64,
+    responded: AtomicU64,
+    refuses: AtomicBool,
+}
+
+impl ActionLedger for Ledger {
+    fn requested(&self, _run: Option<RunId>, request: &OwnRequest<'_>) -> Result<u64, CommandError> {
+        assert_eq!(request.kind, "oauth");
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(CommandError::StorageFull { reason: "no space is left".to_string() });
+        }
+        Ok(self.requested.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn responded(&self, _run: Option<RunId>, response: &OwnResponse<'_>) -> Result<(), CommandError> {
+        assert_eq!(response.action, self.responded.fetch_add(1, Ordering::SeqCst) + 1);
+        Ok(())
+    }
 }
 
 fn secret(text: &str) -> Secret {
@@ -168,7 +193,8 @@ fn fifty_users_over_two_hundred_expiries_make_exactly_two_hundred_exchanges() {
     let scratch = Scratch::new();
     let (root, clock) = (scratch.open_root(), Hands::new());
     let net = Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).unwrap();
-    let broker = start(&root, Arc::new(HttpExchange::new(net)), &clock);
+    let ledger = Arc::new(Ledger::default());
+    let broker = start(&root, Arc::new(HttpExchange::new(net, ledger.clone())), &clock);
     broker.handle().put(account(&format!("http://{address}/token"), Some(START_MS + HOUR_MS))).unwrap();
     let barrier = Arc::new(Barrier::new(USERS + 1));
     let given: Arc<Mutex<Vec<BTreeSet<String>>>> = Arc::new(Mutex::new(vec![BTreeSet::new(); EXPIRIES as usize]));
@@ -194,6 +220,8 @@ fn fifty_users_over_two_hundred_expiries_make_exactly_two_hundred_exchanges() {
         }
     });
     assert_eq!(served.load(Ordering::SeqCst), EXPIRIES);
+    let counts = (ledger.requested.load(Ordering::SeqCst), ledger.responded.load(Ordering::SeqCst));
+    assert_eq!(counts, (EXPIRIES, EXPIRIES), "each exchange has both records");
     for (round, tokens) in given.lock().unwrap().iter().enumerate() {
         assert_eq!(tokens.iter().collect::<Vec<_>>(), [&format!("access-token-{}", round + 1)], "round {round}");
     }
@@ -364,4 +392,26 @@ fn a_revoked_account_is_neither_given_out_nor_refreshed() {
     assert!(matches!(handle.refresh_account(&id("no.such")), Err(BrokerError::SlotMissing { .. })));
     handle.put(state_root_scratch::record("openai.prod", Provider::OpenAi, "sk-secret-one")).unwrap();
     assert!(matches!(handle.refresh_account(&id("openai.prod")), Err(BrokerError::NotAnAccount { .. })));
+}
+
+#[test]
+fn an_exchange_that_cannot_be_recorded_is_not_made() {
+    let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
+    let address = server.server_addr().to_ip().unwrap();
+    let net = Net::new(&NetConfig { ca_file: None, resolver_threads: 1, ..NetConfig::default() }).unwrap();
+    let ledger = Arc::new(Ledger::default());
+    ledger.refuses.store(true, Ordering::SeqCst);
+    let exchange = HttpExchange::new(net, ledger);
+    let request = RefreshRequest {
+        slot: SlotId::parse("mcp.oauth.docs").unwrap(),
+        token_endpoint: format!("http://{address}/token"),
+        client_id: "client".to_string(),
+        client_secret: None,
+        resource: "https://mcp.example/mcp".to_string(),
+        refresh_token: secret("refresh-token-0"),
+        scopes: Vec::new(),
+    };
+    let failure = exchange.refresh(&request, &Cancel::new()).unwrap_err();
+    assert_eq!((failure.class, failure.is_final, failure.reason.as_str()), ("unrecorded", false, "no space is left"));
+    assert!(server.try_recv().unwrap().is_none(), "nobody called");
 }

@@ -5,8 +5,6 @@ mod daemon;
 #[path = "support/http.rs"]
 mod http;
 
-use std::process::Command;
-
 use daemon::{Daemon, Home, Provider, SLOT};
 use serde_json::{Value, json};
 
@@ -299,61 +297,4 @@ fn the_journal_and_the_brokers_log_name_who_revoked() {
         );
         assert!(entry["by"]["request_id"].is_string() && entry["by"]["token"].is_string(), "{entry}");
     }
-}
-
-/// The commands of the runbooks, as written but for the binary's path, the port, the token's path and the lease.
-#[test]
-fn the_runbooks_credential_commands_run_as_written() {
-    let provider = Provider::start("");
-    let (home, daemon) = start("revoke-runbook", &provider);
-    let run = daemon.submit("s", "hello");
-    assert_eq!(daemon.wait_end(&run), "completed");
-    let lease =
-        get(&daemon, "/v1/runtime/auth/leases?all=true")[0]["lease"]["id"].as_str().expect("a lease").to_string();
-    let mut answers: Vec<(String, Value)> = Vec::new();
-    let script = include_str!("data/runbooks/credentials.sh");
-    let commands = script.split("\n\n").map(|block| {
-        let lines: Vec<&str> = block.lines().filter(|line| !line.starts_with('#')).collect();
-        lines.join("\n").replace("<lease_id>", &lease)
-    });
-    for command in commands.filter(|command| !command.trim().is_empty()) {
-        let text = command
-            .replace("./target/debug/kheish-daemon", env!("CARGO_BIN_EXE_kheish-daemon"))
-            .replace("http://127.0.0.1:4000", &daemon.base_url())
-            .replace("/run/secrets/kheish-admin-token", &home.token_file().display().to_string());
-        let output = Command::new("sh")
-            .args(["-c", &text])
-            .env_clear()
-            .env("OPENAI_API_KEY", "sk-secret-two-0123456789")
-            .env("WEBHOOK_ROUTES_JSON", "{\"demo\":{\"secret\":\"whsec-0123456789\"}}")
-            .output()
-            .expect("a shell");
-        assert!(output.status.success(), "{command}: {output:?}");
-        let all = [&output.stdout[..], &output.stderr].concat();
-        let shown = String::from_utf8_lossy(&all);
-        assert!(!shown.contains("sk-secret") && !shown.contains("whsec"), "{command}: {shown}");
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{command}: {error}"));
-        let name =
-            command.lines().skip(2).map(|line| line.trim().trim_end_matches(" \\")).collect::<Vec<_>>().join(" ");
-        answers.push((name, answer));
-    }
-    let answer = |name: &str, number: usize| {
-        let mut found = answers.iter().filter(|(command, _)| command.starts_with(name));
-        found.nth(number).unwrap_or_else(|| panic!("{name}: {answers:?}")).1.clone()
-    };
-    assert_eq!(answer("status", 0)["provider_readiness"]["active_route_ready"], json!(true));
-    let rotated = answer("runtime auth revoke-slot openai.prod", 0);
-    assert_eq!(
-        (&rotated["slot_id"], &rotated["revoked_leases"], &rotated["blocked"]),
-        (&json!(SLOT), &json!(0), &json!(false))
-    );
-    let lease = answer("runtime auth lease", 0);
-    assert_eq!((&lease["active"], lease["lease"].get("token_digest")), (&json!(false), None));
-    assert_eq!(answer("runtime auth revoke-slot sidecars", 0)["slot_id"], json!("sidecars.webhook.routes"));
-    assert_eq!(answer("runtime set-permission-mode", 0)["permission_mode"], json!("dontAsk"));
-    assert_eq!(answer("runtime set-debug-level", 0)["debug_level"], json!("off"));
-    let subject = answer("runtime auth revoke-subject", 0);
-    assert_eq!((&subject["revoked"], &subject["known"]), (&json!(true), &json!(false)));
-    assert_eq!(answers.len(), script.matches("./target/debug/kheish-daemon").count(), "every command was run");
-    daemon.stop();
 }

@@ -121,6 +121,11 @@ fn a_healthy_daemon_gives_no_alarm_idle_or_busy() {
     loop {
         runs.extend((0..16).map(|number| daemon.submit(&format!("busy-{}", number % 8), "go on")));
         doctor(&home, &daemon, &["--cors-origin", "http://localhost:5173"]).assert_well();
+        // Its files, read beside it while it writes them.
+        let root = home.root();
+        let files = ["doctor", "--offline", "--state-root", root.to_str().expect("UTF-8"), "--scan-secrets"];
+        let beside = command(&daemon.base_url(), home.token_file(), &files);
+        assert_eq!((beside.code, &beside.report["errors"]), (0, &json!([])), "{beside:?}");
         if Instant::now() > busy_until {
             break;
         }
@@ -256,6 +261,19 @@ fn a_loopback_page_that_is_not_on_the_exact_list_is_named() {
         assert_eq!(outcome.code, 1, "{outcome:?}");
         assert!(outcome.stderr.starts_with("Error: --cors-origin: "), "{outcome:?}");
     }
+    daemon.stop();
+}
+
+#[test]
+fn a_daemon_that_asks_nobody_for_a_token_is_told_of_and_fails_nothing_on_loopback() {
+    let home = Home::new("doctor-open", None);
+    let daemon = home.serve().without_token().start();
+    let open = doctor(&home, &daemon, &[]);
+    open.assert_well();
+    let checks = open.report["checks"].as_array().expect("checks");
+    let told = checks.iter().find(|check| check["code"] == "control_plane_auth_off").expect("it is told of");
+    assert_eq!((&told["severity"], &told["ok"]), (&json!("info"), &json!(true)));
+    assert!(told["action"].as_str().is_some_and(|action| action.contains("--http-auth-mode bearer")), "{told}");
     daemon.stop();
 }
 

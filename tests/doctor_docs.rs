@@ -31,7 +31,7 @@ fn sources() -> String {
         for entry in fs::read_dir(root.join(directory)).expect("a folder of sources") {
             let path = entry.expect("an entry").path();
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            if path.is_file() && name != "codes.rs" && (directory == "doctor" || name.starts_with("doctor")) {
+            if path.is_file() && !name.starts_with("codes") && (directory == "doctor" || name.starts_with("doctor")) {
                 text.push_str(&fs::read_to_string(&path).expect("a source"));
             }
         }
@@ -43,7 +43,7 @@ fn sources() -> String {
 #[test]
 fn every_code_of_the_table_is_found_somewhere_and_no_other_is() {
     let sources = sources();
-    for row in codes::CODES {
+    for row in codes::all() {
         assert!(sources.contains(&format!("\"{}\"", row.code)), "nothing finds {}", row.code);
     }
     let calls = ["add(", "add_with("].iter().flat_map(|call| sources.split(call).skip(1));

@@ -230,6 +230,41 @@ fn a_stored_secret_is_found_in_every_spelling_and_place_and_never_shown() {
     assert!(outcome.stderr.contains("rotate the secret"), "{}", outcome.stderr);
 }
 
+/// A root may be the top of a file system. What that file system keeps there is not the daemon's, and nobody else's business.
+#[test]
+fn what_a_file_system_keeps_at_its_top_is_passed_over() {
+    let home = used("offline-lost");
+    let root = copy(&home.root(), home.join("mounted"));
+    fs::create_dir(root.join("lost+found")).expect("a directory");
+    fs::write(root.join("lost+found/#12"), KEY).expect("a file");
+    fs::set_permissions(root.join("lost+found"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let outcome = offline(&root, Some(home.master_key_file()), &["--scan-secrets"]);
+    assert_eq!((outcome.code, outcome.errors()), (0, vec![]), "{}", outcome.report);
+    // Only there: a directory of that name further down is like any other.
+    fs::create_dir(root.join("blobs/lost+found")).expect("a directory");
+    fs::write(root.join("blobs/lost+found/#12"), KEY).expect("a file");
+    let outcome = offline(&root, Some(home.master_key_file()), &["--scan-secrets"]);
+    assert_eq!((outcome.code, outcome.errors()), (1, vec!["offline_mode_open", "secret_found"]), "{}", outcome.report);
+}
+
+/// A kill is no damage: the lock is free, the tail is unsealed, and nothing else is to be said.
+#[test]
+fn the_root_of_a_killed_daemon_is_whole_and_free() {
+    let provider = Provider::start("[default]\ntext = \"an answer\"\n");
+    let home = Home::with_slot("offline-killed", Some(&provider));
+    let daemon = home.start();
+    daemon.set_key(KEY);
+    daemon.create_session("s");
+    let run = daemon.submit("s", "hello");
+    assert_eq!(daemon.wait_end(&run), "completed");
+    daemon.kill();
+    let killed = offline(&home.root(), Some(home.master_key_file()), &["--scan-secrets"]);
+    assert_eq!((killed.code, killed.errors()), (0, vec![]), "{}", killed.report);
+    assert_eq!(killed.report["lock_holder"], Value::Null);
+    // It took nothing away from the daemon that comes next.
+    home.start().stop();
+}
+
 #[test]
 fn options_that_need_each_other_are_refused_apart() {
     let home = Home::new("offline-options", None);

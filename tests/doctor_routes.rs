@@ -128,6 +128,14 @@ fn a_canary_that_fails_says_why_and_cleans_up_all_the_same() {
         let status = daemon.wait_end(canary["run_id"].as_str().expect("a run"));
         assert!(["completed", "failed", "cancelled"].contains(&status.as_str()), "{status}");
     }
+    // Held execution is no provider's fault, and the report says so.
+    home.cli_json(&daemon, &["runtime", "hold"]);
+    let (code, report, _) =
+        doctor_routes(&home, &daemon, &["--route", "chatty", "--canary", "--canary-timeout-ms", "300"]);
+    assert_eq!((code, canaries(&report)), (1, vec![("chatty", "timeout")]), "{report}");
+    assert!(report["errors"].to_string().contains("execution is held"), "{report}");
+    assert_eq!(session_of(&daemon, &report["canaries"][0])["ended"], true);
+    home.cli_json(&daemon, &["runtime", "release"]);
     // Nothing to run on: no canary, and no good news either.
     let (code, report, line) = doctor_routes(&home, &daemon, &["--route", "nobody", "--canary"]);
     assert_eq!((code, codes(&report)), (1, vec!["route_not_found"]), "{report}");

@@ -280,10 +280,20 @@ fn what_is_missing_decides_the_exit_code_and_the_rest_is_kept() {
     assert!(report["missing"].to_string().contains("state-root/inventory.jsonl"), "{report}");
     world.daemon.stop();
     let nobody = world.home.join("nobody");
-    let (code, text) =
+    let (code, report) =
         world.home.command(&["--base-url", "http://127.0.0.1:9", "incident", "collect", "--out", text(&nobody)]);
-    assert!(code == 1 && text.contains("status.json") && text.contains("signature"), "{code} {text}");
+    assert!(code == 1 && report.contains("status.json") && report.contains("signature"), "{code} {report}");
     assert!(nobody.join("doctor.json").is_file(), "even then the diagnosis is kept");
+    // Of a daemon that is gone, its host still has everything that lies on the disk.
+    let (gone, root) = (world.home.join("gone"), world.home.root());
+    let args =
+        ["--base-url", "http://127.0.0.1:9", "incident", "collect", "--out", text(&gone), "--state-root", text(&root)];
+    let (code, report) = world.home.command(&args);
+    assert_eq!(code, 1, "{report}");
+    for name in ["inventory.jsonl", "doctor.json", "audit-verify.json", "control-plane-auth/audit.jsonl"] {
+        assert!(gone.join("state-root").join(name).is_file(), "{name}: {report}");
+    }
+    assert_eq!(json_of(&gone.join("state-root/audit-verify.json"))["ok"], true);
 }
 
 #[test]

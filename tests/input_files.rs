@@ -106,7 +106,7 @@ fn the_command_line_attaches_files_and_a_restart_finds_them() {
     fs::write(&notes, "remember the milk").expect("written");
     let (picture, notes) = (picture.to_str().expect("UTF-8"), notes.to_str().expect("UTF-8"));
     daemon.create_session("s");
-    let view = home.cli_json(&daemon, &["sessions", "input", "s", "hold", "--attach", picture, "--attach", notes]);
+    let view = home.cli_json(&daemon, &["sessions", "input", "s", "hold", "--file", picture, "--file", notes]);
     let run = view["run_id"].as_str().expect("an id").to_string();
     provider.wait_asked("hold", 1);
     daemon.kill();
@@ -118,11 +118,11 @@ fn the_command_line_attaches_files_and_a_restart_finds_them() {
     assert!(requests[1].1.contains(&BASE64_STANDARD.encode(PNG)) && requests[1].1.contains("remember the milk"));
 
     // A picture alone is input, too; what is no such file is refused.
-    let alone = home.cli_json(&daemon, &["sessions", "input", "s", "--attach", picture, "--wait"]);
+    let alone = home.cli_json(&daemon, &["sessions", "input", "s", "--file", picture, "--wait"]);
     assert_eq!(alone["status"], "completed");
     fs::write(home.join("a.exe"), b"MZ\x90\x00").expect("written");
     let (code, _, stderr) =
-        home.cli(&daemon, &["sessions", "input", "s", "--attach", home.join("a.exe").to_str().expect("UTF-8")]);
+        home.cli(&daemon, &["sessions", "input", "s", "--file", home.join("a.exe").to_str().expect("UTF-8")]);
     assert_eq!(code, 2, "{stderr}");
     assert!(stderr.contains("a.exe: neither of the files that are taken"), "{stderr}");
 
@@ -130,7 +130,7 @@ fn the_command_line_attaches_files_and_a_restart_finds_them() {
     let asked = provider.requests().len();
     assert_eq!(daemon.post("/v1/runtime/hold", &json!({"held": true})).status, 200);
     daemon.create_session("s2");
-    let view = home.cli_json(&daemon, &["sessions", "input", "s2", "gone", "--attach", picture]);
+    let view = home.cli_json(&daemon, &["sessions", "input", "s2", "gone", "--file", picture]);
     let gone = view["run_id"].as_str().expect("an id").to_string();
     let blob = home.root().join("blobs").join(to_hex(digest(&SHA256, PNG).as_ref()));
     fs::remove_file(&blob).expect("the picture's blob");

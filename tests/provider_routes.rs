@@ -145,6 +145,7 @@ fn every_broken_rule_is_found_with_its_line() {
             vec![("auth_source_unsupported", Some(5))],
         ),
         (anthropic("image_edit = true"), vec![("unsupported_capability_override", Some(5))]),
+        (local("context_window_tokens = 3999"), vec![("context_window_out_of_range", Some(5))]),
         (local("max_concurrency = 0"), vec![("max_concurrency_out_of_range", Some(5))]),
         (local("max_concurrency = 1025"), vec![("max_concurrency_out_of_range", Some(5))]),
         (local("failover = 'nowhere'"), vec![("failover_unknown", Some(5))]),
@@ -340,12 +341,13 @@ fn the_shipped_file_is_whole_with_every_example_in_use() {
 #[test]
 fn limits_and_ways_out_of_a_route_are_read() {
     let text = format!(
-        "default_route = 'main'\n{MAIN}max_concurrency = 3\nfailover = 'two'\n[routes.two]\ndriver = 'anthropic'\n\
+        "default_route = 'main'\n{MAIN}max_concurrency = 3\ncontext_window_tokens = 8000\nfailover = 'two'\n[routes.two]\ndriver = 'anthropic'\n\
          default_model = 'claude-sonnet-4-6'\nauth_ref = 'a'\nanthropic_beta_headers = ['one-1', 'two-2']\n"
     );
     let routes = load("ways-out", &text).expect("valid");
     let (main, two) = (routes.default_route(), routes.get("two").expect("there"));
     assert_eq!((main.max_concurrency, main.failover.as_deref()), (Some(3), Some("two")));
+    assert_eq!((main.compact_at_tokens(), two.compact_at_tokens()), (6_400, 150_000));
     assert_eq!((two.anthropic_beta.as_deref(), two.failover.as_deref()), (Some("one-1,two-2"), None));
 }
 

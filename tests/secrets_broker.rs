@@ -3,11 +3,12 @@
 mod state_root_scratch;
 
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kheish_daemon::broker::{
-    Broker, BrokerError, BrokerHandle, Lease, LeaseRequest, Provider, RouteAuth, SlotId, SlotRecord, Store, StoreError,
-    Subject, SubjectId, Use,
+    Broker, BrokerError, BrokerHandle, Lease, LeaseRequest, Provider, RouteAuth, SecretReference, SlotId, SlotRecord,
+    Store, StoreError, Subject, SubjectId, Use,
 };
 use kheish_daemon::secret::Secret;
 use kheish_daemon::state_root::StateRoot;
@@ -82,7 +83,7 @@ fn an_overwrite_or_a_deletion_ends_every_lease_of_the_slot_and_of_no_other() {
 
     let second = lease(&handle, &slot);
     assert_eq!(plain(&handle, &second, NOW).unwrap(), "sk-secret-two");
-    handle.delete(&slot, &[]).unwrap();
+    handle.delete(&slot).unwrap();
     assert!(matches!(plain(&handle, &second, NOW), Err(BrokerError::LeaseRevoked { .. })));
     assert!(matches!(handle.lease(request(&slot, 60_000), NOW), Err(BrokerError::SlotMissing { .. })));
 
@@ -167,7 +168,7 @@ fn a_write_is_on_disk_before_it_is_answered() {
         fs::copy(store_path(&root), store_path(&copy_root)).unwrap();
         assert_eq!(Store::open(&copy_root, key(KEY)).unwrap().list(), [status.status]);
     }
-    broker.handle().delete(&id("openai.prod"), &[]).unwrap();
+    broker.handle().delete(&id("openai.prod")).unwrap();
     fs::copy(store_path(&root), store_path(&copy_root)).unwrap();
     assert_eq!(Store::open(&copy_root, key(KEY)).unwrap().list(), []);
 }
@@ -188,7 +189,7 @@ fn a_write_that_cannot_be_persisted_changes_nothing_and_works_again_when_the_cau
     for outcome in [
         handle.put(record("openai.prod", Provider::OpenAi, "sk-secret-two")).map(drop),
         handle.put(record("openai.more", Provider::OpenAi, "sk-secret-two")).map(drop),
-        handle.delete(&slot, &[]).map(drop),
+        handle.delete(&slot).map(drop),
     ] {
         let error = outcome.unwrap_err();
         assert!(matches!(error, BrokerError::Store(_)), "{error}");
@@ -221,13 +222,26 @@ fn a_slot_in_use_is_not_deleted_and_a_missing_one_is_named() {
     let handle = broker.handle();
     let slot = id("openai.prod");
     handle.put(record("openai.prod", Provider::OpenAi, "sk-secret-one")).unwrap();
-    let error = handle.delete(&slot, &["route main".to_string(), "route backup".to_string()]).unwrap_err();
-    assert!(error.to_string().contains("route main, route backup"), "{error}");
+    // Two rooms name slots; what they name changes while the broker runs.
+    let names = |slots: &[&str], by: &str| slots.iter().map(|slot| SecretReference::new(*slot, by)).collect::<Vec<_>>();
+    handle.references().add(move || names(&["openai.prod", "openai.missing"], "route main"));
+    let hooks = Arc::new(AtomicBool::new(true));
+    let is_named = hooks.clone();
+    handle
+        .references()
+        .add(move || names(if is_named.load(Ordering::SeqCst) { &["openai.prod"] } else { &[] }, "hook g"));
+    let error = handle.delete(&slot).unwrap_err();
+    assert!(error.to_string().contains("route main, hook g"), "{error}");
+    hooks.store(false, Ordering::SeqCst);
+    let error = handle.delete(&slot).unwrap_err();
+    assert!(error.to_string().contains("route main;") || error.to_string().ends_with("route main"), "{error}");
     assert_eq!(handle.slots().unwrap().len(), 1);
-    handle.delete(&slot, &[]).unwrap();
-    let error = handle.delete(&slot, &["route main".to_string()]).unwrap_err();
+    let other = id("openai.other");
+    handle.put(record("openai.other", Provider::OpenAi, "sk-secret-two")).unwrap();
+    handle.delete(&other).unwrap();
+    let error = handle.delete(&id("openai.missing")).unwrap_err();
     assert!(matches!(error, BrokerError::SlotMissing { .. }), "{error}");
-    assert_eq!(handle.slot(&slot).unwrap(), None);
+    assert_eq!(handle.slot(&other).unwrap(), None);
 }
 
 #[test]
@@ -292,7 +306,7 @@ fn present_and_replaced_secrets_are_redacted() {
     handle.put(record("openai.prod", Provider::OpenAi, "sk-secret-one")).unwrap();
     handle.put(record("openai.prod", Provider::OpenAi, "sk-secret-two")).unwrap();
     handle.put(record("openai.gone", Provider::OpenAi, "sk-secret-three")).unwrap();
-    handle.delete(&id("openai.gone"), &[]).unwrap();
+    handle.delete(&id("openai.gone")).unwrap();
     let text = "Incorrect API key provided: sk-secret-one, sk-secret-two, sk-secret-three, c2stc2VjcmV0LXR3bw==";
     let expected = "Incorrect API key provided: <redacted>, <redacted>, <redacted>, <redacted>==";
     assert_eq!(handle.redact(text), expected);
@@ -311,6 +325,7 @@ fn no_secret_shows_in_any_view_error_or_debug_text() {
     let handle = broker.handle();
     let slot = id("openai.prod");
     let status = handle.put(record("openai.prod", Provider::OpenAi, "canary-canary")).unwrap().status;
+    handle.references().add(|| vec![SecretReference::new("openai.prod", "route main")]);
     let held = lease(&handle, &slot);
     handle.put(record("openai.prod", Provider::OpenAi, "canary-canary-2")).unwrap();
     let mut shown = vec![
@@ -322,7 +337,7 @@ fn no_secret_shows_in_any_view_error_or_debug_text() {
     for error in [
         handle.redeem(&held, NOW).unwrap_err(),
         handle.redeem(&held, NOW * 2).unwrap_err(),
-        handle.delete(&slot, &["route main".to_string()]).unwrap_err(),
+        handle.delete(&slot).unwrap_err(),
         handle.lease(LeaseRequest { provider: Provider::XAi, ..request(&slot, 1) }, NOW).unwrap_err(),
     ] {
         assert!(error.to_string().contains("; next: "), "{error}");

@@ -273,6 +273,9 @@ fn health_tells_what_is_the_case_now_and_forgets_what_is_over() {
     assert_eq!(daemon.wait_end(&run), "failed");
     assert_eq!(raised(&daemon), ["info:failed_runs"]);
     assert_eq!(status(&daemon)["health"]["ok"], true, "history is no page");
+    let calls = status(&daemon)["provider_readiness"]["calls"].clone();
+    assert_eq!((&calls["answered_count"], &calls["failed_count"]), (&0.into(), &1.into()), "{calls}");
+    assert!(calls["last_failure_code"].is_string() && calls["last_failure_at_ms"].is_u64(), "{calls}");
 
     let (code, ..) = home.cli(&daemon, &["runtime", "hold"]);
     assert_eq!((code, raised(&daemon)), (0, vec!["info:execution_held".to_string(), "info:failed_runs".into()]));
@@ -381,6 +384,8 @@ fn metrics_need_a_token_keep_their_number_under_load_and_cover_what_the_status_t
     };
     assert_eq!(figure("kheish_runs_accepted_total"), 101.0);
     assert_eq!(figure("kheish_sessions"), 20.0);
+    assert!(figure("kheish_provider_calls_total{outcome=\"answered\"}") >= 6.0);
+    assert_eq!(figure("kheish_provider_calls_total{outcome=\"failed\"}"), 0.0);
     assert!(figure("kheish_http_requests_total") >= 121.0);
     assert!(figure("process_open_fds") > 10.0 && figure("process_resident_memory_bytes") > 1e6);
     assert_eq!(figure("kheish_threads{thread=\"engine\"}"), 16.0);
@@ -423,6 +428,7 @@ const ABSENT_WHILE_QUIET: &[&str] = &[
     "/runs/oldest_waiting_for_approval_age_ms",
     "/runs/oldest_waiting_for_user_question_age_ms",
     "/delivery/worker_lag_ms",
+    "/provider_readiness/calls/last_failure_at_ms",
     "/schedules/oldest_due_schedule_lag_ms",
     "/journal/sealed_head/sealed_at_ms",
     "/journal/batch_age_ms",

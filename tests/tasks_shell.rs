@@ -332,3 +332,26 @@ fn to_do_items_are_written_by_the_model_kept_over_a_kill_and_end_once() {
     assert!(seen[6].1.contains("argument title: found a number"), "{}", seen[6].1);
     assert!(seen[7].1.contains("task_not_found"), "{}", seen[7].1);
 }
+
+/// Seen: `tasks get` told of 0 bytes while the output of the running command could be read, since the figures follow the
+/// file a moment later and were looked at before it. Now they are looked at after it, and the file counts.
+#[test]
+fn the_figures_of_a_running_command_are_never_behind_what_can_be_read() {
+    let provider = provider(&[("chatty", "while true; do printf x; done")]);
+    let home = Home::new("tasks_figures", Some(&provider));
+    let daemon = start(&home);
+    daemon.create_session("s");
+    let task = begin(&daemon, "s", "chatty");
+    for _ in 0..50 {
+        let seen = output(&daemon, "s", &task, "tail_bytes=262144");
+        let shown = seen["output_excerpt"].as_str().map_or(0, str::len) as u64;
+        let told = seen["task"]["metadata"]["output_size_bytes"].as_u64().expect("a figure");
+        assert!(told >= shown, "{told} bytes are told of, {shown} are shown");
+        let again = daemon.get(&format!("/v1/sessions/s/tasks/{task}")).json();
+        assert!(again["metadata"]["output_size_bytes"].as_u64() >= Some(shown), "{again}");
+        assert!(again["metadata"]["output_total_bytes"].as_u64() >= Some(shown), "{again}");
+    }
+    let reply = daemon.post(&format!("/v1/sessions/s/tasks/{task}/stop"), &Value::Null);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    daemon.stop();
+}

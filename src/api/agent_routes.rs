@@ -1,12 +1,12 @@
-//! Rows of the route table: agents and mailboxes.
+//! Rows of the route table: agents, mailboxes, and whole results of tools.
 //! Owns: their paths with access class, body bound, schema and handler.
 //! Never: holds logic; a handler lives with its resource.
 
-use super::agents;
 use super::context::Api;
 use super::paging::{CURSOR, LIMIT, PAGE};
 use super::route::{Access, Handler, Route};
 use super::routes::{get, json, list, optional, post, required};
+use super::{agents, blobs};
 use crate::http::problem::{Code, codes};
 use crate::limits::BODY_BYTES_MAX;
 
@@ -95,6 +95,29 @@ pub(super) const ACKNOWLEDGE: Route<Api> = Route {
         optional("NoFields"),
         json(200, "Accepted"),
         Handler::Plain(agents::acknowledge),
+    )
+};
+
+pub(super) const LIST_BLOBS: Route<Api> = Route {
+    problems: &[&codes::RUN_NOT_FOUND],
+    ..get(
+        "/v1/runs/{run_id}/blobs",
+        Access::Admin,
+        "Results of the run's tools that are kept whole because the model was shown only a part.",
+        list("ResultBlob"),
+        Handler::Plain(blobs::list),
+    )
+};
+
+pub(super) const GET_BLOB: Route<Api> = Route {
+    query: &[blobs::OFFSET, blobs::BYTES],
+    problems: &[&codes::RUN_NOT_FOUND, &codes::BLOB_NOT_FOUND, &codes::BLOB_UNREADABLE],
+    ..get(
+        "/v1/runs/{run_id}/blobs/{blob_id}",
+        Access::Admin,
+        "A page of one of them; follow `next_offset` for the rest.",
+        json(200, "ResultBlobPage"),
+        Handler::Plain(blobs::get),
     )
 };
 

@@ -123,6 +123,33 @@ pub static AGENTS: &[Component] = &[
         }"#,
     },
     Component {
+        name: "ResultBlob",
+        schema: r#"{
+            "type": "object",
+            "required": ["call", "tool", "sha256", "bytes"],
+            "properties": {
+                "call": {"type": "string"},
+                "tool": {"type": "string"},
+                "sha256": {"type": "string"},
+                "bytes": {"type": "integer"}
+            }
+        }"#,
+    },
+    Component {
+        name: "ResultBlobPage",
+        schema: r#"{
+            "type": "object",
+            "required": ["sha256", "bytes", "offset", "content"],
+            "properties": {
+                "sha256": {"type": "string"},
+                "bytes": {"type": "integer", "description": "Of the whole"},
+                "offset": {"type": "integer"},
+                "content": {"type": "string"},
+                "next_offset": {"type": "integer", "description": "Where the next page begins; absent at the end"}
+            }
+        }"#,
+    },
+    Component {
         name: "PostMailbox",
         schema: r#"{
             "type": "object",

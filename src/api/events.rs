@@ -456,7 +456,7 @@ fn task_updated(record: &Record) -> Option<Vec<u8>> {
             (task.status, task.title) = (Some(body.status), Some(body.title));
         }
         TaskRecord::Updated(body) => {
-            (task.change, task.id) = ("updated", body.id);
+            (task.change, task.id) = (if body.deleted { "deleted" } else { "updated" }, body.id);
             (task.status, task.title) = (body.status, body.title);
         }
         TaskRecord::Todos(_) => return None,

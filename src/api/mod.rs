@@ -14,6 +14,7 @@ pub mod approvals;
 pub mod audit;
 pub mod auth;
 pub mod auth_schemas;
+pub mod blobs;
 pub mod builtin;
 pub mod call;
 mod connector_chat;

@@ -9,7 +9,7 @@ use super::runtime::{RoutesFile, routes_file};
 use super::status::observed::RouteLevel;
 use super::status::{HealthWarning, Severity};
 use crate::broker::{RouteAuth, RouteAuthState, SlotId};
-use crate::engine::LaneView;
+use crate::engine::{CallCountsView, LaneView};
 use crate::http::problem::{Problem, codes};
 use crate::limits::CORE_BATCH_STALL_MS;
 use crate::net::{Destination, NetError, Purpose};
@@ -23,6 +23,8 @@ pub struct ProviderReadiness {
     warning_route_count: usize,
     error_route_count: usize,
     active_route_ready: bool,
+    /// How model calls went since start, on all routes.
+    calls: CallCountsView,
     /// Where the routes come from, and whether the file is still what was loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     routes_file: Option<RoutesFile>,
@@ -134,6 +136,7 @@ pub fn provider_readiness(api: &Api) -> ProviderReadiness {
             .iter()
             .any(|route| route.active && route.auth.state == RouteAuthState::Ok && route.is_ready()),
         routes_file: routes_file(api),
+        calls: api.facts.lanes.calls().view(),
         active_route_state: api.facts.observed.route().map_or(RouteLevel::None, |(level, _)| level),
         active_route_state_since_ms: api.facts.observed.route().map(|(_, since_ms)| since_ms),
         routes,

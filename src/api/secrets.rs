@@ -12,7 +12,6 @@ use super::witness::Act;
 use crate::broker::{BrokerError, SlotError, SlotId, SlotRecord};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
-use crate::providers::RouteCredential;
 
 impl From<SlotError> for Problem {
     fn from(error: SlotError) -> Self {
@@ -108,17 +107,6 @@ pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
 
 pub(super) fn delete_slot(api: &Api, call: &Call, slot: &SlotId) -> Result<(), Problem> {
     let act = Act { verb: "secret.delete", target: slot.as_str(), containment: true };
-    api.witnessed(&call.actor(), act, || Ok(api.broker.delete(slot, &references(api, slot))?))?;
+    api.witnessed(&call.actor(), act, || Ok(api.broker.delete(slot)?))?;
     Ok(())
-}
-
-/// What names a slot in the configuration in force.
-fn references(api: &Api, slot: &SlotId) -> Vec<String> {
-    api.routes
-        .iter()
-        .flat_map(|routes| routes.iter())
-        .filter(|route| matches!(&route.credential, RouteCredential::AuthRef(named) if named == slot.as_str()))
-        .map(|route| format!("route {}", route.id))
-        .chain(api.connectors.references(slot))
-        .collect()
 }

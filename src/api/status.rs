@@ -168,8 +168,9 @@ pub(super) fn schedules(_api: &Api) -> SchedulesStatus {
 }
 
 /// Figures of deliveries.
-pub(super) fn delivery(_api: &Api) -> DeliveryStatus {
-    DeliveryStatus::default()
+pub(super) fn delivery(api: &Api) -> DeliveryStatus {
+    let view = api.core.view();
+    DeliveryStatus::of(&view.counts.deliveries, api.facts.started_at_ms, view.last_progress_ms, api.clock.now_ms())
 }
 
 /// Figures of agents.

@@ -101,8 +101,8 @@ struct Output {
 
 impl Output {
     fn answer(&self, task: &Task) -> Result<Response, Problem> {
-        let (live, redact) = (self.tasks.live(&task.id), |text: &str| self.broker.redact(text));
-        let view = OutputView::of(task, live, self.tasks.directory(), self.part, self.wait, &redact);
+        let (live, redact) = (|| self.tasks.live(&task.id), |text: &str| self.broker.redact(text));
+        let view = OutputView::of(task, &live, self.tasks.directory(), self.part, self.wait, &redact);
         view.map(|view| Response::json(200, &view)).map_err(|error| {
             let detail = format!("the output of {} cannot be read: {error}; next: check shell-tasks", task.id);
             Problem::new(&codes::TASK_OUTPUT_UNREADABLE, detail)

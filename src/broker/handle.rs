@@ -14,6 +14,7 @@ use super::containment::Revocation;
 use super::error::BrokerError;
 use super::lease::{ConnectorLease, ConnectorLeaseRequest, Fetched, Lease, LeaseRequest};
 use super::readiness::{self, RouteAuth};
+use super::references::SecretReferences;
 use super::slot::{Mode, Provider, SlotId, SlotRecord, SlotStatus};
 use super::subject::SubjectId;
 use super::views::{LeaseFilter, LeaseStatus, SlotRevocation, SlotState, SubjectRevocation, SubjectStatus, Written};
@@ -90,14 +91,19 @@ impl BrokerHandle {
         self.act(move |actor| actor.put_all(records))
     }
 
-    /// Deletes a slot that nothing refers to: `referenced` names what still does. Its leases end; their number is
-    /// returned. Durable when it returns.
+    /// Deletes a slot that nothing in [`BrokerHandle::references`] names. Its leases end; their number is returned. Durable
+    /// when it returns.
     ///
     /// # Errors
     /// The slot is missing or referenced, the store refused, or the broker did not answer.
-    pub fn delete(&self, id: &SlotId, referenced: &[String]) -> Answer<usize> {
-        let (id, referenced) = (id.clone(), referenced.to_vec());
-        self.act(move |actor| actor.delete(id, referenced))
+    pub fn delete(&self, id: &SlotId) -> Answer<usize> {
+        let id = id.clone();
+        self.act(move |actor| actor.delete(id))
+    }
+
+    /// Who names which slot; rooms that name some add themselves at start.
+    pub fn references(&self) -> &SecretReferences {
+        &self.shared.references
     }
 
     /// Leases the present secret of a slot. Written down some time soon; only the first lease of a secret's version waits

@@ -33,6 +33,7 @@ pub mod master_key;
 mod oauth;
 mod readiness;
 mod redact;
+mod references;
 mod refresh;
 pub mod scan;
 mod slot;
@@ -53,6 +54,7 @@ pub use log::{BrokerLog, BrokerLogError, LOG_FILE_NAME, LOG_PREVIOUS_FILE_NAME, 
 pub use master_key::{MasterKey, MasterKeyError};
 pub use oauth::{NoExchange, RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
 pub use readiness::{RouteAuth, RouteAuthState};
+pub use references::{SecretReference, SecretReferences};
 pub use slot::{Mode, Provider, SlotError, SlotId, SlotRecord, SlotStatus};
 pub use store::{BackupError, FILE_NAME, RekeyError, Rekeyed, Store, StoreError, rekey};
 pub use subject::{Audience, Subject, SubjectError, SubjectId};
@@ -86,6 +88,7 @@ struct Shared {
     published: Mutex<Arc<Published>>,
     log: Mutex<LogStats>,
     watches: Watches,
+    references: SecretReferences,
     is_alive: AtomicBool,
     handled_count: AtomicU64,
     lease_count: AtomicU64,
@@ -165,6 +168,7 @@ impl Broker {
             published: Mutex::new(Arc::new(publish(&store, &ledger, &retired, &tokens, &foreign))),
             log: Mutex::new(log.stats()),
             watches: Watches::default(),
+            references: SecretReferences::default(),
             is_alive: AtomicBool::new(true),
             handled_count: AtomicU64::new(0),
             lease_count: AtomicU64::new(0),

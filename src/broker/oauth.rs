@@ -49,7 +49,8 @@ pub struct RefreshedTokens {
 /// The server gave nothing usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefreshFailure {
-    /// A word for machines: `rejected`, `unreachable`, `overloaded`, `malformed`, `unsupported`.
+    /// A word for machines: `rejected`, `unreachable`, `overloaded`, `malformed`, `unrecorded`,
+    /// `unsupported`.
     pub class: &'static str,
     /// What happened, without any text of the server.
     pub reason: String,

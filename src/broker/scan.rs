@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::redact::Redactor;
 use super::store::{FILE_NAME, Store};
 use crate::limits::{SCAN_CHUNK_BYTES, SCAN_FINDINGS_MAX};
+use crate::state_root::LOST_AND_FOUND;
 
 /// Where a secret stands in the clear.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,14 +45,24 @@ pub fn scan(root: &Path, store: &Store) -> io::Result<ScanReport> {
     let mut report = ScanReport::default();
     let mut directories = vec![root.to_path_buf()];
     while let Some(directory) = directories.pop() {
-        let mut entries = fs::read_dir(&directory)?.collect::<io::Result<Vec<_>>>()?;
+        let listed = match fs::read_dir(&directory) {
+            // A daemon may be at work; what it took away holds nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => continue,
+            other => other?,
+        };
+        let mut entries = listed.collect::<io::Result<Vec<_>>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let kind = entry.file_type()?;
             if kind.is_dir() {
-                directories.push(entry.path());
+                if directory != root || entry.file_name() != LOST_AND_FOUND {
+                    directories.push(entry.path());
+                }
             } else if kind.is_file() && entry.file_name() != FILE_NAME {
-                scan_file(&entry.path(), &redactor, &mut report)?;
+                match scan_file(&entry.path(), &redactor, &mut report) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
             }
         }
     }
@@ -59,8 +70,8 @@ pub fn scan(root: &Path, store: &Store) -> io::Result<ScanReport> {
 }
 
 fn scan_file(path: &Path, redactor: &Redactor, report: &mut ScanReport) -> io::Result<()> {
-    report.files += 1;
     let mut file = File::open(path)?;
+    report.files += 1;
     let overlap = redactor.longest() * 6;
     let (mut window, mut offset) = (Vec::new(), 0u64);
     loop {

@@ -20,7 +20,7 @@ use super::verbs::Command;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::key::{KEY_FILE, PUBLIC_FILE, PublicKey, SigningKey};
 use crate::audit::rotate::{relocate, rotate};
-use crate::audit::verify::verify;
+use crate::audit::verify::{verify, verify_beside};
 use crate::clock::{Clock, SystemClock};
 use crate::limits::CLI_CHECKPOINT_BYTES_MAX;
 use crate::state_root::StateRoot;
@@ -51,7 +51,7 @@ impl Command for Verify {
             None => keys_beside(context, &root)?,
         };
         let checkpoint = self.checkpoint.map(|path| read_checkpoint(FilePath::new(&path))).transpose()?;
-        let report = verify(&root, &keys, checkpoint.as_ref());
+        let report = verify_beside(&root, &keys, checkpoint.as_ref());
         context.out.document(&Document::of(&report))?;
         match report.problem {
             None => Ok(()),

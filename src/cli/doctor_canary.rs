@@ -85,7 +85,12 @@ fn attempt(
         Waited::TimedOut(last) => {
             client.post(&run_path(&accepted.run_id).then("/cancel"), None, &[])?;
             let status = last.map_or_else(|| "unseen".to_string(), |(_, view)| view.status);
-            Ok(("timeout", format!("the run was still {status} after {timeout_ms} ms and was cancelled")))
+            let hint = if status == "queued" {
+                ", for no engine took it: execution is held, or the route is full,"
+            } else {
+                ""
+            };
+            Ok(("timeout", format!("the run was still {status}{hint} after {timeout_ms} ms and was cancelled")))
         }
     }
 }

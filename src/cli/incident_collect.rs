@@ -20,7 +20,7 @@ use super::json_text::Document;
 use super::path::Path;
 use super::runs::run_path;
 use crate::audit::incident::IncidentSignature;
-use crate::audit::verify::verify;
+use crate::audit::verify::verify_beside;
 use crate::clock::{Clock, SystemClock};
 use crate::doctor::finding::Findings;
 use crate::doctor::offline::{Subject, examine};
@@ -341,7 +341,7 @@ impl Collector<'_> {
         let seen = examine(Subject { root, key_file: None, master_key: None, scan: false }, &mut found);
         let report = json!({"seen": seen, "checks": found.verdict().checks});
         self.keep("state-root/doctor.json", "doctor --offline", masked(&report.to_string()).as_bytes())?;
-        let trail = Document::of(&verify(root, &[], None));
+        let trail = Document::of(&verify_beside(root, &[], None));
         self.keep("state-root/audit-verify.json", "audit verify", masked(trail.as_str()).as_bytes())
     }
 

@@ -44,7 +44,7 @@ pub struct Input {
     stdin: bool,
     /// picture, PDF or text file that goes with it; may be repeated
     #[argh(option, arg_name = "path")]
-    attach: Vec<String>,
+    file: Vec<String>,
     /// route to run on
     #[argh(option, arg_name = "route")]
     provider: Option<String>,
@@ -181,7 +181,7 @@ impl Command for Input {
         let (provider, model) = split_route(&client, self.provider.as_deref(), self.model.as_deref())?;
         let body = Document::of(&Body {
             content: &content,
-            attachments: self.attach.iter().map(|path| attachment(path)).collect::<Result<_, _>>()?,
+            attachments: self.file.iter().map(|path| attachment(path)).collect::<Result<_, _>>()?,
             provider: provider.as_deref(),
             generation: Generation::of(model.as_deref(), &self.flags(schema.as_deref()))?,
             source_plugin: self.source_plugin.as_deref(),
@@ -220,7 +220,7 @@ impl Input {
         let next = "give the text as an argument, or use one of --content-file and --stdin";
         let given = [self.text.is_some(), self.content_file.is_some(), self.stdin];
         match given.into_iter().filter(|given| *given).count() {
-            0 if !self.attach.is_empty() => return Ok(String::new()),
+            0 if !self.file.is_empty() => return Ok(String::new()),
             0 => return Err(CliError::invalid("the text", "there is none", next)),
             1 => {}
             _ => return Err(CliError::invalid("the text", "it was given more than once", next)),

@@ -121,6 +121,7 @@ pub const ROWS: &[Row] = &[
         Default::Described("audit-signing.key in the state root"),
     ),
     row(SERVE, "--approval-expires-after-s", "KHEISH_APPROVAL_EXPIRES_AFTER_S", Default::None),
+    row(SERVE, "--drain-timeout-s", "KHEISH_DRAIN_TIMEOUT_S", Default::None),
     row(
         SERVE,
         "--queued-run-lag-threshold-ms",
@@ -173,6 +174,8 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",
     ),
+    (SERVE, "KHEISH_DEBUG_REDACT_TOKENS", "texts to mask, separated by commas"),
+    (SERVE, "KHEISH_DEBUG_REDACT_TOKENS_FILE", "file with further texts to mask"),
     (SERVE, "KHEISH_DEBUG_CAPTURE_KEY", "encrypts debug artifacts: base64 of 32 bytes"),
     (SERVE, "KHEISH_DEBUG_CAPTURE_KEY_FILE", "file that holds that key; one of the two, not both"),
     (SERVE, "KHEISH_DEBUG_CAPTURE_ENCRYPT", "auth-store: encrypt debug artifacts with a key derived from the store's"),

@@ -64,6 +64,10 @@ pub struct Serve {
     /// deny an approval that nobody resolved within this many seconds; stays open otherwise
     #[argh(option, arg_name = "seconds")]
     approval_expires_after_s: Option<String>,
+    /// at the end, give runs so long to finish the model call or tools at hand, at most 600; 0 when left out: they are cut
+    /// and resumed by the next start
+    #[argh(option, arg_name = "seconds")]
+    drain_timeout_s: Option<String>,
     /// age of a queued run, in milliseconds, from which status lists it; 0 is never
     #[argh(option, arg_name = "ms")]
     queued_run_lag_threshold_ms: Option<String>,
@@ -129,6 +133,7 @@ impl Command for Serve {
             hold: self.hold,
             audit_signing_key_file: self.audit_signing_key_file,
             approval_expires_after_s: self.approval_expires_after_s,
+            drain_timeout_s: self.drain_timeout_s,
             queued_run_lag_threshold_ms: self.queued_run_lag_threshold_ms,
             stale_run_threshold_ms: self.stale_run_threshold_ms,
             segment_bytes: self.segment_bytes,

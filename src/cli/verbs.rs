@@ -8,9 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, agents, approvals, audit, connector, connectors, contracts, debug, deliveries, doctor, doctor_routes,
-    events, incident, input, journal, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config,
-    scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
+    accounts, agents, approvals, audit, blobs, connector, connectors, contracts, debug, deliveries, doctor,
+    doctor_routes, events, incident, input, journal, overview, permissions, questions, runs, runtime, runtime_auth,
+    runtime_config, scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -131,6 +131,8 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::WaitFor>("runs wait", &[]),
     verb::<runs::Cancel>("runs cancel", &[]),
     verb::<runs::ExternalActions>("runs external-actions", &[]),
+    verb::<blobs::Blobs>("runs blobs", &[]),
+    verb::<blobs::Blob>("runs blob", &[]),
     verb::<debug::Debug>("runs debug", &[]),
     verb::<debug::DebugArtifact>("runs debug-artifact", &[]),
     verb::<debug::Prune>("runs prune", &[]),

@@ -3,6 +3,7 @@
 //! May touch: core, journal, the clock handed to it, and the effects handed to it.
 //! Never: waits on another thread; replies and effects go to places that cannot block.
 
+mod actions;
 mod answers;
 mod batch;
 mod handle;
@@ -10,6 +11,7 @@ mod published;
 mod restore;
 mod snapshotter;
 
+pub use actions::{ActionLedger, OwnRequest, OwnResponse};
 pub use answers::{AnswerSender, Answerer};
 pub use batch::{CommitLoop, Effects, Parts};
 pub use handle::{CommandError, CoreHandle, Job, Reply, WaitingQuery};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::value::RawValue;
 
-use super::handle::{Message, Query};
+use super::handle::{Job, Message, Query};
 use super::{CommandError, CommitLoop, CoreHandle, Effects, Parts, SnapshotJob};
 use crate::actor::{Actor, ActorRole};
 use crate::audit::key::SigningKey;
@@ -480,4 +480,32 @@ fn a_caller_is_told_when_the_core_does_not_answer_and_the_command_may_still_take
     let (mut commands, mut queries) = (Vec::new(), Vec::new());
     world.core.pass(&mut commands, &mut queries);
     assert_eq!(world.handle.view().counts.sessions, 1);
+}
+
+/// A run that waits for a place on its route is in nobody's hands.
+#[test]
+fn a_run_that_was_let_go_is_handed_out_again_when_it_is_called_and_never_after_its_end() {
+    let mut world = world();
+    world.decide(create("a")).unwrap();
+    let Decision::Accepted { run, .. } = world.decide(submit("a", 10)).unwrap() else { panic!("accepted") };
+    // An engine that asks for work.
+    let ask = |world: &mut World| {
+        let (engine, job) = bounded(1);
+        assert!(world.handle.send(Message::TakeRun(engine)).is_ok());
+        world.pass();
+        job
+    };
+    let got = |job: &Receiver<Job>| job.try_recv().ok().map(|job| job.id);
+    assert_eq!(got(&ask(&mut world)), Some(run));
+    let second = ask(&mut world);
+    assert_eq!(got(&second), None, "it is in hand");
+    world.handle.hand_again(run);
+    world.pass();
+    assert_eq!(got(&second), Some(run));
+    let third = ask(&mut world);
+    assert_eq!(got(&third), None, "once for each call");
+    world.decide(Command::CancelRun { run, reason: None }).unwrap();
+    world.handle.hand_again(run);
+    world.pass();
+    assert_eq!(got(&third), None, "it has ended");
 }

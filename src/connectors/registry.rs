@@ -11,7 +11,7 @@ use super::bucket::Buckets;
 use super::config::{SecretRef, Settings};
 use super::file::FileConnector;
 use super::secrets::{SecretError, Secrets, Versioned};
-use crate::broker::{BrokerHandle, SlotId};
+use crate::broker::{BrokerHandle, SecretReference};
 use crate::commit::CoreHandle;
 use crate::core::{Connector, ConnectorKind, ConnectorsHold};
 
@@ -190,19 +190,18 @@ impl Registry {
         self.table().get(kind, name).cloned()
     }
 
-    /// What names a slot, for whoever wants to delete it: `external connector ops-webhook (shared_token)`.
-    pub fn references(&self, slot: &SlotId) -> Vec<String> {
-        let table = self.table();
+    /// Every slot that a connector names: `external connector ops-webhook (shared_token)`.
+    pub fn references(&self) -> Vec<SecretReference> {
         let naming = |entry: &Arc<Entry>| {
-            let slots = entry.settings.slots();
             let (kind, name) = (entry.kind, entry.name.clone());
+            let slots = entry.settings.slots().into_iter();
             slots
-                .into_iter()
-                .filter(|(_, named)| named == slot)
-                .map(move |(field, _)| format!("{kind} connector {name} ({field})"))
+                .map(move |(field, slot)| {
+                    SecretReference::new(slot.as_str(), format!("{kind} connector {name} ({field})"))
+                })
                 .collect::<Vec<_>>()
         };
-        table.iter().flat_map(naming).collect()
+        self.table().iter().flat_map(naming).collect()
     }
 
     /// The broker that its secrets come from.

@@ -589,14 +589,14 @@ impl State {
     /// The tasks of a session that are kept, oldest first; `None` for an unknown session.
     pub fn session_tasks(&self, id: &SessionId) -> Option<Vec<Arc<Task>>> {
         let session = self.session_number(id)?;
-        Some(self.tasks.of_session(session).cloned().collect())
+        Some(self.tasks.of_session(session).filter(|task| !task.deleted).cloned().collect())
     }
 
     /// A task of a session, if it is kept.
     pub fn session_task(&self, session: &SessionId, id: &str) -> Option<Arc<Task>> {
         let session = self.session_number(session)?;
         let task = self.tasks.by_number.get(&task_number(id)?)?;
-        (task.session == session && task.id == id).then(|| task.clone())
+        (task.session == session && task.id == id && !task.deleted).then(|| task.clone())
     }
 
     /// Background commands that have not ended, with their sessions.

@@ -174,6 +174,9 @@ pub struct TaskUpdated {
     /// What came of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// It is shown no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
 }
 
 /// One note of the short list.
@@ -313,6 +316,9 @@ pub struct Task {
     pub last_seq: Seq,
     /// Set for a background command.
     pub shell: Option<ShellTask>,
+    /// It is shown no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
 }
 
 impl Task {
@@ -611,6 +617,7 @@ impl Txn<'_> {
             updated_at_ms: at_ms,
             last_seq: seq,
             shell: None,
+            deleted: false,
         };
         let (mut task, is_new) = match record {
             TaskRecord::Todos(list) => {
@@ -681,6 +688,7 @@ impl TaskUpdated {
         task.description = self.description.clone().unwrap_or_else(|| std::mem::take(&mut task.description));
         task.blocked_by = self.blocked_by.clone().unwrap_or_else(|| std::mem::take(&mut task.blocked_by));
         task.status = self.status.unwrap_or(task.status);
+        task.deleted |= self.deleted;
         if self.output.is_some() {
             task.output = self.output.clone();
         }

@@ -23,6 +23,7 @@ use crate::limits::{
 };
 use crate::net::{Body, Cancel, Method, NetError, Purpose, Request, Timeouts};
 use crate::providers::retry_hint_ms;
+use crate::worker::idle;
 
 /// What a record of an attempt has beyond its target.
 #[derive(Serialize)]
@@ -59,7 +60,7 @@ impl Sender {
     /// Sends until told to stop.
     pub(super) fn run(self) {
         while !self.stopping.is_cancelled()
-            && let Some(job) = self.around.core.take_delivery(self.stopping.woken())
+            && let Some(job) = idle(|| self.around.core.take_delivery(self.stopping.woken()))
         {
             if !self.attempt(&job) {
                 self.around.core.put_back_delivery(job.delivery.id.number);

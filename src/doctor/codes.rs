@@ -2,8 +2,8 @@
 //! Owns: stable codes with their check, severity, meaning and next step; docs/operators/doctor.md is compared with it.
 //! Never: repeats the health codes of the status; those have a table of their own and are passed on as they are.
 
-use super::finding::Severity;
-use Severity::{Error, Info, Warning};
+use super::finding::Severity::{self, Error, Info, Warning};
+use super::{codes_offline, codes_routes};
 
 /// One finding that there can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Row {
 /// The next step where the daemon reports something without one.
 pub const NEXT_STATUS: &str = "kheish-daemon status";
 
-const fn row(
+pub(super) const fn row(
     code: &'static str,
     check: &'static str,
     severity: Severity,
@@ -33,8 +33,8 @@ const fn row(
     Row { code, check, severity, meaning, next }
 }
 
-/// Every code, by check, in the order of the checks.
-pub const CODES: &[Row] = &[
+/// What `doctor` finds by asking a daemon, by check, in the order of the checks.
+const CODES: &[Row] = &[
     row(
         "daemon_status_unavailable",
         "daemon_status",
@@ -330,356 +330,22 @@ pub const CODES: &[Row] = &[
         "check the resolver of the daemon's host",
     ),
     row("sandbox_level", "sandbox", Info, "how strong the walls around tools are", "see docs/security-model.md"),
-    // Of `doctor routes`.
-    row(
-        "route_evidence_missing",
-        "doctor_routes",
-        Error,
-        "the status lacks what is to be known of routes",
-        "kheish-daemon status; use a client of the daemon's version",
-    ),
-    row(
-        "route_inventory_empty",
-        "doctor_routes",
-        Error,
-        "no model route is configured",
-        "start with --routes-file; see deploy/routes.default.toml",
-    ),
-    row(
-        "default_route_missing",
-        "doctor_routes",
-        Error,
-        "the default route does not exist",
-        "kheish-daemon runtime set-model MODEL --route ROUTE",
-    ),
-    row(
-        "route_not_found",
-        "doctor_routes",
-        Error,
-        "--route names no route of the inventory",
-        "kheish-daemon doctor routes, which lists them",
-    ),
-    row(
-        "route_file_read_failed",
-        "doctor_routes",
-        Error,
-        "--routes-file cannot be read",
-        "check the path and its permissions",
-    ),
-    row(
-        "route_file_invalid",
-        "doctor_routes",
-        Error,
-        "--routes-file cannot be used; each mistake is a diagnostic of its own with its line",
-        "correct the lines named; see docs/operators/routes.md",
-    ),
-    row(
-        "route_file_drift",
-        "doctor_routes",
-        Warning,
-        "the SHA-256 of --routes-file differs from that of what the daemon has loaded, or the daemon has loaded none",
-        "restart the daemon with the file, or put the loaded one back",
-    ),
-    row(
-        "route_file_drift_unchecked",
-        "doctor_routes",
-        Info,
-        "no daemon could be asked what it has loaded",
-        "give --base-url and --token-file",
-    ),
-    row(
-        "auth_check_failed",
-        "doctor_routes",
-        Error,
-        "the slots could not be listed",
-        "give an admin token: --token-file",
-    ),
-    row(
-        "auth_check_uses_running_daemon",
-        "doctor_routes",
-        Info,
-        "the slots that were compared are those of the daemon, the routes those of --routes-file",
-        "none is needed",
-    ),
-    row(
-        "auth_ref_missing",
-        "doctor_routes",
-        Error,
-        "a route's slot does not exist",
-        "kheish-daemon secrets set SLOT --provider PROVIDER --from-file FILE",
-    ),
-    row(
-        "auth_ref_provider_mismatch",
-        "doctor_routes",
-        Error,
-        "a route's slot holds another vendor's credential",
-        "kheish-daemon secrets set SLOT --provider PROVIDER --from-file FILE",
-    ),
-    row(
-        "auth_ref_provider_unchecked",
-        "doctor_routes",
-        Warning,
-        "the route's driver is not known to this client",
-        "use a client of the daemon's version",
-    ),
-    row(
-        "auth_ref_revoked",
-        "doctor_routes",
-        Error,
-        "a route's slot was revoked and not set since",
-        "kheish-daemon secrets set SLOT --provider PROVIDER --from-file FILE",
-    ),
-    row(
-        "auth_ref_expired",
-        "doctor_routes",
-        Error,
-        "a route's credential has expired",
-        "kheish-daemon runtime auth accounts refresh SLOT",
-    ),
-    row(
-        "auth_ref_expiring_soon",
-        "doctor_routes",
-        Warning,
-        "a route's credential expires within ten minutes",
-        "kheish-daemon runtime auth accounts refresh SLOT",
-    ),
-    row(
-        "auth_ref_refresh_warning",
-        "doctor_routes",
-        Warning,
-        "the last refresh of a route's credential did not succeed",
-        "kheish-daemon runtime auth accounts get SLOT",
-    ),
-    row(
-        "route_egress_refused",
-        "doctor_routes",
-        Error,
-        "a route's host may not be reached",
-        "add its host with --egress-allow, or take the route out of the routes file",
-    ),
-    row(
-        "route_reference_check_requires_runtime",
-        "doctor_routes",
-        Error,
-        "--check-references was given with --routes-file; references are known to a daemon only",
-        "kheish-daemon doctor routes --check-references",
-    ),
-    row(
-        "route_reference_check_failed",
-        "doctor_routes",
-        Error,
-        "the references could not be fetched",
-        "kheish-daemon status; use a client of the daemon's version",
-    ),
-    row(
-        "route_references_truncated",
-        "doctor_routes",
-        Warning,
-        "more references than are looked at or listed",
-        "mend those listed, then ask again",
-    ),
-    row(
-        "stale_run_route",
-        "doctor_routes",
-        Error,
-        "an unfinished run is pinned to a route that does not exist",
-        "kheish-daemon runs cancel RUN, or put the route back",
-    ),
-    row(
-        "stale_session_route_policy",
-        "doctor_routes",
-        Error,
-        "a session has a route of its own that does not exist",
-        "kheish-daemon sessions set-route SESSION --clear",
-    ),
-    row(
-        "stale_schedule_route",
-        "doctor_routes",
-        Error,
-        "a schedule names a route that does not exist",
-        "correct the schedule, or put the route back",
-    ),
-    row(
-        "stale_runtime_route",
-        "doctor_routes",
-        Error,
-        "the runtime configuration names a route that does not exist",
-        "kheish-daemon runtime set-model --reset",
-    ),
-    row(
-        "stale_route_reference",
-        "doctor_routes",
-        Error,
-        "something else names a route that does not exist",
-        "correct it, or put the route back",
-    ),
-    row(
-        "route_canary_requires_runtime",
-        "doctor_routes",
-        Error,
-        "--canary was given with --routes-file; only a daemon makes runs",
-        "kheish-daemon doctor routes --canary",
-    ),
-    row(
-        "route_canary_timeout",
-        "doctor_routes",
-        Error,
-        "a canary's run did not end in time and was cancelled",
-        "kheish-daemon runs events RUN",
-    ),
-    row(
-        "route_canary_failed",
-        "doctor_routes",
-        Error,
-        "a canary's run failed, was refused, or answered something else",
-        "kheish-daemon runs events RUN",
-    ),
-    row(
-        "route_canary_not_cleaned_up",
-        "doctor_routes",
-        Warning,
-        "a canary's session could not be ended",
-        "kheish-daemon sessions end SESSION",
-    ),
-    // Offline.
-    row(
-        "offline_root_unusable",
-        "state_root",
-        Error,
-        "there is no readable state root at the path",
-        "check --state-root, and run as the daemon's user",
-    ),
-    row(
-        "offline_lock_held",
-        "state_root_lock",
-        Info,
-        "a daemon uses the state root; its files were read beside it",
-        "kheish-daemon doctor asks that daemon",
-    ),
-    row(
-        "offline_lock_missing",
-        "state_root_lock",
-        Error,
-        "the state root has been in use and its lock file is gone: a daemon that still runs would not notice a second one",
-        "make sure that no daemon runs on it, then start one, which makes the file again",
-    ),
-    row(
-        "offline_lock_unreadable",
-        "state_root_lock",
-        Error,
-        "the lock file cannot be opened",
-        "run as the daemon's user",
-    ),
-    row(
-        "offline_format_unknown",
-        "format",
-        Error,
-        "FORMAT is missing, damaged, or of a newer version",
-        "restore the whole root from its backup, or run the newer kheish-daemon",
-    ),
-    row(
-        "offline_mode_open",
-        "permissions",
-        Error,
-        "others may read or write something in the state root",
-        "chmod -R go-rwx DIR",
-    ),
-    row(
-        "offline_owner_foreign",
-        "permissions",
-        Error,
-        "something in the state root belongs to another user than the root itself",
-        "chown -R USER DIR",
-    ),
-    row(
-        "offline_link",
-        "permissions",
-        Error,
-        "a name in the state root is a link or no plain file",
-        "move it away; the daemon makes none",
-    ),
-    row(
-        "offline_journal_damaged",
-        "journal",
-        Error,
-        "a line, the chain, a seal, a signed action or a snapshot does not verify",
-        "kheish-daemon audit verify --offline --state-root DIR, then restore from the backup",
-    ),
-    row(
-        "offline_key_missing",
-        "audit_key",
-        Error,
-        "the state root has signed records and no signing key, and none was named",
-        "restore audit-signing.key, or name it with KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY_FILE",
-    ),
-    row(
-        "offline_key_unusable",
-        "audit_key",
-        Error,
-        "the signing key cannot be read, is exposed, or is no key",
-        "restore audit-signing.key from the backup; chmod 600",
-    ),
-    row(
-        "offline_key_mismatch",
-        "audit_key",
-        Error,
-        "the signing key is not the one whose public half stands in the state root",
-        "restore audit-signing.key and audit-signing.pub.pem of one backup",
-    ),
-    row(
-        "offline_store_unusable",
-        "auth_store",
-        Error,
-        "the auth store cannot be read",
-        "restore auth/global-slots.json, or give the master key it was written with",
-    ),
-    row(
-        "offline_store_key_unknown",
-        "auth_store",
-        Info,
-        "no master key was given, so the auth store was not opened",
-        "set KHEISH_AUTH_STORE_MASTER_KEY_FILE",
-    ),
-    row(
-        "offline_space_low",
-        "space",
-        Warning,
-        "80 % of the file system are used",
-        "free space or enlarge the file system",
-    ),
-    row(
-        "offline_space_exhausted",
-        "space",
-        Error,
-        "less than 8 MiB are left, or hardly any inodes",
-        "free space or enlarge the file system",
-    ),
-    row("offline_space_unknown", "space", Error, "the file system does not tell its space", "check the mount"),
-    row(
-        "secret_found",
-        "secrets",
-        Error,
-        "a file of the state root holds a stored secret in the clear. A hash-chained record cannot be cleaned, only retired",
-        "rotate the secret at its issuer, then kheish-daemon secrets set; keep or retire the file by policy",
-    ),
-    row(
-        "secret_scan_failed",
-        "secrets",
-        Error,
-        "the files could not be searched",
-        "set KHEISH_AUTH_STORE_MASTER_KEY_FILE and run as the daemon's user",
-    ),
 ];
+
+/// Every code: of a daemon, of its routes, of a state root.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    [CODES, codes_routes::CODES, codes_offline::CODES].into_iter().flatten()
+}
 
 /// The row of a code.
 pub fn find(code: &str) -> Option<&'static Row> {
-    CODES.iter().find(|row| row.code == code)
+    all().find(|row| row.code == code)
 }
 
 /// The table as docs/operators/doctor.md shows it.
 pub fn markdown() -> String {
     let mut out = String::from("| check | code | severity | found when | next |\n|---|---|---|---|---|\n");
-    for row in CODES {
+    for row in all() {
         let Row { code, check, severity, meaning, next } = row;
         out.push_str(&format!("| `{check}` | `{code}` | {} | {meaning} | {next} |\n", severity.as_str()));
     }
@@ -692,8 +358,8 @@ mod tests {
 
     #[test]
     fn a_code_is_there_once_and_says_what_to_do() {
-        for (at, row) in CODES.iter().enumerate() {
-            assert!(CODES[at + 1..].iter().all(|other| other.code != row.code), "{} twice", row.code);
+        for (at, row) in all().enumerate() {
+            assert!(all().skip(at + 1).all(|other| other.code != row.code), "{} twice", row.code);
             assert!(row.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", row.code);
             assert!(!row.next.is_empty() && !row.meaning.is_empty() && !row.meaning.contains('|'), "{}", row.code);
         }

@@ -4,6 +4,8 @@
 //! Never: lets missing evidence pass for good news, drops a finding, or repeats a secret.
 
 pub mod codes;
+mod codes_offline;
+mod codes_routes;
 pub mod cors;
 pub mod finding;
 pub mod offline;

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::finding::Findings;
 use crate::audit::key::{KEY_FILE, PUBLIC_FILE, PublicKey, SigningKey};
-use crate::audit::verify::{AuditReport, verify};
+use crate::audit::verify::{AuditReport, verify_beside};
 use crate::broker::scan::{ScanReport, scan};
 use crate::broker::{FILE_NAME, MasterKey, Store};
 use crate::ids::Seq;
@@ -22,7 +22,7 @@ use crate::limits::{
     DOCTOR_NAMED_MAX, DOCTOR_SPACE_BYTES_MIN, INODES_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
     STATE_ROOT_SMALL_FILE_BYTES_MAX,
 };
-use crate::state_root::{Directory, FORMAT_FILE, FORMAT_VERSION, LOCK_FILE};
+use crate::state_root::{Directory, FORMAT_FILE, FORMAT_VERSION, LOCK_FILE, LOST_AND_FOUND};
 use crate::sys::file_system_figures;
 use crate::upkeep::Space;
 
@@ -209,11 +209,17 @@ fn permissions(root: &Path, root_metadata: &Metadata, found: &mut Findings) {
     while let Some(directory) = directories.pop() {
         for (path, metadata) in match entries(&directory) {
             Ok(entries) => entries,
+            // A daemon may have taken it away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => continue,
             Err(error) => {
                 found.add("offline_root_unusable", format!("{}: {error}", directory.display()), shown(&directory));
                 continue;
             }
         } {
+            // The file system's own, where the root is one.
+            if directory == root && path.ends_with(LOST_AND_FOUND) {
+                continue;
+            }
             count += 1;
             judge(&path, &metadata, found);
             if metadata.is_dir() {
@@ -249,7 +255,7 @@ fn public_keys(root: &Path) -> Vec<PublicKey> {
 
 /// Tells whether anything in it was signed.
 fn journal(root: &Path, seen: &mut Seen, found: &mut Findings) -> bool {
-    let report: AuditReport = verify(root, &public_keys(root), None);
+    let report: AuditReport = verify_beside(root, &public_keys(root), None);
     let signed_actions = report.actions.requests + report.actions.responses;
     if let Some(problem) = &report.problem {
         let message = format!("{} at byte {}: {}", problem.file.display(), problem.offset, problem.reason);

@@ -6,19 +6,14 @@ use super::context::{Context, weight};
 use super::records::{CompactedBody, note};
 use crate::core::{Note, NoteKind};
 use crate::limits::{
-    COMPACT_AT_TOKENS, COMPACT_KEEP_BYTES, COMPACT_KEEP_TURNS, COMPACT_RENDERED_BYTES_MAX, COMPACT_RESULT_BYTES,
-    COMPACT_SHORTENED_BYTES, CONTEXT_BYTES_PER_TOKEN,
+    COMPACT_KEEP_BYTES, COMPACT_KEEP_TURNS, COMPACT_RENDERED_BYTES_MAX, COMPACT_RESULT_BYTES, COMPACT_SHORTENED_BYTES,
+    CONTEXT_BYTES_PER_TOKEN,
 };
 use crate::providers::{InputPart, Message};
 
 /// Tokens of so much text, roughly.
 pub(super) fn tokens(bytes: usize) -> u64 {
     (bytes / CONTEXT_BYTES_PER_TOKEN) as u64
-}
-
-/// Whether a conversation of so many tokens is to be compacted before it is sent.
-pub(super) fn is_due(tokens: u64) -> bool {
-    tokens >= COMPACT_AT_TOKENS
 }
 
 /// How many of the oldest messages a summary replaces: all but the newest turns, whose results the model works with. Cut

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::call_counts::CallCounts;
 use crate::commit::CoreHandle;
 use crate::ids::RunId;
 use crate::providers::Routes;
@@ -23,6 +24,7 @@ struct Shared {
     core: OnceLock<CoreHandle>,
     /// Without limited routes nothing is ever looked up.
     is_empty: bool,
+    calls: CallCounts,
 }
 
 /// A route's places. The line is as long as there are active runs at most, since a run stands in it once.
@@ -79,7 +81,12 @@ impl Lanes {
             Some((route.id.clone(), lane))
         });
         let lanes: BTreeMap<String, Lane> = limited.collect();
-        Self(Arc::new(Shared { is_empty: lanes.is_empty(), lanes: Mutex::new(lanes), core: OnceLock::new() }))
+        Self(Arc::new(Shared { is_empty: lanes.is_empty(), lanes: Mutex::new(lanes), ..Shared::default() }))
+    }
+
+    /// How the calls on all of them went.
+    pub fn calls(&self) -> &CallCounts {
+        &self.0.calls
     }
 
     /// Names the core that hands out runs whose turn has come. Once, before any run is carried.

@@ -6,6 +6,7 @@
 mod agent_tools;
 mod agent_wait;
 mod budget;
+mod call_counts;
 mod compaction;
 mod context;
 mod credential;
@@ -29,6 +30,7 @@ mod web_fetch;
 
 pub use agent_tools::AgentTools;
 pub use budget::Budget;
+pub use call_counts::{CallCounts, CallCountsView};
 pub use input::{StoredFile, StoredPart};
 pub use lanes::{LaneView, Lanes};
 pub use permits::{InForce, Settings};

@@ -111,7 +111,9 @@ impl Engine {
 
     /// Carries runs until the daemon stops.
     pub fn run(self) {
-        while let Some(job) = crate::worker::idle(|| self.tools.core.take_run()) {
+        while let Some(job) = crate::worker::idle(|| self.tools.core.take_run())
+            && !self.tools.stops.is_draining()
+        {
             self.carry(&job);
         }
     }
@@ -190,6 +192,13 @@ impl Carried<'_> {
         // A conversation that does not fit is compacted once; if it still does not, the run fails.
         let mut may_compact = true;
         loop {
+            if self.hand.engine.tools.stops.is_draining() {
+                // Between two steps: nothing is cut off, and the next start goes on here.
+                if !notes.is_empty() {
+                    self.hand.record(notes)?;
+                }
+                return Err(Left::LetGo);
+            }
             if let Some(turn) = open.take() {
                 self.give_up_place();
                 match Turn::settle(&mut self, turn, std::mem::take(&mut notes))? {
@@ -203,7 +212,7 @@ impl Carried<'_> {
             if let Some(failure) = self.submitted.budget.exceeded(self.used()) {
                 return Err(Left::FailedWith(failure, notes));
             }
-            if may_compact && compaction::is_due(self.estimated_tokens()) {
+            if may_compact && self.estimated_tokens() >= self.route.compact_at_tokens() {
                 self.compact(std::mem::take(&mut notes), "auto")?;
             }
             match self.ask(std::mem::take(&mut notes))? {

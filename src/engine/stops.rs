@@ -3,15 +3,24 @@
 //! Never: decides that a run stops; the core has decided and committed it before.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::ids::RunId;
 use crate::net::Cancel;
 
 /// Cancel handles of the runs in hand. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Stops(Arc<Mutex<HashMap<RunId, (u64, Cancel)>>>);
+pub struct Stops(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    in_hand: Mutex<HashMap<RunId, (u64, Cancel)>>,
+    /// Rings when a run is out of hand.
+    let_go: Condvar,
+    draining: AtomicBool,
+}
 
 /// Tells one taking in hand from the next of the same run.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
@@ -26,7 +35,7 @@ pub(super) struct InHand {
 
 impl Stops {
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, (u64, Cancel)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers a run before anything is recorded for it, so that a stop committed later finds it.
@@ -52,6 +61,18 @@ impl Stops {
         all.iter().for_each(Cancel::cancel);
     }
 
+    /// Has engines let their runs go at the next step, and take no others; waits until they have, at most `limit`. Returns
+    /// whether none is left.
+    pub fn drain(&self, limit: Duration) -> bool {
+        self.0.draining.store(true, Ordering::SeqCst);
+        let waited = self.0.let_go.wait_timeout_while(self.lock(), limit, |in_hand| !in_hand.is_empty());
+        waited.map_or_else(|poisoned| poisoned.into_inner().0.is_empty(), |(in_hand, _)| in_hand.is_empty())
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
     /// Runs in hand.
     pub fn len(&self) -> usize {
         self.lock().len()
@@ -69,6 +90,7 @@ impl Drop for InHand {
         let mut all = self.stops.lock();
         if all.get(&self.run).is_some_and(|(taken, _)| *taken == self.taken) {
             all.remove(&self.run);
+            self.stops.0.let_go.notify_all();
         }
     }
 }

@@ -2,6 +2,8 @@
 //! Owns: the order of things: recorded, then sent; answered, then recorded with what follows from the answer.
 //! Never: shows model text as more than a preview before the batch that holds it is durable.
 
+use std::time::Instant;
+
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 
@@ -103,7 +105,9 @@ impl Call<'_> {
             let mut held = String::new();
             live.begin();
             let attempt_now = self.attempt(credential.as_ref());
+            let began = Instant::now();
             let turn = self.prepared.run(attempt_now, &mut |event| self.preview(event, &mut held, live));
+            self.count(began, &turn.result);
             let error = match turn.result {
                 Ok(outcome) => {
                     self.hand.capture(Kind::ProviderResponse, || answer_for_debugging(&outcome));
@@ -133,6 +137,15 @@ impl Call<'_> {
             self.hand.record(vec![response])?;
             self.hand.pause(delay_ms)?;
             attempt += 1;
+        }
+    }
+
+    fn count<T>(&self, began: Instant, result: &Result<T, ProviderError>) {
+        // A call that somebody stopped tells nothing about the provider.
+        if !self.hand.in_hand.cancel.is_cancelled() {
+            let tools = &self.hand.engine.tools;
+            let failure = result.as_ref().err().map(|error| error.class.code());
+            tools.lanes.calls().note(began.elapsed(), failure, tools.clock.now_ms());
         }
     }
 

@@ -298,6 +298,13 @@ codes! {
         "The task's output file cannot be read.",
         "check shell-tasks in the state root and its disk";
 
+    BLOB_NOT_FOUND: 404 "runs" "blob_not_found",
+        "No result of the run is kept under this digest, or it was removed.",
+        "list the run's blobs";
+    BLOB_UNREADABLE: 503 "runs" "blob_unreadable",
+        "The kept result cannot be read, or is not what its digest says.",
+        "check blobs in the state root and its disk";
+
     AGENT_NOT_FOUND: 404 "agents" "agent_not_found",
         "There is no such agent.",
         "list agents";

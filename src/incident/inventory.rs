@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::hex::to_hex;
 use crate::limits::SCAN_CHUNK_BYTES;
+use crate::state_root::LOST_AND_FOUND;
 
 /// One name.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -53,12 +54,13 @@ pub struct Inventory {
 /// # Errors
 /// The root itself cannot be read.
 pub fn take(root: &Path) -> io::Result<Inventory> {
-    let mut entries = vec![entry(root, Path::new("."), &fs::symlink_metadata(root)?)];
+    let mut entries: Vec<Entry> = entry(root, Path::new("."), &fs::symlink_metadata(root)?).into_iter().collect();
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         let listed = match fs::read_dir(root.join(&directory)) {
             Ok(listed) => listed,
             Err(error) if directory.as_os_str().is_empty() => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
                 let known = entries.iter_mut().find(|entry| entry.path == directory.to_string_lossy());
                 known.into_iter().for_each(|entry| entry.unread = Some(error.to_string()));
@@ -72,8 +74,9 @@ pub fn take(root: &Path) -> io::Result<Inventory> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            entries.push(entry(&path, &relative, &metadata));
-            if metadata.is_dir() {
+            entries.extend(entry(&path, &relative, &metadata));
+            // What a file system makes at its top is not the daemon's, and may not be readable.
+            if metadata.is_dir() && relative != Path::new(LOST_AND_FOUND) {
                 directories.push(relative);
             }
         }
@@ -88,7 +91,8 @@ pub fn take(root: &Path) -> io::Result<Inventory> {
     Ok(inventory)
 }
 
-fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Entry {
+/// `None` when the file went meanwhile.
+fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Option<Entry> {
     let kind = match metadata.file_type() {
         kind if kind.is_file() => "file",
         kind if kind.is_dir() => "directory",
@@ -98,9 +102,10 @@ fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Entry {
     let (sha256, unread) = match (kind == "file").then(|| hash_file(path)) {
         None => (None, None),
         Some(Ok(sha256)) => (Some(sha256), None),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return None,
         Some(Err(error)) => (None, Some(error.to_string())),
     };
-    Entry {
+    Some(Entry {
         path: relative.to_string_lossy().into_owned(),
         kind,
         size: metadata.len(),
@@ -110,7 +115,7 @@ fn entry(path: &Path, relative: &Path, metadata: &Metadata) -> Entry {
         modified_ms: metadata.mtime() * 1_000 + metadata.mtime_nsec() / 1_000_000,
         sha256,
         unread,
-    }
+    })
 }
 
 /// SHA-256 of a file in hex.

@@ -9,6 +9,8 @@
 pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
 /// Seconds after which `--approval-expires-after-s` lets an open approval count as denied, at most: thirty days.
 pub const APPROVAL_EXPIRY_S_MAX: u64 = 30 * 24 * 60 * 60;
+/// Seconds that `--drain-timeout-s` gives runs in hand at the end of the daemon, at most: ten minutes.
+pub const RUN_DRAIN_S_MAX: u64 = 600;
 /// Answers to approvals in one request.
 pub const APPROVAL_BATCH_MAX: usize = 1_024;
 /// A person's answer to one question.
@@ -59,6 +61,10 @@ pub const COMPACT_SHORTENED_BYTES: usize = 16 * 1024;
 pub const CONTEXT_BYTES_PER_TOKEN: usize = 4;
 /// One blob: the whole of a large tool result.
 pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a kept result in one answer, when the caller does not say.
+pub const BLOB_PAGE_BYTES_DEFAULT: u64 = 256 * 1024;
+/// The same, at most.
+pub const BLOB_PAGE_BYTES_MAX: u64 = 1024 * 1024;
 /// Pause before an engine tries again what a full disk, queue or broker refused.
 pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.

@@ -6,6 +6,10 @@
 
 /// Pause between two looks at the routes file on disk: how late a drift shows.
 pub const ROUTES_WATCH_INTERVAL_MS: u64 = 2_000;
+/// `context_window_tokens` of a route, at least: a smaller window does not hold tools and an answer.
+pub const CONTEXT_WINDOW_TOKENS_MIN: u64 = 4_000;
+/// The same, at most.
+pub const CONTEXT_WINDOW_TOKENS_MAX: u64 = 100_000_000;
 /// `max_concurrency` of a route. There are fewer engines, so a higher one would never be met.
 pub const ROUTE_CONCURRENCY_MAX: usize = 1_024;
 /// Names in `anthropic_beta_headers`; more would not fit the header lines that gateways take.

@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::limits::ROUTES_FILE_BYTES_MAX;
+use crate::limits::{COMPACT_AT_TOKENS, ROUTES_FILE_BYTES_MAX};
 use crate::net::{BaseUrl, Target, Timeouts, Trust};
 use crate::secret::Secret;
 
@@ -196,6 +196,8 @@ pub struct Route {
     pub capabilities: Capabilities,
     /// Limits of time of one attempt.
     pub timeouts: Timeouts,
+    /// Tokens that its model takes, question and answer together; conversations are compacted before.
+    pub context_window_tokens: Option<u64>,
     /// Model calls at once, at most; no limit of its own otherwise.
     pub max_concurrency: Option<usize>,
     /// The route that a run goes on with when this one fails.
@@ -209,6 +211,11 @@ impl Route {
     /// The address of the turn endpoint for the default model.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Tokens of a conversation at which it is compacted: four fifths of the window, so that the answer fits too.
+    pub fn compact_at_tokens(&self) -> u64 {
+        self.context_window_tokens.map_or(COMPACT_AT_TOKENS, |window| window / 5 * 4)
     }
 
     /// Whether the route accepts `model`.

@@ -37,7 +37,7 @@ enum Kind {
 
 const TOP_KEYS: [(&str, Kind); 2] = [("version", Kind::Number), ("default_route", Kind::Text)];
 
-const ROUTE_KEYS: [(&str, Kind); 30] = [
+const ROUTE_KEYS: [(&str, Kind); 31] = [
     ("driver", Kind::Text),
     ("default_model", Kind::Text),
     ("model_support", Kind::Text),
@@ -65,6 +65,7 @@ const ROUTE_KEYS: [(&str, Kind); 30] = [
     ("first_byte_timeout_ms", Kind::Number),
     ("idle_timeout_ms", Kind::Number),
     ("total_timeout_ms", Kind::Number),
+    ("context_window_tokens", Kind::Number),
     ("max_concurrency", Kind::Number),
     ("failover", Kind::Text),
     ("ca_file", Kind::Text),

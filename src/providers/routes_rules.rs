@@ -10,9 +10,10 @@ use zeroize::Zeroizing;
 
 use crate::broker::SlotId;
 use crate::limits::{
-    ANTHROPIC_BETAS_MAX, MODEL_BYTES_MAX, PROVIDER_CONNECT_MS_DEFAULT, PROVIDER_FIRST_BYTE_MS_DEFAULT,
-    PROVIDER_IDLE_MS_DEFAULT, PROVIDER_TIMEOUT_MS_MAX, PROVIDER_TIMEOUT_MS_MIN, PROVIDER_TOTAL_MS_DEFAULT,
-    ROUTE_CONCURRENCY_MAX, ROUTE_ID_BYTES_MAX, SLOT_LABEL_BYTES_MAX,
+    ANTHROPIC_BETAS_MAX, CONTEXT_WINDOW_TOKENS_MAX, CONTEXT_WINDOW_TOKENS_MIN, MODEL_BYTES_MAX,
+    PROVIDER_CONNECT_MS_DEFAULT, PROVIDER_FIRST_BYTE_MS_DEFAULT, PROVIDER_IDLE_MS_DEFAULT, PROVIDER_TIMEOUT_MS_MAX,
+    PROVIDER_TIMEOUT_MS_MIN, PROVIDER_TOTAL_MS_DEFAULT, ROUTE_CONCURRENCY_MAX, ROUTE_ID_BYTES_MAX,
+    SLOT_LABEL_BYTES_MAX,
 };
 use crate::net::{BaseUrl, Timeouts, Trust};
 use crate::secret::Secret;
@@ -126,6 +127,7 @@ pub(super) fn resolve_route(
     let anthropic_version = resolve_label(raw, ["anthropic_version", ""], environment, findings);
     let anthropic_beta = resolve_betas(raw, findings);
     let capabilities = Capabilities::resolve(driver, raw, findings);
+    let context_window_tokens = resolve_window(raw, findings);
     let max_concurrency = resolve_concurrency(raw, findings);
     let trust = resolve_trust(raw, findings);
     let failover = raw.text("failover").map(|named| named.value.to_string());
@@ -144,6 +146,7 @@ pub(super) fn resolve_route(
         anthropic_beta,
         capabilities,
         timeouts,
+        context_window_tokens,
         max_concurrency,
         failover,
         trust,
@@ -334,6 +337,18 @@ fn resolve_betas(raw: &RawTable, findings: &mut Findings) -> Option<String> {
         findings.error("beta_header_invalid", betas.place, &message);
     }
     Some(betas.value.join(",")).filter(|names| !names.is_empty())
+}
+
+fn resolve_window(raw: &RawTable, findings: &mut Findings) -> Option<u64> {
+    let window = raw.number("context_window_tokens")?;
+    if !(CONTEXT_WINDOW_TOKENS_MIN..=CONTEXT_WINDOW_TOKENS_MAX).contains(&window.value) {
+        let message = format!(
+            "`context_window_tokens` is not between {CONTEXT_WINDOW_TOKENS_MIN} and {CONTEXT_WINDOW_TOKENS_MAX}; next: \
+             correct it or remove it"
+        );
+        findings.error("context_window_out_of_range", window.place, &message);
+    }
+    Some(window.value)
 }
 
 fn resolve_concurrency(raw: &RawTable, findings: &mut Findings) -> Option<usize> {

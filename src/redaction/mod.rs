@@ -4,6 +4,7 @@
 //! Never: tells what was found; fails. A text that cannot be judged is shown with its keys masked, never raw.
 
 mod patterns;
+pub mod redact_tokens;
 
 use std::sync::OnceLock;
 

@@ -80,14 +80,22 @@ impl Case<'_> {
             // One that was bad before and is good again is over.
             return match self.samples.iter().rev().find_map(&bad) {
                 Some(why) => at(Level::Warning, format!("{why}, and good again in the last sample")),
-                None => ok(format!("good in {} samples", self.samples.len())),
+                None => ok(format!("good in {}", samples(self.samples.len()))),
             };
         };
         let run = self.samples.iter().rev().take_while(|sample| bad(sample).is_some());
         let newest_ms = self.last().at_ms;
         let run = run.take_while(|sample| newest_ms.saturating_sub(sample.at_ms) <= within_ms).count() as u64;
-        at(if run >= count { Level::Page } else { Level::Warning }, format!("{why}, in {run} samples in a row"))
+        at(
+            if run >= count { Level::Page } else { Level::Warning },
+            format!("{why}, in {} in a row", samples(run as usize)),
+        )
     }
+}
+
+/// A number of samples as people read it.
+fn samples(count: usize) -> String {
+    if count == 1 { "1 sample".to_string() } else { format!("{count} samples") }
 }
 
 /// Milliseconds as people read them.

@@ -52,6 +52,7 @@ fn tool_of(def: &ToolDef) -> Option<ToolCode> {
         "task_stop" => Tasks::call_stop,
         "task_create" => Tasks::call_create,
         "task_update" => Tasks::call_update,
+        "task_delete" => Tasks::call_delete,
         "todo_write" => Tasks::call_todos,
         _ => return None,
     })
@@ -207,7 +208,7 @@ impl Tasks {
         let bytes = tail_bytes.unwrap_or(TASK_TAIL_BYTES_DEFAULT);
         // The engine redacts what a model gets, whatever tool it comes from.
         let shown = |text: &str| tools::cut_tail(text, TOOL_READ_ESCAPED_BYTES_MAX).to_string();
-        let view = OutputView::of(&task, self.live(&task_id), self.directory(), Part::Tail(bytes), wait, &shown);
+        let view = OutputView::of(&task, &|| self.live(&task_id), self.directory(), Part::Tail(bytes), wait, &shown);
         let view = view.map_err(|error| ToolError::Refused {
             code: "task_output_unreadable",
             cause: format!("the output of {task_id} cannot be read: {error}"),
@@ -231,7 +232,14 @@ impl Tasks {
 
     fn call_update(&self, input: &RawValue, context: CallContext<'_>) -> Result<ToolOutput, ToolError> {
         let Update { task_id, title, description, status, blocked_by, output } = tools::parse(input)?;
-        let update = TaskUpdated { id: task_id, title, description, status, blocked_by, output };
+        let update = TaskUpdated { id: task_id, title, description, status, blocked_by, output, deleted: false };
+        self.decide(TaskCommand::Update(context.session.clone(), update))
+    }
+
+    fn call_delete(&self, input: &RawValue, context: CallContext<'_>) -> Result<ToolOutput, ToolError> {
+        let Named { task_id } = tools::parse(input)?;
+        let status = Some(TaskStatus::Cancelled);
+        let update = TaskUpdated { id: task_id, status, deleted: true, ..TaskUpdated::default() };
         self.decide(TaskCommand::Update(context.session.clone(), update))
     }
 

@@ -33,7 +33,7 @@ use crate::commit::{CommandError, CoreHandle};
 use crate::core::{Command, Decision, Task, TaskCommand, TaskEnd, TaskFinished, TaskStarted, TaskStatus};
 use crate::hex::to_hex;
 use crate::ids::{RunId, SessionId};
-use crate::limits::{TASK_MAILBOX_MAX, TASK_START_MS_MAX};
+use crate::limits::{TASK_MAILBOX_MAX, TASK_OUTPUT_BYTES_MAX, TASK_START_MS_MAX};
 use crate::sandbox::Sandbox;
 use crate::sys::EventFd;
 use crate::worker::Worker;
@@ -235,7 +235,12 @@ impl Tasks {
 
     /// What is known of a running command.
     pub fn live(&self, id: &str) -> Option<Live> {
-        self.board().get(id).copied()
+        let mut live = self.board().get(id).copied()?;
+        // What the reaper has written is counted a moment later; a file that can be read is never shown as empty.
+        let on_disk = std::fs::metadata(self.directory.join(format!("{id}.out"))).map_or(0, |file| file.len());
+        live.output.size_bytes = live.output.size_bytes.max(on_disk.min(TASK_OUTPUT_BYTES_MAX));
+        live.output.total_bytes = live.output.total_bytes.max(live.output.size_bytes);
+        Some(live)
     }
 
     /// Ends all commands and the reaper; they are recorded as failed, `daemon_stopped`. The core must still run. Returns at

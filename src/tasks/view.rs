@@ -168,7 +168,7 @@ impl OutputView {
     /// The file is there and cannot be read.
     pub fn of(
         task: &Task,
-        live: Option<Live>,
+        live: &dyn Fn() -> Option<Live>,
         directory: &Path,
         part: Part,
         waited: bool,
@@ -179,6 +179,8 @@ impl OutputView {
             Part::Full => TASK_OUTPUT_BYTES_MAX,
         };
         let found = output::tail(directory, &task.id, bytes_max)?;
+        // After the text: figures never tell of less than is shown.
+        let live = live();
         let rotated = task.shell.as_ref().and_then(|shell| shell.end.as_ref());
         let rotations = rotated.map_or(live.unwrap_or_default().output.rotation_count, |end| end.output_rotation_count);
         let is_whole = found.as_ref().is_some_and(|(_, is_whole)| *is_whole) && rotations == 0;

@@ -216,6 +216,14 @@ pub static TOOLS: &[ToolDef] = &[
         ..CONTROL
     },
     ToolDef {
+        name: "task_delete",
+        description: "Takes an open to-do item off this session's list. Items that have ended stay on record.",
+        input_schema: r#"{"type":"object","properties":{
+"task_id":{"type":"string","minLength":1,"maxLength":64,"description":"The item."}
+},"required":["task_id"],"additionalProperties":false}"#,
+        ..CONTROL
+    },
+    ToolDef {
         name: "todo_write",
         description: "Replaces this session's short list of notes on what is to be done.",
         input_schema: r#"{"type":"object","properties":{

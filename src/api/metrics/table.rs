@@ -190,6 +190,30 @@ pub static METRICS: &[Metric] = &[
         ]),
     ),
     metric(
+        "kheish_provider_calls_total",
+        Counter,
+        "Requests to models by outcome, repeated ones included.",
+        "outcome",
+        Source::Fixed(&[
+            of("answered", Read::At("/provider_readiness/calls/answered_count", 1.0)),
+            of("failed", Read::At("/provider_readiness/calls/failed_count", 1.0)),
+        ]),
+    ),
+    metric(
+        "kheish_provider_calls_seconds_total",
+        Counter,
+        "Time that requests to models took.",
+        "",
+        Source::Fixed(&[of("", Read::At("/provider_readiness/calls/duration_ms", 0.001))]),
+    ),
+    metric(
+        "kheish_provider_last_failure_timestamp_seconds",
+        Gauge,
+        "When a request to a model last failed, Unix time; 0 for never.",
+        "",
+        Source::Fixed(&[of("", Read::At("/provider_readiness/calls/last_failure_at_ms", 0.001))]),
+    ),
+    metric(
         "kheish_runs",
         Gauge,
         "Runs that have not ended by status.",

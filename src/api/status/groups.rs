@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::core::DeliveryCounts;
+
 /// `schedules` of the status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SchedulesStatus {
@@ -45,6 +47,12 @@ pub struct SchedulesStatus {
 pub struct DeliveryStatus {
     /// Whether the daemon has deliveries at all.
     pub supported: bool,
+    /// Nothing is sent until an operator releases it.
+    pub held: bool,
+    /// In flight.
+    pub in_flight: u64,
+    /// Of these, to targets that were never reached or failed at last.
+    pub in_flight_unproven: u64,
     /// Waiting for their first attempt.
     pub pending: u64,
     /// Waiting for another attempt.
@@ -87,6 +95,37 @@ pub struct DeliveryStatus {
     /// Why the figures cannot be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_error: Option<String>,
+}
+
+impl DeliveryStatus {
+    /// As of a batch of the core, which gives deliveries out: its pass is the worker's heartbeat.
+    pub fn of(counts: &DeliveryCounts, started_at_ms: u64, progress_ms: u64, now_ms: u64) -> Self {
+        let reachable = counts.targets.saturating_sub(counts.failing_targets);
+        Self {
+            supported: true,
+            held: counts.held,
+            in_flight: counts.in_flight,
+            in_flight_unproven: counts.in_flight_unproven,
+            pending: counts.pending,
+            retrying: counts.retrying,
+            delivered: counts.delivered,
+            dead_lettered: counts.dead_lettered,
+            unresolved_dead_lettered: counts.unresolved,
+            ready: reachable,
+            dispatchable: if counts.held { 0 } else { reachable.saturating_sub(counts.in_flight) },
+            target_count: counts.targets,
+            blocked_target_count: counts.failing_targets,
+            throttled_target_count: 0,
+            open_circuit_target_count: counts.open_circuits,
+            status_error_count: 0,
+            next_attempt_at_ms: counts.next_due_ms.filter(|at_ms| *at_ms > 0),
+            next_target_available_at_ms: counts.next_due_ms.filter(|at_ms| *at_ms > now_ms),
+            worker_started_at_ms: Some(started_at_ms),
+            worker_heartbeat_at_ms: Some(progress_ms),
+            worker_lag_ms: counts.next_due_ms.filter(|at_ms| *at_ms > 0).map(|at_ms| now_ms.saturating_sub(at_ms)),
+            status_error: None,
+        }
+    }
 }
 
 /// `agents` of the status.

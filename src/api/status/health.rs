@@ -405,6 +405,10 @@ pub(super) fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
     if let Some(error) = &delivery.status_error {
         found.push((Severity::Error, "delivery_status_unavailable", error.clone(), None));
     }
+    if delivery.held && delivery.pending + delivery.retrying > 0 {
+        let message = format!("{} deliveries are held", delivery.pending + delivery.retrying);
+        found.push((Severity::Warning, "deliveries_held", message, None));
+    }
     if delivery.blocked_target_count > 0 {
         let message = format!("{} targets take nothing", delivery.blocked_target_count);
         found.push((Severity::Warning, "delivery_targets_blocked", message, None));

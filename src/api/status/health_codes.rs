@@ -389,6 +389,14 @@ pub static HEALTH_CODES: &[HealthCode] = &[
         "look at the daemon's log, then restart",
     ),
     row(
+        "deliveries_held",
+        &[Warning],
+        "deliveries wait and nothing is sent until it is released",
+        "",
+        "delivery",
+        "`kheish-daemon deliveries list`, then `kheish-daemon deliveries release`",
+    ),
+    row(
         "delivery_targets_blocked",
         &[Warning],
         "targets take nothing",

@@ -19,7 +19,7 @@ pub struct JournalView {
     epoch: u32,
     segment_count: usize,
     bytes: u64,
-    /// The newest sealed record of this life; absent until the first seal, a few seconds after start.
+    /// The newest sealed record of this life; absent until the first seal, a minute after start at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     sealed_head: Option<SealedView>,
     unsealed_record_count: u64,

@@ -38,6 +38,7 @@ pub const KINDS: &[&str] = &[
     "answerer",
     "sse-writer",
     "engine",
+    "delivery",
     "broker",
     "oauth",
     "snapshot",

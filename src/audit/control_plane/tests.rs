@@ -263,6 +263,38 @@ fn lines_wait_while_the_disk_refuses_and_are_written_when_it_takes_them_again() 
     assert_eq!(times, (1_760_000_000_002..=1_760_000_000_010).collect::<Vec<u64>>());
 }
 
+/// A directory that takes no change is what a file system mounted read-only, or one that an operator has locked, looks like
+/// to the writer.
+#[test]
+fn lines_wait_while_the_directory_is_read_only_and_none_is_lost_or_twice_afterwards() {
+    let dir = TempDir::new("audit");
+    let limits = AuditLimits { file_bytes_max: 2_000, rotated_files_max: 9 };
+    let audit = ControlPlaneAudit::start(dir.path(), limits, None).unwrap();
+    audit.record(refusal(1));
+    eventually("the first line is written", || audit.stats().written_count == 1);
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o500)).unwrap();
+    if fs::write(dir.path().join("probe"), "").is_ok() {
+        fs::remove_file(dir.path().join("probe")).unwrap();
+        let why = "SKIPPED: lines_wait_while_the_directory_is_read_only_and_none_is_lost_or_twice_afterwards: modes do not \
+                   bind this user\n";
+        std::io::Write::write_all(&mut std::io::stderr(), why.as_bytes()).unwrap();
+        return;
+    }
+    // One file's worth goes into the open file; then it must be rotated, which the directory refuses.
+    for n in 2..=30 {
+        audit.record(if n % 10 == 0 { act(n) } else { refusal(n) });
+    }
+    eventually("the failure shows", || audit.stats().error.is_some());
+    assert_eq!(audit.record_durably(act(31), Duration::from_millis(100)), Err(NotRecorded), "a bounded wait");
+    let stats = audit.stats();
+    assert!(stats.failed_attempt_count >= 1 && stats.queue_depth >= 1 && stats.dropped_count == 0, "{stats:?}");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(audit.record_durably(act(32), Duration::from_secs(60)), Ok(()), "without a restart");
+    audit.stop().unwrap();
+    let report = check(dir.path()).unwrap();
+    assert_eq!((report.acts, report.refusals, report.problem), (5, 27, None));
+}
+
 #[test]
 fn a_full_queue_loses_lines_and_counts_them_without_blocking() {
     let dir = TempDir::new("audit");

@@ -100,3 +100,51 @@ fn ended_tasks_beyond_the_bound_are_forgotten_oldest_end_first_and_stay_counted(
     let gone = decide(&mut state, Command::Task(Box::new(stop)));
     assert_eq!(gone, Err(Refusal::TaskNotFound("shell-task-1".to_string())));
 }
+
+#[test]
+fn a_deleted_item_is_gone_from_the_list_stays_gone_after_a_replay_and_a_command_cannot_be_deleted() {
+    let mut state = State::default();
+    let session = SessionId::parse("s").expect("legal");
+    let mut journal = Vec::new();
+    let mut decide = |state: &mut State, command: Command| {
+        let seq = journal.len() as u64 + 1;
+        let mut txn = Txn::new(state, seq, seq);
+        let decision = txn.decide(command);
+        let (delta, events) = txn.finish();
+        journal.extend(events);
+        state.absorb(delta);
+        decision
+    };
+    let task = |command| Command::Task(Box::new(command));
+    decide(&mut state, Command::CreateSession { id: session.clone(), thread_id: None }).expect("legal");
+    for title in ["keep", "drop"] {
+        let created = TaskCreated {
+            id: String::new(),
+            title: title.into(),
+            description: String::new(),
+            status: TaskStatus::Pending,
+            blocked_by: Vec::new(),
+            run: None,
+        };
+        decide(&mut state, task(TaskCommand::Create(session.clone(), created))).expect("legal");
+    }
+    decide(&mut state, task(TaskCommand::Start(session.clone(), started()))).expect("legal");
+    let delete = |id: &str| {
+        let status = Some(TaskStatus::Cancelled);
+        let update = TaskUpdated { id: id.into(), status, deleted: true, ..TaskUpdated::default() };
+        task(TaskCommand::Update(session.clone(), update))
+    };
+    decide(&mut state, delete("task-2")).expect("legal");
+    assert!(matches!(decide(&mut state, delete("shell-task-3")), Err(Refusal::TaskStateConflict { .. })));
+    assert!(matches!(decide(&mut state, delete("task-2")), Err(Refusal::TaskStateConflict { .. })));
+    let mut again = State::default();
+    for event in &journal {
+        again.replay(event).expect("it was decided so");
+    }
+    for state in [&state, &again] {
+        let ids: Vec<String> =
+            state.session_tasks(&session).expect("known").iter().map(|task| task.id.clone()).collect();
+        assert_eq!(ids, ["task-1", "shell-task-3"]);
+        assert_eq!(state.session_task(&session, "task-2"), None);
+    }
+}
