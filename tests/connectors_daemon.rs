@@ -23,6 +23,12 @@ fn runs(daemon: &daemon::Daemon) -> usize {
     daemon.get("/v1/runs").json().as_array().expect("a list").len()
 }
 
+/// Whether status tells of a finding.
+fn warns(daemon: &daemon::Daemon, code: &str) -> bool {
+    let status = daemon.get("/v1/status").json();
+    status["health"]["warnings"].as_array().is_some_and(|all| all.iter().any(|warning| warning["code"] == code))
+}
+
 #[test]
 fn a_signed_event_makes_one_run_however_often_it_comes_and_survives_a_restart() {
     let provider = Provider::start("");
@@ -346,7 +352,9 @@ fn a_rotated_shared_token_is_in_force_at_once_and_the_old_one_is_dead() {
     assert_eq!((send("token-number-one", "5"), send("token-number-two", "6")), (503, 503));
     let view = home.cli_json(&daemon, &["connectors", "get", "external", "ops"]);
     assert_eq!(view["unusable_secrets"], json!(["shared_token"]));
+    assert!(warns(&daemon, "connector_secrets_unusable"));
     set("token-number-three");
+    assert!(!warns(&daemon, "connector_secrets_unusable"));
     assert_eq!((send("token-number-two", "7"), send("token-number-three", "8")), (401, 200));
     daemon.stop();
 }
@@ -435,7 +443,9 @@ fn a_copied_root_lets_nothing_pass_until_it_is_released() {
     assert_eq!(send(&[]).refusal(), (401, "unauthorized".to_string()), "who is not proven learns nothing of it");
     assert_eq!(send(&headers).refusal(), (503, "connectors_held".to_string()));
     assert_eq!(runs(&daemon), 0);
+    assert!(warns(&daemon, "connectors_held"));
     home.cli_json(&daemon, &["connectors", "release"]);
+    assert!(!warns(&daemon, "connectors_held"));
     assert_eq!(send(&headers).status, 200);
     daemon.stop();
 }

@@ -127,8 +127,6 @@ const NOT_PRODUCED: &[(&str, &str)] = &[
     ("hook_dead_letters", ROOM),
     ("hook_dead_letter_persist_failures", ROOM),
     ("hook_dead_letter_store_unreadable", ROOM),
-    ("connector_process_crash_looping", ROOM),
-    ("connector_secrets_unusable", ROOM),
     ("mcp_servers_unreachable", ROOM),
 ];
 
