@@ -3,6 +3,9 @@
 //! Never: reads configuration; a bound that an operator may change is a setting in `config.rs` whose
 //! default and ceiling stand here.
 
+mod agents;
+mod connectors;
+mod delivery;
 mod doctor;
 mod egress;
 mod engine;
@@ -10,6 +13,9 @@ mod mcp;
 mod routes;
 mod slo;
 
+pub use agents::*;
+pub use connectors::*;
+pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;
 pub use engine::*;

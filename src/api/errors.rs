@@ -3,7 +3,7 @@
 //! Never: reads a text back.
 
 use crate::commit::CommandError;
-use crate::core::{Refusal, RuntimeInvalid};
+use crate::core::{AgentRefusal, Refusal, RuntimeInvalid};
 use crate::http::problem::{Problem, codes};
 use crate::journal::ReadError;
 
@@ -49,9 +49,25 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
         Refusal::QuestionMismatch { .. } => &codes::QUESTION_REQUEST_MISMATCH,
         Refusal::QuestionExpired(_) => &codes::QUESTION_EXPIRED,
         Refusal::RecordConflict { .. } => &codes::INTERNAL_ERROR,
+        Refusal::Agent(refusal) => match refusal {
+            AgentRefusal::Policy { .. } => &codes::SPAWN_POLICY_DENIED,
+            AgentRefusal::Scope(_) => &codes::AGENT_SCOPE_REFUSED,
+            AgentRefusal::SessionTaken(_) => &codes::SESSION_EXISTS,
+            AgentRefusal::Closed(_) => &codes::AGENT_CLOSED,
+            AgentRefusal::MailboxFull(_) => &codes::MAILBOX_FULL,
+            AgentRefusal::MailTaken(_) => &codes::MAILBOX_MESSAGE_CONFLICT,
+            AgentRefusal::MailNotFound(_) => &codes::MAILBOX_MESSAGE_NOT_FOUND,
+        },
+        Refusal::DeliveryNotFound(_) => &codes::DELIVERY_NOT_FOUND,
+        Refusal::DeliveryStateConflict { .. } => &codes::DELIVERY_STATE_CONFLICT,
+        Refusal::DeliveryLimit { .. } => &codes::DELIVERY_LIMIT,
         Refusal::TaskNotFound(_) => &codes::TASK_NOT_FOUND,
         Refusal::TaskStateConflict { .. } => &codes::TASK_STATE_CONFLICT,
         Refusal::TaskLimit { .. } => &codes::TASK_LIMIT,
+        Refusal::ConnectorNotFound { .. } => &codes::CONNECTOR_NOT_FOUND,
+        Refusal::ConnectorRevisionConflict { .. } => &codes::CONNECTOR_REVISION_CONFLICT,
+        Refusal::ConnectorLimit { .. } => &codes::CONNECTOR_LIMIT,
+        Refusal::ConnectorsHeld { .. } => &codes::CONNECTORS_HELD,
         Refusal::RunStateConflict { .. } => &codes::RUN_STATE_CONFLICT,
     }
 }

@@ -69,6 +69,8 @@ pub enum RunEvent {
         /// How long it took.
         duration_ms: u64,
     },
+    /// It waits for child agents and holds no engine.
+    WaitingForAgents,
     /// It waits for approvals.
     WaitingForApproval {
         /// Which.
@@ -204,6 +206,7 @@ fn event_of(record: &Record) -> Result<Option<RunEvent>, ViewError> {
         Body::RunWaiting(body) => match body.waits_for {
             WaitsFor::Approval => RunEvent::WaitingForApproval { request_ids: body.request_ids },
             WaitsFor::UserQuestion => RunEvent::WaitingForUserQuestion { request_ids: body.request_ids },
+            WaitsFor::Agents => RunEvent::WaitingForAgents,
         },
         Body::RunCompleted(_) => RunEvent::Completed,
         Body::RunFailed(body) => RunEvent::Failed { error: body.error },

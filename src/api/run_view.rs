@@ -403,11 +403,18 @@ fn apply(view: &mut RunView, record: &Record) -> Result<(), ViewError> {
         Body::RunResumed(body) => (RunStatus::Running, (body.times.submitted_at_ms, body.times.started_at_ms), None),
         Body::RunContinued(times) => (RunStatus::Running, (times.submitted_at_ms, times.started_at_ms), None),
         Body::RunWaiting(body) => {
-            let (status, ids) = match body.waits_for {
-                WaitsFor::Approval => (RunStatus::WaitingForApproval, &mut view.pending_approval_ids),
-                WaitsFor::UserQuestion => (RunStatus::WaitingForUserQuestion, &mut view.pending_question_ids),
+            let status = match body.waits_for {
+                WaitsFor::Approval => {
+                    view.pending_approval_ids = body.request_ids;
+                    RunStatus::WaitingForApproval
+                }
+                WaitsFor::UserQuestion => {
+                    view.pending_question_ids = body.request_ids;
+                    RunStatus::WaitingForUserQuestion
+                }
+                // Its children work for it.
+                WaitsFor::Agents => RunStatus::Running,
             };
-            *ids = body.request_ids;
             (status, (body.times.submitted_at_ms, body.times.started_at_ms), None)
         }
         Body::RunCompleted(times) => (RunStatus::Completed, (times.submitted_at_ms, times.started_at_ms), None),

@@ -133,4 +133,5 @@ fn route_references(api: &Api, slot: &SlotId) -> impl Iterator<Item = String> {
         .flat_map(|routes| routes.iter())
         .filter(|route| matches!(&route.credential, RouteCredential::AuthRef(named) if named == slot.as_str()))
         .map(|route| format!("route {}", route.id))
+        .chain(api.connectors.references(slot))
 }

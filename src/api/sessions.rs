@@ -132,11 +132,20 @@ pub fn create(api: &Api, call: &Call) -> Result<Response, Problem> {
     Ok(Response::json(201, &SessionView::from(known(api, &id)?)))
 }
 
-fn generated_id() -> Result<SessionId, Problem> {
+/// Twelve bytes that nobody has seen before.
+///
+/// # Errors
+/// The system has none.
+pub(super) fn random_bytes() -> Result<[u8; 12], Problem> {
     let mut bytes = [0u8; 12];
     SystemRandom::new().fill(&mut bytes).map_err(|_| {
         Problem::new(&codes::INTERNAL_ERROR, "the system's random source failed; next: check /dev/urandom")
     })?;
+    Ok(bytes)
+}
+
+fn generated_id() -> Result<SessionId, Problem> {
+    let bytes = random_bytes()?;
     Ok(SessionId::parse(&format!("session-{}", to_hex(&bytes))).expect("hex digits make a legal id"))
 }
 

@@ -35,7 +35,8 @@ mod tests;
 mod threads;
 
 use control_plane::ControlPlane;
-use groups::{AgentsStatus, ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, MemoryStatus, SchedulesStatus};
+pub use groups::AgentsStatus;
+use groups::{ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, MemoryStatus, SchedulesStatus};
 use health::{Health, Judged};
 pub use health::{HealthWarning, Severity};
 use journal::{BrokerView, EventsView, JournalView};
@@ -172,8 +173,8 @@ pub(super) fn delivery(_api: &Api) -> DeliveryStatus {
 }
 
 /// Figures of agents.
-pub(super) fn agents(_api: &Api) -> AgentsStatus {
-    AgentsStatus::default()
+pub(super) fn agents(api: &Api) -> AgentsStatus {
+    super::agents::status(&api.core.view().counts)
 }
 
 /// Figures of hooks.
@@ -182,8 +183,8 @@ pub(super) fn hooks(_api: &Api) -> HooksStatus {
 }
 
 /// Figures of connectors.
-pub(super) fn connectors(_api: &Api) -> ConnectorsStatus {
-    ConnectorsStatus::default()
+pub(super) fn connectors(api: &Api) -> ConnectorsStatus {
+    super::connectors::figures(api)
 }
 
 /// Figures of MCP servers.

@@ -7,7 +7,7 @@ use super::event::Body;
 use super::run::{Run, RunStatus};
 use super::runtime_decide::DONT_ASK;
 use super::step::PendingApproval;
-use super::turn::{ApprovalResolved, Ruling, RunWaiting};
+use super::turn::{ApprovalResolved, Ruling, RunWaiting, WaitsFor};
 use super::txn::{Txn, times};
 use crate::ids::RunId;
 use crate::permissions::Mode;
@@ -53,6 +53,7 @@ impl Txn<'_> {
         self.emit_notes(run.session, number, notes);
         let request_ids = match &step.question {
             Some(question) => vec![question.id.clone()],
+            None if waits_for == WaitsFor::Agents => Vec::new(),
             None => step.approvals.iter().map(|approval| approval.id.clone()).collect(),
         };
         let waiting = RunWaiting { times: times(&run, None), waits_for, request_ids };
@@ -60,6 +61,13 @@ impl Txn<'_> {
         // The mode may have changed since the call was judged.
         if self.refuses_asks(run.session) {
             self.deny_pending(number, DONT_ASK, |_| true);
+        }
+        match waits_for {
+            // They may rest by now.
+            WaitsFor::Agents => self.continue_if_agents_rest(number),
+            // A child that asks its parent.
+            WaitsFor::UserQuestion => self.wake_parent(run.session),
+            WaitsFor::Approval => {}
         }
         let status = self.run(number).expect("active runs exist").status;
         Ok(Decision::Run { run: id, status, changed: true })
@@ -179,6 +187,7 @@ impl Txn<'_> {
                     self.deny_pending(number, EXPIRED, is_due);
                 }
                 RunStatus::WaitingForUserQuestion => self.expire_question(number, run),
+                RunStatus::Running => self.continue_if_agents_rest(number),
                 _ => {}
             }
         }

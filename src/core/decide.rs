@@ -2,7 +2,7 @@
 //! Owns: every rule about what is allowed.
 //! Never: emits before all of a command's checks have passed.
 
-use super::command::{Command, Decision, Note, Outcome, Refusal};
+use super::command::{Command, Decision, Note, NoteKind, Outcome, Refusal};
 use super::event::{Body, HoldChanged, Reason, ResumeFinding, RunAccepted, RunFailed, RunResumed, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::step::{Mark, Step};
@@ -30,7 +30,7 @@ impl Txn<'_> {
     pub fn decide(&mut self, command: Command) -> Result<Decision, Refusal> {
         match command {
             Command::CreateSession { id, thread_id } => self.create_session(id, thread_id),
-            Command::SubmitRun { session, request, route, model, idempotency } => {
+            Command::SubmitRun { session, request, route, model, idempotency, reply_targets } => {
                 let accepted = RunAccepted {
                     agent: String::new(),
                     kind: "input".to_string(),
@@ -38,6 +38,8 @@ impl Txn<'_> {
                     route,
                     model,
                     idempotency,
+                    mail: Vec::new(),
+                    reply_targets,
                     request,
                 };
                 self.submit_run(session, accepted)
@@ -85,6 +87,9 @@ impl Txn<'_> {
             }
             Command::Expire { limit } => Ok(self.expire(limit)),
             Command::Task(command) => self.decide_task(*command),
+            Command::Connector(command) => self.decide_connector(*command),
+            Command::Agent(command) => self.decide_agent(command),
+            Command::Delivery(command) => self.decide_delivery(*command),
             Command::Finish { run, notes, outcome } => self.finish_run(run, notes, outcome),
             Command::Pump { limit } => Ok(self.pump(limit)),
         }
@@ -98,12 +103,15 @@ impl Txn<'_> {
             return Err(Refusal::SessionLimit);
         }
         let number = self.session_count() as u32 + 1;
-        self.emit_global(Some(id), Body::SessionCreated(SessionCreated { agent: agent_id(number), thread_id }));
+        self.emit_global(
+            Some(id),
+            Body::SessionCreated(SessionCreated { agent: agent_id(number), thread_id, parent: None }),
+        );
         Ok(Decision::Session { number, created: true })
     }
 
     /// `accepted` lacks agent and position, which are decided here.
-    fn submit_run(&mut self, session_id: SessionId, mut accepted: RunAccepted) -> Result<Decision, Refusal> {
+    pub(super) fn submit_run(&mut self, session_id: SessionId, mut accepted: RunAccepted) -> Result<Decision, Refusal> {
         let Some(session_number) = self.session_number(&session_id) else {
             return Err(Refusal::SessionNotFound(session_id));
         };
@@ -121,12 +129,18 @@ impl Txn<'_> {
         if session.ended {
             return Err(Refusal::SessionEnded(session_id));
         }
-        if session.queue_runs >= SESSION_QUEUE_RUNS_MAX {
+        if session.queue_runs >= self.queue_runs_max(session_number, SESSION_QUEUE_RUNS_MAX) {
             return Err(Refusal::SessionQueueFull(session_id));
         }
         if self.queued_runs() >= QUEUED_RUNS_MAX || self.next_run() == u32::MAX {
             return Err(Refusal::RunQueueFull);
         }
+        if accepted.reply_targets.is_empty()
+            && let Some(settings) = &session.settings
+        {
+            accepted.reply_targets.clone_from(&settings.reply_targets);
+        }
+        self.admit_targets(&accepted.reply_targets)?;
         let starts = !self.held() && session.active == 0 && session.queue_runs == 0;
         let position = if starts { 0 } else { session.queue_runs + 1 };
         let number = self.next_run();
@@ -201,7 +215,8 @@ impl Txn<'_> {
             return Ok(Decision::Run { run: id, status: run.status, changed: false });
         }
         self.emit(run.session, number, Body::RunCancelled(times(&run, reason)));
-        self.promote(run.session);
+        self.end_agents_of_run(run.session, id);
+        self.run_ended(run.session);
         Ok(Decision::Run { run: id, status: RunStatus::Cancelled, changed: true })
     }
 
@@ -211,26 +226,45 @@ impl Txn<'_> {
 
     fn interrupt_session(&mut self, id: &SessionId) -> Result<Decision, Refusal> {
         let session = self.known_session(id)?;
+        let before = self.events().len();
+        let run = self.interrupt(session);
+        Ok(Decision::Stopped { run, cancelled: 0, changed: self.events().len() > before })
+    }
+
+    /// Stops the active run of a session and what the agents below it do.
+    pub(super) fn interrupt(&mut self, session: u32) -> Option<RunId> {
         let active = self.session(session).expect("numbered sessions exist").active;
-        if active == 0 {
-            return Ok(Decision::Stopped { run: None, cancelled: 0, changed: false });
+        let id = (active != 0).then(|| self.base().run_id(active));
+        if let Some(id) = id {
+            let run = *self.run(active).expect("active runs exist");
+            self.emit(session, 0, Body::SessionInterrupted);
+            self.emit(session, active, Body::RunInterrupted(times(&run, Some("session interrupted".to_string()))));
+            self.end_agents_of_run(session, id);
         }
-        let run = *self.run(active).expect("active runs exist");
-        self.emit(session, 0, Body::SessionInterrupted);
-        self.emit(session, active, Body::RunInterrupted(times(&run, Some("session interrupted".to_string()))));
-        self.promote(session);
-        Ok(Decision::Stopped { run: Some(self.base().run_id(active)), cancelled: 0, changed: true })
+        self.interrupt_agents_of(session);
+        if id.is_some() {
+            self.run_ended(session);
+        }
+        id
     }
 
     fn end_session(&mut self, id: &SessionId, reason: Option<String>) -> Result<Decision, Refusal> {
-        let session_number = self.known_session(id)?;
-        let session = self.session(session_number).expect("numbered sessions exist").clone();
-        if session.ended {
+        let session = self.known_session(id)?;
+        if self.session(session).expect("numbered sessions exist").ended {
             return Ok(Decision::Stopped { run: None, cancelled: 0, changed: false });
         }
-        self.stop_tasks_of(session_number, "session ended");
+        let (run, cancelled) = self.end(session, reason, "session ended");
+        Ok(Decision::Stopped { run, cancelled, changed: true })
+    }
+
+    /// Ends an open session with its tasks, its runs and the agents below it: the run that was active, and how many were
+    /// cancelled in the queue.
+    pub(super) fn end(&mut self, session_number: u32, reason: Option<String>, why: &str) -> (Option<RunId>, u32) {
+        let session = self.session(session_number).expect("numbered sessions exist").clone();
+        self.stop_tasks_of(session_number, why);
         self.emit(session_number, 0, Body::SessionEnded(Reason { reason }));
-        let why = || Some("session ended".to_string());
+        self.end_agents_of(session_number);
+        let why = || Some(why.to_string());
         let mut next = session.queue_head;
         let mut cancelled = 0;
         while next != 0 {
@@ -242,8 +276,9 @@ impl Txn<'_> {
         if let Some(run) = self.run(session.active).copied() {
             self.emit(session_number, session.active, Body::RunInterrupted(times(&run, why())));
         }
-        let run = (session.active != 0).then(|| self.base().run_id(session.active));
-        Ok(Decision::Stopped { run, cancelled, changed: true })
+        // Its parent may wait for it.
+        self.wake_parent(session_number);
+        ((session.active != 0).then(|| self.base().run_id(session.active)), cancelled)
     }
 
     fn set_hold(&mut self, held: bool, reason: Option<String>) -> Decision {
@@ -256,14 +291,23 @@ impl Txn<'_> {
     fn finish_run(&mut self, id: RunId, notes: Vec<Note>, outcome: Outcome) -> Result<Decision, Refusal> {
         let (number, run) = self.active_run(id)?;
         self.admit_notes(id, number, &notes)?;
+        let output_of = notes.iter().rposition(|note| note.kind == NoteKind::Output);
         self.emit_notes(run.session, number, notes);
+        let output = output_of.and_then(|_| self.newest_output(number));
+        let owed = self.route_of(number).filter(|_| matches!(outcome, Outcome::Completed));
         let times = times(&run, None);
         let (status, body) = match outcome {
             Outcome::Completed => (RunStatus::Completed, Body::RunCompleted(times)),
             Outcome::Failed(error) => (RunStatus::Failed, Body::RunFailed(RunFailed { times, error })),
         };
         self.emit(run.session, number, body);
-        self.promote(run.session);
+        if let (Some(targets), Some(output)) = (owed, output) {
+            self.owe_deliveries(run.session, number, &targets, output);
+        }
+        if status == RunStatus::Failed {
+            self.end_agents_of_run(run.session, id);
+        }
+        self.run_ended(run.session);
         Ok(Decision::Run { run: id, status, changed: true })
     }
 

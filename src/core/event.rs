@@ -7,8 +7,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::agent::{AgentLink, MailRecord};
 use super::command::NoteKind;
+use super::connectors::ConnectorRecord;
 use super::control::{ControlIntent, ControlResult};
+use super::delivery::{DeliveryRecord, RunReplyTarget};
 use super::retention::RetentionChanged;
 use super::routes_loaded::RoutesLoaded;
 use super::runtime_config::RuntimeChanged;
@@ -129,6 +132,12 @@ pub enum Body {
     ControlResult(ControlResult),
     /// Something happened to a task of the session.
     Task(TaskRecord),
+    /// Something happened to connectors.
+    Connector(ConnectorRecord),
+    /// Something happened to the mailbox of the session's agent.
+    Mail(MailRecord),
+    /// Something happened to a delivery, or to all of them.
+    Delivery(DeliveryRecord),
 }
 
 /// Body of `session.created`.
@@ -139,6 +148,9 @@ pub struct SessionCreated {
     /// Provider-side thread id named by the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread_id: Option<String>,
+    /// Who made it, where another agent is its parent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<AgentLink>,
 }
 
 /// Body with an optional reason.
@@ -157,7 +169,7 @@ const RUN_ACCEPTED_BYTES_ORDINARY: usize = 512;
 pub struct RunAccepted {
     /// The session's root agent.
     pub agent: String,
-    /// What made the run: `input`.
+    /// What made the run: `input` or `mailbox_delivery`.
     pub kind: String,
     /// Place in the queue, from 1; 0 when it starts in the same batch.
     pub position: u32,
@@ -168,6 +180,12 @@ pub struct RunAccepted {
     /// Hashes that make a repeated submission return this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
+    /// Messages of the mailbox that the run takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mail: Vec<String>,
+    /// Where the output goes: those of the request, or the session's at that time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reply_targets: Vec<RunReplyTarget>,
     /// The normalised submission.
     pub request: Box<RawValue>,
 }
@@ -283,6 +301,9 @@ impl Body {
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
+            Self::Connector(record) => record.kind(),
+            Self::Mail(record) => record.kind(),
+            Self::Delivery(record) => record.kind(),
         }
     }
 
@@ -324,6 +345,9 @@ impl Body {
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
+            Self::Connector(record) => record.encode(),
+            Self::Mail(record) => record.encode(),
+            Self::Delivery(record) => record.encode(),
         }
     }
 
@@ -360,19 +384,29 @@ impl Body {
             "routes.loaded" => Self::RoutesLoaded(parse(kind, body)?),
             "control.intent" => Self::ControlIntent(parse(kind, body)?),
             "control.result" => Self::ControlResult(parse(kind, body)?),
-            kind => match (NoteKind::parse(kind), TaskRecord::decode(kind, body)) {
-                (Some(note), _) => Self::RunNote(note, body.to_owned()),
-                (None, Some(record)) => Self::Task(
-                    record.map_err(|error| DecodeError { kind: kind.to_string(), cause: error.to_string() })?,
-                ),
-                (None, None) => return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() }),
-            },
+            kind => {
+                let unreadable =
+                    |error: serde_json::Error| DecodeError { kind: kind.to_string(), cause: error.to_string() };
+                if let Some(note) = NoteKind::parse(kind) {
+                    Self::RunNote(note, body.to_owned())
+                } else if let Some(record) = TaskRecord::decode(kind, body) {
+                    Self::Task(record.map_err(unreadable)?)
+                } else if let Some(record) = ConnectorRecord::decode(kind, body) {
+                    Self::Connector(record.map_err(unreadable)?)
+                } else if let Some(record) = DeliveryRecord::decode(kind, body) {
+                    Self::Delivery(record.map_err(unreadable)?)
+                } else if let Some(record) = MailRecord::decode(kind, body) {
+                    Self::Mail(record.map_err(unreadable)?)
+                } else {
+                    return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() });
+                }
+            }
         })
     }
 }
 
 /// Sixteen bytes as 32 lower-case hex digits.
-mod hex16 {
+pub(super) mod hex16 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::hex::{parse_hex, to_hex};

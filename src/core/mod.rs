@@ -9,10 +9,19 @@
 //! committed [`State`]; a batch that could not be written is dropped with its transaction, never undone.
 
 mod action;
+mod agent;
+mod agent_decide;
+mod agent_scope;
+mod agent_view;
 mod approvals;
 mod command;
+mod connectors;
 mod control;
 mod decide;
+mod delivery;
+mod delivery_decide;
+mod delivery_table;
+mod delivery_view;
 mod digest_map;
 mod event;
 mod lag;
@@ -35,8 +44,23 @@ mod txn;
 mod view;
 
 pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES, SignedRecord, Signer, record_hash};
+pub use agent::{AgentLink, ChildOf, Held, Mail, MailAcknowledged, MailRecord, Mailbox, Retention};
+pub use agent_decide::{AgentCommand, AgentRefusal, MAILBOX_DELIVERY, Spawn, SpawnTask};
+pub use agent_scope::{AgentScope, ScopeWish, ToolScope};
+pub use agent_view::{AgentCounts, AgentPage, AgentQuery, AgentView};
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
+pub use connectors::{
+    BindingKey, Connector, ConnectorCommand, ConnectorDeleted, ConnectorKind, ConnectorPut, ConnectorRecord,
+    Connectors, ConnectorsHold, ConnectorsHoldChanged, Ingest, IngestOutcome, Ingested, SessionBound,
+};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use delivery::{
+    AttemptOutcome, Delivery, DeliveryCommand, DeliveryCounts, DeliveryDead, DeliveryDelivered, DeliveryError,
+    DeliveryFilter, DeliveryHoldChanged, DeliveryJob, DeliveryPolicy, DeliveryQueued, DeliveryRecord, DeliveryResolved,
+    DeliveryRetrying, DeliveryStatus, ReplyPlugin, RunReplyTarget, TargetKey, TargetPressure, TargetsReset,
+};
+pub use delivery_table::DeliveryHold;
+pub use delivery_view::{DeliveryItem, DeliveryPage, DeliveryQuery};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};
@@ -51,15 +75,15 @@ pub use session::{Session, SessionStatus};
 pub use session_settings::{InputContract, OutputContract, RoutePolicy, SessionChange, SessionSettings};
 pub use snapshot::{Frozen, RestoreError};
 pub use state::{Counts, State};
-pub use step::{Call, CallPhase, PendingApproval, PendingQuestion, Step};
+pub use step::{Call, CallPhase, PendingAgents, PendingApproval, PendingQuestion, Step};
 pub use task::{
     ShellTask, Task, TaskCommand, TaskCounts, TaskCreated, TaskEnd, TaskFinished, TaskRecord, TaskStarted, TaskStatus,
     TaskStopRequested, TaskUpdated, Todo, TodosWritten,
 };
 pub use turn::{
-    ApprovalRequested, ApprovalResolved, BlobRef, CallFindings, CallOutcome, PermissionDecided, QuestionAnswer,
-    QuestionAsked, QuestionOption, QuestionResolved, Ruling, RunWaiting, ToolCallFinished, ToolCallStarted,
-    UserQuestion, WaitsFor,
+    AgentsAwaited, ApprovalRequested, ApprovalResolved, BlobRef, CallFindings, CallOutcome, PermissionDecided,
+    QuestionAnswer, QuestionAsked, QuestionOption, QuestionResolved, Ruling, RunWaiting, ToolCallFinished,
+    ToolCallStarted, UserQuestion, WaitsFor,
 };
 pub use txn::{Delta, Txn};
 pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView, WaitingPage, WaitingRun};

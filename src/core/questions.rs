@@ -74,8 +74,27 @@ impl Txn<'_> {
     pub(super) fn expire_question(&mut self, number: u32, run: Run) {
         let question = self.step(number).and_then(|step| step.question.clone());
         if let Some(question) = question.filter(|open| open.expires_at_ms.is_some_and(|at| at <= self.now_ms())) {
-            self.withdraw(number, &run, question, super::approvals::EXPIRED, None, None);
+            if question.to_parent {
+                self.decline_unanswered(number, &run, question);
+            } else {
+                self.withdraw(number, &run, question, super::approvals::EXPIRED, None, None);
+            }
         }
+    }
+
+    /// A child that asked its parent goes on without an answer.
+    fn decline_unanswered(&mut self, number: u32, run: &Run, question: PendingQuestion) {
+        let resolved = QuestionResolved {
+            id: question.id,
+            call: question.call,
+            answers: Vec::new(),
+            declined: true,
+            justification: None,
+            reason: Some(super::approvals::EXPIRED.to_string()),
+            idempotency: None,
+        };
+        self.emit(run.session, number, Body::QuestionResolved(resolved));
+        self.emit(run.session, number, Body::RunContinued(times(run, None)));
     }
 
     fn withdraw(
@@ -99,6 +118,7 @@ impl Txn<'_> {
         self.emit(run.session, number, Body::QuestionResolved(resolved));
         let why = format!("question {reason}");
         self.emit(run.session, number, Body::RunCancelled(times(run, Some(why))));
-        self.promote(run.session);
+        self.end_agents_of_run(run.session, self.base().run_id(number));
+        self.run_ended(run.session);
     }
 }

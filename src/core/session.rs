@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::agent::ChildOf;
 use super::session_settings::SessionSettings;
 use crate::ids::{Seq, SessionId};
 
@@ -44,6 +45,9 @@ pub struct Session {
     /// What it has of its own; absent for most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Box<SessionSettings>>,
+    /// Its place below the session whose agent made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<Box<ChildOf>>,
 }
 
 /// What a session is doing, on the wire.

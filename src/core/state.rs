@@ -6,6 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::action::ActionChain;
+use super::agent::Mailbox;
+use super::agent_view::AgentCounts;
+use super::connectors::Connectors;
+use super::delivery::DeliveryCounts;
+use super::delivery_table::{Deliveries, DeliveryHold};
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::lag::{Idlest, Lag, QueuedBehind};
@@ -44,11 +49,17 @@ pub struct State {
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
     pub(super) tasks: Tasks,
+    pub(super) deliveries: Deliveries,
     pub(super) runtime: Arc<RuntimeConfig>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
     /// The routes file that the daemon was last started with, if it ever was with one.
     pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Arc<Connectors>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
+    /// Messages to agents, by session.
+    pub(super) mailboxes: BTreeMap<u32, Arc<Mailbox>>,
     derived: Derived,
 }
 
@@ -74,6 +85,9 @@ struct Derived {
     deadlines: BTreeSet<(u64, u32)>,
     pending_approvals: u64,
     lag: Lag,
+    /// Sessions of child agents, closed ones too, by the parent's.
+    children: BTreeMap<u32, Vec<u32>>,
+    agents: AgentCounts,
 }
 
 /// Figures of the whole state, with timestamps rather than ages so that a reader can tell ages later.
@@ -113,6 +127,10 @@ pub struct Counts {
     pub held: bool,
     /// Figures of tasks.
     pub tasks: TaskCounts,
+    /// Figures of agents.
+    pub agents: AgentCounts,
+    /// Figures of deliveries.
+    pub deliveries: DeliveryCounts,
 }
 
 impl Counts {
@@ -145,6 +163,9 @@ impl State {
             self.home_epoch = epoch;
         } else if epoch != self.epoch {
             self.run_epochs.push((self.runs.len() + 1, epoch));
+            // The original may be at work, and may have sent what waits here: an operator decides.
+            let reason = Some("copied_state_root".to_string());
+            self.deliveries.hold.get_or_insert(DeliveryHold { since_ms: 0, reason });
         }
         self.epoch = epoch;
     }
@@ -154,10 +175,13 @@ impl State {
         self.derived.ready.clear();
         self.derived.resumable =
             self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
+        self.deliveries.finish_replay();
     }
 
+    /// Running, and not waiting for child agents.
     fn is_running(&self, number: u32) -> bool {
-        self.runs.get(number).is_some_and(|run| run.status == RunStatus::Running)
+        let awaits_agents = self.step(number).is_some_and(|step| step.agents.is_some());
+        !awaits_agents && self.runs.get(number).is_some_and(|run| run.status == RunStatus::Running)
     }
 
     /// Makes a durable batch the state.
@@ -176,7 +200,16 @@ impl State {
             routes,
             tasks,
             todos,
+            bindings,
+            connectors,
+            mailboxes,
+            deliveries,
         } = delta;
+        self.deliveries.absorb(deliveries);
+        if let Some(connectors) = connectors {
+            self.connectors = connectors;
+        }
+        self.bindings.extend(bindings);
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -217,6 +250,9 @@ impl State {
         for (session, list) in todos {
             self.tasks.put_todos(session, list);
         }
+        for (session, mailbox) in mailboxes {
+            self.put_mailbox(session, mailbox);
+        }
         for number in ready {
             self.derived.resumable.remove(&number);
             self.derived.ready.push_back(number);
@@ -246,6 +282,8 @@ impl State {
             match waits_for {
                 WaitsFor::Approval => derived.wait_approval.insert((since_ms, number)),
                 WaitsFor::UserQuestion => derived.wait_question.insert((since_ms, number)),
+                // Nobody is asked.
+                WaitsFor::Agents => false,
             };
         }
     }
@@ -264,9 +302,10 @@ impl State {
         let runs = match waits_for {
             WaitsFor::Approval => &self.derived.wait_approval,
             WaitsFor::UserQuestion => &self.derived.wait_question,
+            WaitsFor::Agents => return None.into_iter().flatten(),
         };
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        runs.range((from, std::ops::Bound::Unbounded)).map(|(_, number)| *number)
+        Some(runs.range((from, std::ops::Bound::Unbounded)).map(|(_, number)| *number)).into_iter().flatten()
     }
 
     /// Whether [`super::Command::Expire`] would do something.
@@ -288,6 +327,23 @@ impl State {
     /// Runs whose evidence is held.
     pub fn retention_holds(&self) -> impl Iterator<Item = (RunId, &RetentionHold)> {
         self.retention.iter().map(|(number, hold)| (self.run_id(*number), hold))
+    }
+
+    /// The connectors that were configured at runtime.
+    pub fn connectors(&self) -> &Arc<Connectors> {
+        &self.connectors
+    }
+
+    /// Sessions by the digest of a binding key that names them.
+    pub fn bindings(&self) -> impl Iterator<Item = ([u8; 16], &SessionId)> {
+        let session = |number: &u32| self.session(*number).map(|session| &session.id);
+        self.bindings.iter().filter_map(move |(key, number)| Some((*key, session(number)?)))
+    }
+
+    /// The run of an idempotency key, with its fingerprint.
+    pub fn run_of_key(&self, key: &[u8; 16]) -> Option<(RunId, Run)> {
+        let number = *self.idempotency.get(key)?;
+        Some((self.run_id(number), *self.runs.get(number)?))
     }
 
     /// Sessions that have settings of their own.
@@ -319,13 +375,40 @@ impl State {
             self.derived.promotable.remove(&number);
         }
         self.derived.lag.put_session(self.sessions.get(index), &session);
+        self.derived.agents.count_session(self.sessions.get(index), &session);
         if depth_before.is_some() {
             self.sessions[index] = session;
         } else {
+            if let Some(child) = &session.child {
+                self.derived.children.entry(child.parent).or_default().push(number);
+            }
             assert_eq!(index, self.sessions.len(), "session numbers have no holes");
             self.session_numbers.insert(session.id.clone(), number);
             self.sessions.push(session);
         }
+    }
+
+    pub(super) fn put_mailbox(&mut self, session: u32, mailbox: Option<Arc<Mailbox>>) {
+        self.derived.agents.count_mailbox(self.mailboxes.get(&session), mailbox.as_ref());
+        match mailbox {
+            Some(mailbox) => drop(self.mailboxes.insert(session, mailbox)),
+            None => drop(self.mailboxes.remove(&session)),
+        }
+    }
+
+    /// The messages of a session's agent.
+    pub fn mailbox(&self, session: u32) -> Option<&Mailbox> {
+        self.mailboxes.get(&session).map(|mailbox| &**mailbox)
+    }
+
+    /// Sessions of the child agents of a session's agent, closed ones too, in order of creation.
+    pub fn children_of(&self, session: u32) -> &[u32] {
+        self.derived.children.get(&session).map_or(&[], Vec::as_slice)
+    }
+
+    /// Child agents that are not closed.
+    pub(super) fn open_agents(&self) -> u64 {
+        self.derived.agents.open_children
     }
 
     pub(super) fn put_run(&mut self, number: u32, run: Run) {
@@ -458,6 +541,8 @@ impl State {
             ready: self.derived.ready.len() as u64,
             held: self.held,
             tasks: self.tasks.counts(),
+            agents: self.derived.agents,
+            deliveries: self.deliveries.counts(),
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::action::is_model_call;
 use super::command::NoteKind;
-use super::turn::{CallFindings, WaitsFor};
+use super::turn::{AgentsAwaited, CallFindings, WaitsFor};
 use crate::ids::Seq;
 
 /// How far a call has come.
@@ -61,6 +61,20 @@ pub struct PendingQuestion {
     pub at_ms: u64,
     /// When the run is cancelled without an answer.
     pub expires_at_ms: Option<u64>,
+    /// A child asks its parent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_parent: bool,
+}
+
+/// Child agents that the run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingAgents {
+    /// Numbers of their sessions.
+    pub sessions: Vec<u32>,
+    /// The first that rests ends the wait.
+    pub any: bool,
+    /// When it ends in any case, Unix milliseconds.
+    pub until_ms: u64,
 }
 
 /// The turn at hand of one active run.
@@ -72,6 +86,9 @@ pub struct Step {
     pub approvals: Vec<PendingApproval>,
     /// At most one at a time.
     pub question: Option<PendingQuestion>,
+    /// Set while it waits for child agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<PendingAgents>,
 }
 
 /// What a note means for the turn at hand.
@@ -87,6 +104,8 @@ pub(super) enum Mark {
     Approval(PendingApproval),
     /// A question is asked.
     Question(PendingQuestion),
+    /// Child agents are waited for.
+    Agents(PendingAgents),
     /// A model call begins: the turn before is over.
     NextTurn,
     /// Nothing.
@@ -108,6 +127,8 @@ struct AskFields {
     tool: String,
     #[serde(default)]
     expires_at_ms: Option<u64>,
+    #[serde(default)]
+    to_parent: bool,
 }
 
 impl Mark {
@@ -127,12 +148,17 @@ impl Mark {
             }
             NoteKind::ToolCallFinished => Self::Finished(call()?.call),
             NoteKind::ApprovalRequested => {
-                let AskFields { id, call, tool, expires_at_ms } = ask()?;
+                let AskFields { id, call, tool, expires_at_ms, .. } = ask()?;
                 Self::Approval(PendingApproval { id, call, tool, seq, at_ms, expires_at_ms })
             }
             NoteKind::QuestionAsked => {
-                let AskFields { id, call, expires_at_ms, .. } = ask()?;
-                Self::Question(PendingQuestion { id, call, seq, at_ms, expires_at_ms })
+                let AskFields { id, call, expires_at_ms, to_parent, .. } = ask()?;
+                Self::Question(PendingQuestion { id, call, seq, at_ms, expires_at_ms, to_parent })
+            }
+            NoteKind::AgentsAwaited => {
+                let AgentsAwaited { agents, any, until_ms, .. } =
+                    serde_json::from_str(body.get()).map_err(unreadable)?;
+                Self::Agents(PendingAgents { sessions: agents, any, until_ms })
             }
             // Other actions belong to the turn at hand.
             NoteKind::ActionRequest if is_model_call(body) => Self::NextTurn,
@@ -153,11 +179,11 @@ impl Step {
         match (&self.question, self.approvals.is_empty()) {
             (Some(_), _) => Some(WaitsFor::UserQuestion),
             (None, false) => Some(WaitsFor::Approval),
-            (None, true) => None,
+            (None, true) => self.agents.as_ref().map(|_| WaitsFor::Agents),
         }
     }
 
-    /// Since when the oldest open item has waited.
+    /// Since when the oldest item has waited that is open for people.
     pub fn waits_since_ms(&self) -> Option<u64> {
         let approvals = self.approvals.iter().map(|approval| approval.at_ms);
         approvals.chain(self.question.iter().map(|question| question.at_ms)).min()
@@ -166,12 +192,13 @@ impl Step {
     /// The next deadline of an open item.
     pub fn deadline_ms(&self) -> Option<u64> {
         let approvals = self.approvals.iter().filter_map(|approval| approval.expires_at_ms);
-        approvals.chain(self.question.iter().filter_map(|question| question.expires_at_ms)).min()
+        let questions = self.question.iter().filter_map(|question| question.expires_at_ms);
+        approvals.chain(questions).chain(self.agents.iter().map(|wait| wait.until_ms)).min()
     }
 
     /// Whether there is nothing to keep.
     pub fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.approvals.is_empty() && self.question.is_none()
+        self.calls.is_empty() && self.approvals.is_empty() && self.question.is_none() && self.agents.is_none()
     }
 
     /// What a restart finds.
@@ -219,6 +246,7 @@ impl Step {
                 Err(format!("approval {} is asked for twice", asked.id))
             }
             Mark::Question(_) if self.question.is_some() => Err("a second question is asked".to_string()),
+            Mark::Agents(_) if self.agents.is_some() => Err("agents are waited for twice".to_string()),
             Mark::NextTurn => match self.calls.iter().find(|call| call.phase != CallPhase::Finished) {
                 Some(open) => Err(format!("a model call is made while call {} has no result", open.id)),
                 None => Ok(()),
@@ -237,6 +265,7 @@ impl Step {
             Mark::Finished(id) => self.call(&id).phase = CallPhase::Finished,
             Mark::Approval(approval) => self.approvals.push(approval),
             Mark::Question(question) => self.question = Some(question),
+            Mark::Agents(wait) => self.agents = Some(wait),
             Mark::NextTurn => self.calls.clear(),
             Mark::None => {}
         }

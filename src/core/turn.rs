@@ -208,9 +208,26 @@ pub struct QuestionAsked {
     pub call: String,
     /// Answered or declined together.
     pub questions: Vec<UserQuestion>,
-    /// When the run is cancelled without an answer.
+    /// When the run is cancelled without an answer; a question to a parent counts as declined then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<u64>,
+    /// A child asks the agent that made it; people may answer as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_parent: bool,
+}
+
+/// Body of `agents.awaited`: the run waits for child agents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentsAwaited {
+    /// The call that waits.
+    pub call: String,
+    /// Numbers of the children's sessions, which are those of the agents.
+    pub agents: Vec<u32>,
+    /// The first of them that rests ends the wait, instead of the last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any: bool,
+    /// When the wait ends in any case.
+    pub until_ms: u64,
 }
 
 /// The answer to one question.
@@ -259,6 +276,8 @@ pub enum WaitsFor {
     Approval,
     /// An answer of a person.
     UserQuestion,
+    /// Child agents. The run counts as running: they work for it.
+    Agents,
 }
 
 /// Body of `run.waiting`.

@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::action::{ActionChain, Signer, is_model_call};
+use super::agent::Mailbox;
 use super::command::NoteKind;
+use super::connectors::Connectors;
+use super::delivery::RunReplyTarget;
+use super::delivery_table::DeliveryDelta;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::retention::RetentionHold;
@@ -44,6 +48,12 @@ pub struct Delta {
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
     pub(super) retention: HashMap<u32, Option<RetentionHold>>,
     pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Option<Arc<Connectors>>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
+    /// Mailboxes by session; none for one that is empty.
+    pub(super) mailboxes: HashMap<u32, Option<Arc<Mailbox>>>,
+    pub(super) deliveries: DeliveryDelta,
 }
 
 /// A batch in the making.
@@ -143,6 +153,27 @@ impl<'s> Txn<'s> {
         self.delta.runtime.as_ref().unwrap_or(&self.base.runtime).clone()
     }
 
+    pub(super) fn connectors(&self) -> Arc<Connectors> {
+        self.delta.connectors.as_ref().unwrap_or(&self.base.connectors).clone()
+    }
+
+    pub(super) fn stage_connectors(&mut self, connectors: Arc<Connectors>) {
+        self.delta.connectors = Some(connectors);
+    }
+
+    pub(super) fn bound(&self, key: &[u8; 16]) -> Option<u32> {
+        self.delta.bindings.get(key).or_else(|| self.base.bindings.get(key)).copied()
+    }
+
+    /// An upper bound: a key that is bound anew is counted twice.
+    pub(super) fn binding_count(&self) -> usize {
+        self.base.bindings.len() + self.delta.bindings.len()
+    }
+
+    pub(super) fn stage_binding(&mut self, key: [u8; 16], session: u32) {
+        self.delta.bindings.insert(key, session);
+    }
+
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -153,6 +184,22 @@ impl<'s> Txn<'s> {
 
     pub(super) fn session_count(&self) -> usize {
         self.base.sessions.len() + self.new_sessions.len()
+    }
+
+    /// Sessions that this batch creates, by number.
+    pub(super) fn new_session_numbers(&self) -> impl Iterator<Item = u32> + use<'_> {
+        (self.base.sessions.len() as u32 + 1)..=(self.session_count() as u32)
+    }
+
+    pub(super) fn mailbox(&self, session: u32) -> Option<&Mailbox> {
+        match self.delta.mailboxes.get(&session) {
+            Some(staged) => staged.as_deref(),
+            None => self.base.mailbox(session),
+        }
+    }
+
+    pub(super) fn stage_mailbox(&mut self, session: u32, mailbox: Option<Arc<Mailbox>>) {
+        self.delta.mailboxes.insert(session, mailbox);
     }
 
     pub(super) fn queued_runs(&self) -> u64 {
@@ -240,6 +287,26 @@ impl<'s> Txn<'s> {
 
     pub(super) fn stage_todos(&mut self, session: u32, list: TodoList) {
         self.delta.todos.insert(session, Arc::new(list));
+    }
+
+    pub(super) fn delivery_delta(&self) -> &DeliveryDelta {
+        &self.delta.deliveries
+    }
+
+    pub(super) fn delivery_delta_mut(&mut self) -> &mut DeliveryDelta {
+        &mut self.delta.deliveries
+    }
+
+    /// Names the key that signs, where there is one.
+    pub(super) fn signer_id(&self) -> String {
+        self.signer.map(|signer| signer.key_id()).unwrap_or_default()
+    }
+
+    /// The newest output of a run among this batch's records.
+    pub(super) fn newest_output(&self, number: u32) -> Option<Seq> {
+        let id = self.base.run_id(number);
+        let is_output = |event: &&Event| matches!(event.body, Body::RunNote(NoteKind::Output, _));
+        self.events.iter().rev().filter(|event| event.run == Some(id)).find(is_output).map(|event| event.seq)
     }
 
     fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
@@ -359,6 +426,8 @@ impl<'s> Txn<'s> {
                 self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
                 return Ok(());
             }
+            Body::Connector(record) if event.session.is_none() => return self.apply_connector(event.at_ms, record),
+            Body::Delivery(record) if event.session.is_none() => return self.apply_delivery_global(event, record),
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
             Body::RunNote(kind, body) if kind.is_action() => {
                 self.apply_action(event, *kind, body)?;
@@ -373,13 +442,25 @@ impl<'s> Txn<'s> {
         match &event.body {
             Body::SessionInterrupted => {}
             Body::Task(record) => self.apply_task(event, session, record)?,
-            Body::SessionEnded(_) => self.session_mut(session)?.ended = true,
+            Body::Connector(record) => self.apply_session_bound(session, record)?,
+            Body::Mail(record) => self.apply_mail(event, session, record)?,
+            Body::SessionEnded(_) => {
+                self.session_mut(session)?.ended = true;
+                self.apply_mailbox_closed(session);
+            }
             Body::SessionUpdated(change) => self.apply_session_updated(session, change)?,
             Body::RunAccepted(accepted) => self.apply_run_accepted(event, session, accepted)?,
             body => {
                 let id = event.run.ok_or("a run record names no run")?;
                 let run = self.run_number(id).ok_or_else(|| format!("record of unknown run {id}"))?;
-                self.apply_to_run(event, session, run, body)?;
+                match body {
+                    Body::Delivery(record) => {
+                        self.apply_delivery(event, session, run, record)?;
+                        // It joins the run's records; the run itself has ended.
+                        self.run_mut(run)?.last_seq = event.seq;
+                    }
+                    body => self.apply_to_run(event, session, run, body)?,
+                }
             }
         }
         let session = self.session_mut(session)?;
@@ -397,6 +478,7 @@ impl<'s> Txn<'s> {
         if created.agent != agent_id(number) {
             return Err(format!("session {id} has number {number} but agent {}", created.agent));
         }
+        let child = created.parent.as_ref().map(|link| self.apply_child(link, number)).transpose()?;
         let session = Session {
             id: id.clone(),
             number,
@@ -414,6 +496,7 @@ impl<'s> Txn<'s> {
             last_run: 0,
             last_failed: false,
             settings: None,
+            child,
         };
         self.session_slots.insert(number, self.delta.sessions.len());
         self.delta.sessions.push((number, session));
@@ -464,20 +547,29 @@ impl<'s> Txn<'s> {
         if run.key != none {
             self.delta.idempotency.insert(run.key, number);
         }
+        if !accepted.reply_targets.is_empty() {
+            let targets = accepted.reply_targets.iter().map(RunReplyTarget::key).collect();
+            self.apply_route(number, Some(targets));
+        }
         self.run_slots.insert(number, self.delta.runs.len());
         self.delta.runs.push((number, run));
         self.next_run += 1;
         self.queued_change += 1;
+        self.apply_mail_taken(event, session, number, accepted);
         Ok(())
     }
 
     fn apply_to_run(&mut self, event: &Event, session: u32, number: u32, body: &Body) -> Result<(), String> {
+        // A run that waits for child agents is running all the while.
+        let awaits_agents = self.step(number).is_some_and(|step| step.waits_for() == Some(WaitsFor::Agents));
         let next = match body {
+            Body::RunContinued(_) if awaits_agents => None,
             Body::RunStarted(_) | Body::RunContinued(_) => Some(RunStatus::Running),
-            Body::RunWaiting(waiting) => Some(match waiting.waits_for {
-                WaitsFor::Approval => RunStatus::WaitingForApproval,
-                WaitsFor::UserQuestion => RunStatus::WaitingForUserQuestion,
-            }),
+            Body::RunWaiting(waiting) => match waiting.waits_for {
+                WaitsFor::Approval => Some(RunStatus::WaitingForApproval),
+                WaitsFor::UserQuestion => Some(RunStatus::WaitingForUserQuestion),
+                WaitsFor::Agents => None,
+            },
             Body::RunCompleted(_) => Some(RunStatus::Completed),
             Body::RunFailed(_) => Some(RunStatus::Failed),
             Body::RunInterrupted(_) => Some(RunStatus::Interrupted),
@@ -529,6 +621,9 @@ impl<'s> Txn<'s> {
                 self.change_step(number, |step| step.question = None);
                 self.delta.receipts.extend(resolved.idempotency.map(|idempotency| (idempotency, number)));
             }
+            Body::RunContinued(_) if self.step(number).is_some_and(|step| step.agents.is_some()) => {
+                self.change_step(number, |step| step.agents = None);
+            }
             Body::RunCompleted(_) | Body::RunFailed(_) | Body::RunInterrupted(_) | Body::RunCancelled(_)
                 if self.step(number).is_some() =>
             {
@@ -567,6 +662,8 @@ impl<'s> Txn<'s> {
         if next.is_terminal() {
             run.action_in_flight = false;
             self.delta.chains.insert(number, None);
+            self.apply_mail_run_ended(before.session, number, next);
+            self.apply_route(number, None);
         }
         Ok(())
     }

@@ -215,6 +215,7 @@ impl State {
         let open = |step: &Step| match waits_for {
             WaitsFor::Approval => step.approvals.len() as u64,
             WaitsFor::UserQuestion => u64::from(step.question.is_some()),
+            WaitsFor::Agents => 0,
         };
         let mut items: Vec<WaitingRun>;
         let total;
@@ -233,6 +234,7 @@ impl State {
                 total = match waits_for {
                     WaitsFor::Approval => self.counts().pending_approvals,
                     WaitsFor::UserQuestion => self.counts().pending_questions,
+                    WaitsFor::Agents => 0,
                 };
                 let behind = self.waiting_behind(waits_for, after);
                 items = behind.take(limit + 1).filter_map(|number| self.waiting_run(number)).collect();
@@ -314,6 +316,7 @@ mod tests {
                 route: "main".to_string(),
                 model: "m".to_string(),
                 idempotency: None,
+                reply_targets: Vec::new(),
             };
             match decide(&mut state, command) {
                 Decision::Accepted { run, .. } => runs.push(run),

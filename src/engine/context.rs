@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::input::{Files, StoredPart};
 use super::records::{AcceptedBody, CompactedBody, MessageBody, OutputRejected, RouteMoved, body};
 use crate::core::{
-    ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished, ToolCallStarted,
+    AgentsAwaited, ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished,
+    ToolCallStarted,
 };
 use crate::ids::Seq;
 use crate::journal::{ReadError, Reader, Record};
@@ -61,12 +62,14 @@ pub(super) struct OpenCall {
     pub approval: Option<(ApprovalRequested, Option<ApprovalResolved>)>,
     /// The question that it asks, and the answer.
     pub question: Option<(QuestionAsked, Option<QuestionResolved>)>,
+    /// The child agents that it waits for.
+    pub awaited: Option<AgentsAwaited>,
 }
 
 impl OpenCall {
     /// A call of which nothing is recorded but the message.
     pub(super) fn new(call: ToolCall) -> Self {
-        Self { call, result: None, started: None, approval: None, question: None }
+        Self { call, result: None, started: None, approval: None, question: None, awaited: None }
     }
 }
 
@@ -105,6 +108,9 @@ pub(super) struct Submitted {
     pub max_output_tokens: Option<u32>,
     #[serde(default)]
     pub temperature: Option<f64>,
+    /// Model of the same route to go on with when the first one fails.
+    #[serde(default)]
+    pub fallback_model: Option<String>,
     #[serde(default)]
     pub budget: super::budget::Budget,
     #[serde(flatten)]
@@ -126,6 +132,7 @@ struct Pending {
     answers: HashMap<String, ApprovalResolved>,
     questions: HashMap<String, (QuestionAsked, Option<QuestionResolved>)>,
     resolutions: HashMap<String, QuestionResolved>,
+    awaited: HashMap<String, AgentsAwaited>,
 }
 
 impl Pending {
@@ -155,6 +162,10 @@ impl Pending {
                 let answer = self.resolutions.remove(&asked.id);
                 self.questions.entry(asked.call.clone()).or_insert((asked, answer));
             }
+            "agents.awaited" => {
+                let awaited: AgentsAwaited = read(record)?;
+                self.awaited.entry(awaited.call.clone()).or_insert(awaited);
+            }
             "question.resolved" => {
                 let answer: QuestionResolved = read(record)?;
                 self.resolutions.insert(answer.id.clone(), answer);
@@ -171,6 +182,7 @@ impl Pending {
             started: self.started.remove(&call.call_id),
             approval: self.approvals.remove(&call.call_id),
             question: self.questions.remove(&call.call_id),
+            awaited: self.awaited.remove(&call.call_id),
             call,
         };
         let calls = calls.into_iter().map(open).collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::run::Engine;
 use super::stops::InHand;
 use super::turn::Left;
+use crate::broker::SubjectId;
 use crate::commit::{CommandError, Job};
 use crate::core::{Command, Decision, Failure, Note, NoteKind, Outcome};
 use crate::debug_capture::Kind;
@@ -50,6 +51,21 @@ impl Hand<'_> {
     /// Makes notes durable and lets the run wait for what they ask.
     pub(super) fn suspend(&self, notes: Vec<Note>) -> Result<(), Left> {
         self.until_taken(&Command::Suspend { run: self.job.id, notes }).map(|_| ())
+    }
+
+    /// The agents and sessions above a child: a revocation of any of them reaches what it uses.
+    pub(super) fn those_above(&self) -> Result<Vec<SubjectId>, Left> {
+        let session = self.job.session.clone();
+        Ok(self.engine.tools.core.read(move |state| {
+            let mut above = Vec::new();
+            let mut next = state.session_number(&session).and_then(|number| state.session(number));
+            while let Some(child) = next.and_then(|session| session.child.as_ref()) {
+                above.push(SubjectId::agent(format!("agent-{}", child.parent)));
+                above.push(SubjectId::session(&child.link.session));
+                next = state.session(child.parent);
+            }
+            above
+        })?)
     }
 
     /// Keeps a piece of an exchange for debugging, as far as the level in force says.

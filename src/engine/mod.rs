@@ -3,6 +3,8 @@
 //! May touch: core (through its handle), journal (reading), broker (leases), providers, net, the stream hub.
 //! Never: holds a secret; keeps anything that the journal does not; holds a thread for a run that waits.
 
+mod agent_tools;
+mod agent_wait;
 mod budget;
 mod compaction;
 mod context;
@@ -25,6 +27,7 @@ mod toolbox;
 mod turn;
 mod web_fetch;
 
+pub use agent_tools::AgentTools;
 pub use budget::Budget;
 pub(crate) use credential::InUse;
 pub use input::{StoredFile, StoredPart};
@@ -34,5 +37,5 @@ pub use run::{Engine, Tools};
 pub use settings::CoreSettings;
 pub use stops::Stops;
 pub use structured::OUTPUT_CONTRACT_VIOLATED;
-pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox};
+pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox, WorkerScope};
 pub use web_fetch::WebFetch;

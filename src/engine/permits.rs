@@ -25,6 +25,8 @@ pub struct InForce {
     pub limits: ToolLimits,
     /// Milliseconds after which an open approval counts as denied.
     pub approval_expires_after_ms: Option<u64>,
+    /// What holds for the agents above, nearest first: no call is decided more generously than for them.
+    pub above: Vec<(Policy, Effective)>,
 }
 
 /// Where settings come from.
@@ -57,8 +59,14 @@ pub(super) fn digest(tool: &str, input: &RawValue, workspace: &str, policy: &Pol
 /// What rules and mode say to a call.
 pub(super) fn verdict(in_force: &InForce, def: &ToolDef, input: &RawValue, workspace: &str) -> Verdict {
     let facts = Facts::of_name(def.name);
-    let question = Question { tool: def.name, facts, input, mode: in_force.mode, workspace_root: workspace };
-    in_force.policy.decide(&question)
+    let decide = |policy: &Policy, mode| {
+        policy.decide(&Question { tool: def.name, facts, input, mode, workspace_root: workspace })
+    };
+    let own = decide(&in_force.policy, in_force.mode);
+    in_force.above.iter().map(|(policy, mode)| decide(policy, *mode)).fold(own, |strictest, above| {
+        // `Deny` is the least.
+        if above.decision < strictest.decision { above } else { strictest }
+    })
 }
 
 pub(super) fn ruling(behavior: Behavior) -> Ruling {

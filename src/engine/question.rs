@@ -7,10 +7,17 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::core::{CallOutcome, QuestionAsked, QuestionResolved, UserQuestion};
-use crate::tools::ToolOutput;
+use crate::tools::{ToolDef, ToolOutput};
 
-/// Name of the tool.
+/// Name of the tool that asks people.
 pub(super) const TOOL: &str = "ask_user_question";
+/// Name of the tool by which a child agent asks the one that made it.
+pub(super) const TO_PARENT: &str = "request_parent_clarification";
+
+/// Whether a call of this tool asks.
+pub(super) fn asks(def: &ToolDef) -> bool {
+    def.name == TOOL || def.name == TO_PARENT
+}
 
 #[derive(Deserialize)]
 struct Input {
@@ -23,7 +30,13 @@ struct Input {
 ///
 /// # Errors
 /// Text for the model.
-pub(super) fn asked(id: String, call: &str, input: &RawValue, now_ms: u64) -> Result<QuestionAsked, String> {
+pub(super) fn asked(
+    id: String,
+    call: &str,
+    def: &ToolDef,
+    input: &RawValue,
+    now_ms: u64,
+) -> Result<QuestionAsked, String> {
     let input: Input =
         serde_json::from_str(input.get()).map_err(|error| format!("arguments: {error}; next: follow the schema"))?;
     let repeated = |ids: Vec<&str>| ids.iter().enumerate().find(|(at, id)| ids[..*at].contains(id)).is_some();
@@ -34,13 +47,19 @@ pub(super) fn asked(id: String, call: &str, input: &RawValue, now_ms: u64) -> Re
         return Err("two options of a question have the same id; next: give each its own".to_string());
     }
     let expires_at_ms = input.expires_after_ms.map(|after_ms| now_ms.saturating_add(after_ms));
-    Ok(QuestionAsked { id, call: call.to_string(), questions: input.questions, expires_at_ms })
+    Ok(QuestionAsked {
+        id,
+        call: call.to_string(),
+        questions: input.questions,
+        expires_at_ms,
+        to_parent: def.name == TO_PARENT,
+    })
 }
 
 /// What the model is told of an answer.
 pub(super) fn told(resolved: &QuestionResolved) -> (CallOutcome, ToolOutput) {
     let content = if resolved.declined {
-        json!({"declined": true, "justification": resolved.justification})
+        json!({"declined": true, "justification": resolved.justification, "reason": resolved.reason})
     } else {
         json!({"answers": resolved.answers, "justification": resolved.justification})
     };

@@ -15,16 +15,17 @@ use super::input::Files;
 use super::lanes::Lanes;
 use super::live_text::LiveText;
 use super::permits::{InForce, Settings};
+use super::question;
 use super::records::{AcceptedBody, MessageBody, Role, body, note};
 use super::step::{Settled, Turn};
 use super::stops::Stops;
 use super::toolbox::{Bench, Toolbox};
 use super::turn::{Asked, Call, Left, failed, random};
 use crate::blobs::{BlobError, Blobs};
-use crate::broker::BrokerHandle;
+use crate::broker::{BrokerHandle, Subject};
 use crate::clock::Clock;
 use crate::commit::{CoreHandle, Job};
-use crate::core::{BlobRef, Failure, Note, NoteKind, QuestionAsked};
+use crate::core::{AgentScope, BlobRef, Failure, Note, NoteKind, QuestionAsked};
 use crate::debug_capture::DebugCapture;
 use crate::journal::{Reader, Record};
 use crate::limits::{TOOL_CALL_ID_BYTES_MAX, TOOL_CALLS_PER_ANSWER_MAX, TOOL_NAME_BYTES_MAX};
@@ -89,11 +90,14 @@ pub(super) struct Carried<'r> {
     pub bench: Bench<'r>,
     pub guard: Guard,
     accepted: &'r Record,
-    agent: &'r str,
+    pub subject: Subject,
     pub route: &'r Route,
     pub model: String,
     pub submitted: Submitted,
     pub context: Context,
+    /// What the agent may use.
+    pub scope: AgentScope,
+    is_child: bool,
     specs: Vec<ToolSpec>,
     started_at_ms: u64,
 }
@@ -145,17 +149,32 @@ impl Engine {
             failed("route_unknown", text)
         })?;
         let submitted = Submitted::read(pinned.request).map_err(|error| failed("journal_read", error))?;
+        let child = self.tools.core.session(&hand.job.session)?.and_then(|view| view.session.child);
+        let scope = AgentScope::of(child.as_deref());
+        if !scope.grants_route(&pinned.route) {
+            let text = format!("route {} is not granted to this agent; next: submit with another one", pinned.route);
+            return Err(failed("route_not_granted", text));
+        }
+        let is_child = child.is_some();
+        let mut subject = Subject::agent_of(&pinned.agent, &hand.job.session);
+        if is_child {
+            subject.acts_for.extend(hand.those_above()?);
+        }
+        let mut specs = self.tools.toolbox.specs(&hand.job.session, &hand.in_hand.cancel);
+        specs.retain(|spec| scope.grants_tool(&spec.name) && (is_child || spec.name != question::TO_PARENT));
         Carried {
             hand,
             bench: Bench::new(&self.tools.toolbox),
             guard: Guard::of(&context.messages),
             accepted: &accepted,
-            agent: &pinned.agent,
+            subject,
             route,
             model,
             submitted,
             context,
-            specs: self.tools.toolbox.specs(&hand.job.session, &hand.in_hand.cancel),
+            scope,
+            is_child,
+            specs,
             started_at_ms: hand.job.started_at_ms,
         }
         .carry()
@@ -245,7 +264,7 @@ impl Carried<'_> {
         };
         let call = Call {
             hand: self.hand,
-            agent: self.agent,
+            subject: &self.subject,
             route: self.route,
             model: &self.model,
             prepared,
@@ -375,7 +394,7 @@ impl Carried<'_> {
         let Ok(prepared) = PreparedTurn::new(self.route, &request) else { return Ok(shortened()) };
         let call = Call {
             hand: self.hand,
-            agent: self.agent,
+            subject: &self.subject,
             route: self.route,
             model: &self.model,
             prepared,
@@ -429,12 +448,23 @@ impl Carried<'_> {
         self.hand.engine.tools.settings.in_force(&self.hand.job.session)
     }
 
-    pub(super) fn toolbox(&self) -> &Toolbox {
-        &self.hand.engine.tools.toolbox
+    /// Whether a tool of this name is for this agent at all.
+    pub(super) fn is_for_agent(&self, name: &str) -> bool {
+        self.is_child || name != question::TO_PARENT
     }
 
-    pub(super) fn workspace(&self) -> &str {
-        &self.hand.engine.tools.workspace
+    /// Tells the turns of the run apart, also after a restart.
+    pub(super) fn turn(&self) -> u32 {
+        self.context.own_actions
+    }
+
+    /// The agent's workspace: what relative paths begin at.
+    pub(super) fn workspace(&self) -> String {
+        let root = &self.hand.engine.tools.workspace;
+        match self.scope.workspace.as_str() {
+            "" => root.clone(),
+            below => format!("{}/{below}", root.trim_end_matches('/')),
+        }
     }
 
     pub(super) fn now_ms(&self) -> u64 {

@@ -4,7 +4,8 @@
 //! Never: keeps what it has read.
 
 use super::permits::{InForce, Settings};
-use crate::commit::CoreHandle;
+use crate::commit::{CommandError, CoreHandle};
+use crate::core::SessionSettings;
 use crate::ids::SessionId;
 use crate::permissions::{Effective, Mode};
 
@@ -21,25 +22,50 @@ impl CoreSettings {
     }
 }
 
+impl CoreSettings {
+    /// What a session has of its own, then what those have whose agents are above it, nearest first.
+    fn line(&self, session: &SessionId) -> Result<Vec<SessionSettings>, CommandError> {
+        let session = session.clone();
+        self.core.read(move |state| {
+            let mut line = Vec::new();
+            let mut next = state.session_number(&session);
+            while let Some(of) = next.and_then(|number| state.session(number)) {
+                line.push(of.settings.as_deref().cloned().unwrap_or_default());
+                next = of.child.as_ref().map(|child| child.parent);
+            }
+            line
+        })
+    }
+}
+
 impl Settings for CoreSettings {
     fn in_force(&self, session: &SessionId) -> InForce {
         let runtime = self.core.view().runtime.clone();
         let settings = runtime.settings();
-        let own = match self.core.session(session) {
-            Ok(view) => view.and_then(|view| view.session.settings).map(|own| *own).unwrap_or_default(),
+        let line = match self.line(session) {
+            Ok(line) => line,
             Err(error) => {
                 log::error!("the settings of session {session} cannot be read, so nothing is allowed: {error}");
                 return InForce { mode: Mode::DontAsk.into(), policy: runtime.policy().clone(), ..InForce::default() };
             }
         };
-        let policy = runtime.policy().with_session(&own.permission_rules).unwrap_or_else(|error| {
-            // They were checked when they were set.
-            log::error!("the rules of session {session} cannot be used: {error}");
-            runtime.policy().clone()
-        });
+        // From the top down: an agent has the rules of those above it, and its own.
+        let mut policy = runtime.policy().clone();
+        let mut levels = Vec::with_capacity(line.len());
+        for own in line.iter().rev() {
+            policy = policy.with_session(&own.permission_rules).unwrap_or_else(|error| {
+                // They were checked when they were set.
+                log::error!("the rules of session {session} cannot be used: {error}");
+                policy.clone()
+            });
+            levels.push((policy.clone(), Effective::of(settings.permission_mode, own.permission_mode)));
+        }
+        let (policy, mode) = levels.pop().unwrap_or_else(|| (policy, settings.permission_mode.into()));
+        levels.reverse();
         InForce {
             policy,
-            mode: Effective::of(settings.permission_mode, own.permission_mode),
+            mode,
+            above: levels,
             instructions: settings.system_prompt.render(None),
             limits: settings.tool_limits.clone(),
             approval_expires_after_ms: self.approval_expires_after_ms,

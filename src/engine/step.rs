@@ -5,22 +5,23 @@
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::agent_wait::{self, Waiting};
 use super::context::{OpenCall, OpenTurn};
 use super::guard::Repeat;
 use super::permits::{self, InForce};
 use super::question;
 use super::records::note;
 use super::run::Carried;
-use super::toolbox::{CallResult, Caller, failure};
+use super::toolbox::{CallResult, Caller, WorkerScope, failure};
 use super::turn::Left;
 use crate::core::{
-    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, Note, NoteKind, Ruling, ToolCallFinished,
+    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, MaxSandbox, Note, NoteKind, Ruling, ToolCallFinished,
     ToolCallStarted, ToolLimits,
 };
 use crate::debug_capture::Kind;
 use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
 use crate::providers::{Message, ToolCall, ToolResult};
-use crate::tools::{self, Tool, ToolOutput};
+use crate::tools::{self, Class, Tool, ToolDef, ToolOutput};
 
 /// What became of an answer's calls.
 pub(super) enum Settled {
@@ -109,12 +110,19 @@ impl<'c, 'r> Turn<'c, 'r> {
         if place as u64 >= in_force.limits.max_calls_per_turn {
             return refused("too_many_calls", "too many calls at once; this one was not run; next: ask for fewer");
         }
+        if !self.run.scope.grants_tool(&call.name) {
+            return refused("tool_not_granted", "this agent was not given this tool; next: go on without it");
+        }
         let session = &self.run.hand.job.session;
-        let Some(tool) = self.run.toolbox().find(session, &call.name) else {
+        let found = self.run.hand.engine.tools.toolbox.find(session, &call.name);
+        let Some(tool) = found.filter(|tool| self.run.is_for_agent(tool.name())) else {
             let error = tools::ToolError::Unknown { tool: call.name.clone() };
             return Judged::Over(CallOutcome::Error, error.into());
         };
         let def = &tool.def();
+        if required_sandbox(def) > in_force.limits.max_sandbox {
+            return refused("sandbox_limit", "the operator's limits let no tool reach so far; it did not run");
+        }
         let input = match tools::arguments(&call.arguments) {
             Ok(input) => input,
             Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
@@ -133,7 +141,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
         }
-        let workspace = self.run.workspace().to_string();
+        let workspace = self.run.workspace();
         let digest = permits::digest(&tool.identity(), &input, &workspace, &in_force.policy);
         let answer = open.approval.as_ref().and_then(|(asked, answer)| {
             answer.as_ref().filter(|_| asked.digest == digest).map(|answer| (asked, answer))
@@ -190,7 +198,14 @@ impl<'c, 'r> Turn<'c, 'r> {
         let mut queue = std::collections::VecDeque::from(ready);
         let mut groups = 0;
         while let Some((first, open)) = queue.pop_front() {
-            if first.tool.name() == question::TOOL {
+            if agent_wait::is_waiting(&first.tool.def()) {
+                if self.await_agents(&first, &open)? {
+                    self.run.hand.suspend(self.notes)?;
+                    return Ok(Settled::Suspended);
+                }
+                continue;
+            }
+            if question::asks(&first.tool.def()) {
                 if self.ask(&first, open)? {
                     self.run.hand.suspend(self.notes)?;
                     return Ok(Settled::Suspended);
@@ -200,9 +215,9 @@ impl<'c, 'r> Turn<'c, 'r> {
             groups += 1;
             let mut group = vec![first];
             while let Some((next, _)) = queue.front() {
-                let belongs =
-                    groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].tool.def().parallel && next.tool.def().parallel);
-                if !belongs || next.tool.name() == question::TOOL {
+                let (head, def) = (group[0].tool.def(), next.tool.def());
+                let belongs = groups >= TOOL_GROUPS_PER_TURN_MAX || (head.parallel && def.parallel);
+                if !belongs || question::asks(&def) || agent_wait::is_waiting(&def) {
                     break;
                 }
                 group.extend(queue.pop_front().map(|(next, _)| next));
@@ -239,7 +254,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             }
             _ => {
                 let id = self.run.question_id();
-                match question::asked(id, &open.call.call_id, &ready.input, self.run.now_ms()) {
+                match question::asked(id, &open.call.call_id, &ready.tool.def(), &ready.input, self.run.now_ms()) {
                     Ok(asked) => {
                         self.notes.push(note(NoteKind::QuestionAsked, &self.run.redacted_question(asked)));
                         Ok(true)
@@ -253,12 +268,43 @@ impl<'c, 'r> Turn<'c, 'r> {
         }
     }
 
+    /// Whether the run waits for child agents now; else the call has its result.
+    fn await_agents(&mut self, ready: &Ready, open: &OpenCall) -> Result<bool, Left> {
+        let limit_ms = self.run.limit_ms(ready.tool.def().timeout_ms);
+        match agent_wait::wait(self.run, open, &ready.input, limit_ms)? {
+            Waiting::Until(awaited) => {
+                self.notes.push(note(NoteKind::AgentsAwaited, &awaited));
+                Ok(true)
+            }
+            Waiting::Over(output) => {
+                let outcome = if output.is_error { CallOutcome::Error } else { CallOutcome::Ok };
+                self.finish(ready.place, CallResult { outcome, output, duration_ms: 0 })?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// What the agent's scope and the operator's limits leave of the sandbox.
+    fn worker_scope(&self) -> WorkerScope {
+        let max = self.limits.max_sandbox;
+        WorkerScope {
+            workspace: self.run.scope.workspace.clone(),
+            read_only: self.run.scope.read_only || max < MaxSandbox::WorkspaceWrite,
+            no_network: max < MaxSandbox::NetworkEnabled,
+        }
+    }
+
     fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
         let Ready { place, tool, input, .. } = ready;
         let def = &tool.def();
         let hand = self.run.hand;
-        let caller =
-            Caller { session: hand.job.session.clone(), run: hand.job.id, call: self.calls[place].call_id.clone() };
+        let caller = Caller {
+            session: hand.job.session.clone(),
+            run: hand.job.id,
+            call: self.calls[place].call_id.clone(),
+            scope: self.worker_scope(),
+            turn: self.run.turn(),
+        };
         let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input).min(self.limits.max_timeout_ms));
         let about =
             |what: &str, value: serde_json::Value| json!({"call_id": caller.call, "tool": def.name, what: value});
@@ -266,7 +312,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             let arguments = serde_json::from_str(input.get()).unwrap_or_default();
             about("arguments", arguments).to_string().into_bytes()
         });
-        let result = self.run.bench.run(&caller, def, &input, limit_ms, &hand.in_hand.cancel);
+        let result = self.run.bench.run(&caller, def, &input, &caller.scope, limit_ms, &hand.in_hand.cancel);
         hand.capture(Kind::ToolResponse, || {
             about("content", result.output.content.as_str().into()).to_string().into_bytes()
         });
@@ -336,6 +382,15 @@ impl<'c, 'r> Turn<'c, 'r> {
 
     fn fail(self, failure: Failure) -> Result<Settled, Left> {
         Err(Left::FailedWith(failure, self.notes))
+    }
+}
+
+/// How far a call of this tool reaches.
+fn required_sandbox(def: &ToolDef) -> MaxSandbox {
+    match def.class {
+        Class::ReadOnly | Class::Control => MaxSandbox::ReadOnly,
+        Class::Edit | Class::Shell => MaxSandbox::WorkspaceWrite,
+        Class::Network => MaxSandbox::NetworkEnabled,
     }
 }
 

@@ -24,8 +24,12 @@ pub struct Caller {
     pub session: SessionId,
     /// The run.
     pub run: RunId,
-    /// The call's id.
+    /// The call's id, unique within its turn.
     pub call: String,
+    /// What of the sandbox the agent gets.
+    pub scope: WorkerScope,
+    /// Requests that the run had made to a model before this turn's answer: tells turns apart.
+    pub turn: u32,
 }
 
 /// Tools that the daemon runs itself, for example the lists of tasks.
@@ -71,8 +75,19 @@ impl RunWorker for ToolWorker {
     }
 }
 
+/// What of the sandbox a run's worker gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerScope {
+    /// Directory below the daemon's workspace; empty is all of it.
+    pub workspace: String,
+    /// Files can only be read.
+    pub read_only: bool,
+    /// No network even where the operator grants commands one.
+    pub no_network: bool,
+}
+
 /// Makes a worker. Called on the thread that will use it.
-pub type StartWorker = dyn Fn() -> Result<Box<dyn RunWorker>, SandboxError> + Send + Sync;
+pub type StartWorker = dyn Fn(&WorkerScope) -> Result<Box<dyn RunWorker>, SandboxError> + Send + Sync;
 
 /// All tools of the daemon. Cheap to clone.
 #[derive(Clone)]
@@ -89,8 +104,10 @@ impl Toolbox {
 
     /// Tools that run in workers of this sandbox, on this workspace. Where the sandbox cannot be had each call is told so.
     pub fn sandboxed(sandbox: Sandbox, workspace: PathBuf) -> Self {
-        Self::with_workers(Arc::new(move || {
-            let spec = sandbox.spec(&workspace)?;
+        Self::with_workers(Arc::new(move |scope: &WorkerScope| {
+            let mut spec = sandbox.spec_below(&workspace, &scope.workspace)?;
+            spec.workspace_read_only |= scope.read_only;
+            spec.network &= !scope.no_network;
             Ok(Box::new(ToolWorker::start(&spec)?) as Box<dyn RunWorker>)
         }))
     }
@@ -112,6 +129,9 @@ impl Toolbox {
             Place::Worker => self.start.is_some(),
             // The engine suspends the run itself.
             Place::Daemon if def.name == super::question::TOOL => self.start.is_some(),
+            Place::Daemon if super::agent_wait::is_waiting(def) => {
+                self.rooms.iter().any(|room| tools::find("spawn_agent").is_some_and(|spawn| room.has(spawn)))
+            }
             Place::Daemon => self.rooms.iter().any(|room| room.has(def)),
         }
     }
@@ -154,7 +174,7 @@ pub(super) fn failure(code: &str, error: &str) -> ToolOutput {
 /// The tools of one run in hand.
 pub(super) struct Bench<'t> {
     toolbox: &'t Toolbox,
-    worker: Option<Box<dyn RunWorker>>,
+    worker: Option<(WorkerScope, Box<dyn RunWorker>)>,
 }
 
 impl<'t> Bench<'t> {
@@ -168,12 +188,13 @@ impl<'t> Bench<'t> {
         caller: &Caller,
         def: &ToolDef,
         input: &RawValue,
+        scope: &WorkerScope,
         limit_ms: u64,
         cancel: &Cancel,
     ) -> CallResult {
         let began = Instant::now();
         let (outcome, output) = match tools::place(def, input) {
-            Place::Worker => self.in_worker(def, input, limit_ms, cancel),
+            Place::Worker => self.in_worker(def, input, scope, limit_ms, cancel),
             Place::Daemon => match self.toolbox.room(def) {
                 Some(room) => told(room.call(caller, def, input, limit_ms, cancel)),
                 None => {
@@ -189,12 +210,15 @@ impl<'t> Bench<'t> {
         &mut self,
         def: &ToolDef,
         input: &RawValue,
+        scope: &WorkerScope,
         limit_ms: u64,
         cancel: &Cancel,
     ) -> (CallOutcome, ToolOutput) {
-        let mut worker = match self.worker.take() {
-            Some(worker) => worker,
-            None => match self.toolbox.start.as_ref().map(|start| start()) {
+        // One that was started under another scope is ended.
+        let fitting = self.worker.take().filter(|(started, _)| started == scope);
+        let mut worker = match fitting {
+            Some((_, worker)) => worker,
+            None => match self.toolbox.start.as_ref().map(|start| start(scope)) {
                 Some(Ok(worker)) => worker,
                 Some(Err(error)) => {
                     log::error!("a tool call cannot run: {error}");
@@ -208,7 +232,7 @@ impl<'t> Bench<'t> {
         };
         match worker.call(def.name, input, limit_ms, cancel) {
             Ok(output) => {
-                self.worker = Some(worker);
+                self.worker = Some((scope.clone(), worker));
                 told(output)
             }
             // Without its worker the next call starts another one.
@@ -218,7 +242,7 @@ impl<'t> Bench<'t> {
                     WorkerError::Cancelled => CallOutcome::Cancelled,
                     WorkerError::Died { .. } => CallOutcome::Error,
                     WorkerError::TooLarge { .. } => {
-                        self.worker = Some(worker);
+                        self.worker = Some((scope.clone(), worker));
                         CallOutcome::Error
                     }
                 };

@@ -68,7 +68,7 @@ pub(super) enum Asked {
 pub(super) struct Call<'a> {
     pub hand: &'a Hand<'a>,
     /// Who uses the route's credential.
-    pub agent: &'a str,
+    pub subject: &'a Subject,
     pub route: &'a Route,
     pub model: &'a str,
     pub prepared: PreparedTurn<'a>,
@@ -139,7 +139,7 @@ impl Call<'_> {
     fn credential(&self) -> Result<Option<InUse>, Left> {
         let RouteCredential::AuthRef(slot) = &self.route.credential else { return Ok(None) };
         let request = LeaseRequest {
-            subject: Subject::agent_of(self.agent, &self.hand.job.session),
+            subject: self.subject.clone(),
             slot: SlotId::parse(slot).map_err(|error| failed("provider_auth", error))?,
             provider: self.route.driver.slot_provider(),
             use_for: Use::Route(self.route.id.clone()),

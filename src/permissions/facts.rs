@@ -36,6 +36,7 @@ const PLAN_SAFE: &[&str] = &[
     "list_agents",
     "list_agent_summaries",
     "message_agent",
+    "answer_agent",
     "wait_agent",
     "get_agent",
     "enter_plan_mode",

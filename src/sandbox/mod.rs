@@ -126,6 +126,9 @@ pub enum Walls {
 pub struct SandboxSpec {
     /// The workspace, canonical; the only place of the host that can be written, under its own path.
     pub workspace: PathBuf,
+    /// Device and inode that the workspace must turn out to be, where somebody inside a larger one could have put
+    /// something else in its place. Needs the private root.
+    pub workspace_identity: Option<(u64, u64)>,
     /// The workspace can only be read.
     pub workspace_read_only: bool,
     /// Further places that can be read and executed from, canonical.
@@ -148,6 +151,7 @@ impl SandboxSpec {
     pub fn new(workspace: PathBuf, walls: Walls) -> Self {
         Self {
             workspace,
+            workspace_identity: None,
             workspace_read_only: false,
             read_only_paths: Vec::new(),
             walls,
@@ -183,6 +187,9 @@ impl SandboxSpec {
         }
         if self.workspace_read_only && !has(Feature::PrivateRoot) && !has(Feature::Landlock) {
             return unexpressible(format!("workspace {workspace} read-only: it needs a private root or Landlock"));
+        }
+        if self.workspace_identity.is_some() && !has(Feature::PrivateRoot) {
+            return unexpressible(format!("workspace {workspace} as a part of a larger one: it needs a private root"));
         }
         if !matches!(self.walls, Walls::None) && !self.network && !has(Feature::NetNamespace) && !has(Feature::Seccomp)
         {

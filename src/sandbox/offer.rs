@@ -3,6 +3,8 @@
 //! May touch: one child process, at start.
 //! Never: probes in the daemon's own process: a wall that was built cannot be taken down.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +15,7 @@ use super::features::{Feature, FeatureReport, Strength, strength};
 use super::tool_worker::ToolWorker;
 use super::{Level, SandboxError, SandboxSpec, Walls};
 use crate::config::Config;
+use crate::sys::files;
 
 /// The sandbox as status shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -148,6 +151,33 @@ impl Sandbox {
             program: self.0.program.clone(),
             ..SandboxSpec::new(workspace, walls)
         })
+    }
+}
+
+impl Sandbox {
+    /// The same for a directory below `workspace`, given as a relative path. Whoever works in the whole may move things
+    /// about meanwhile: the worker starts on the very directory that was found here, or not at all.
+    ///
+    /// # Errors
+    /// As [`Sandbox::spec`]; or there is no such directory beneath the workspace.
+    pub fn spec_below(&self, workspace: &Path, directory: &str) -> Result<SandboxSpec, SandboxError> {
+        let spec = self.spec(workspace)?;
+        if directory.is_empty() {
+            return Ok(spec);
+        }
+        let refused = |cause: String| SandboxError::Refused {
+            cause: format!("workspace {directory:?} below {}: {cause}", workspace.display()),
+        };
+        let found = File::open(&spec.workspace)
+            .and_then(|root| files::open_beneath(&root, Path::new(directory), files::Open::Directory))
+            .and_then(|directory| directory.metadata())
+            .map_err(|error| refused(error.to_string()))?;
+        let path = std::fs::canonicalize(spec.workspace.join(directory)).map_err(|error| refused(error.to_string()))?;
+        if !path.starts_with(&spec.workspace) {
+            return Err(refused("it leads out".to_string()));
+        }
+        let workspace_identity = Some((found.dev(), found.ino()));
+        Ok(SandboxSpec { workspace: path, workspace_identity, ..spec })
     }
 }
 

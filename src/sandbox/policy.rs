@@ -14,6 +14,9 @@ use super::{SandboxSpec, Walls};
 pub struct Policy {
     /// Canonical.
     pub workspace: PathBuf,
+    /// What it must turn out to be: device and inode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_identity: Option<(u64, u64)>,
     /// The workspace can only be read.
     pub workspace_read_only: bool,
     /// Further places that can be read and executed from.
@@ -49,6 +52,7 @@ impl Policy {
         }
         Self {
             workspace: spec.workspace.clone(),
+            workspace_identity: spec.workspace_identity,
             workspace_read_only: spec.workspace_read_only,
             read_only_paths: spec.read_only_paths.clone(),
             network: spec.network,

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use super::policy::Policy;
@@ -73,6 +73,13 @@ pub fn enter(policy: &Policy, wants_proc: bool) -> io::Result<Option<String>> {
     }
     let flags = MountFlags { read_only: policy.workspace_read_only, no_devices: true, no_exec: false };
     let workspace = namespaces::clone_mount(&policy.workspace, flags).map_err(at(&policy.workspace))?;
+    if let Some(expected) = policy.workspace_identity {
+        let found = fs::File::from(workspace.try_clone()?).metadata()?;
+        if (found.dev(), found.ino()) != expected {
+            let cause = io::Error::other("another directory was put in its place");
+            return Err(at(&policy.workspace)(cause));
+        }
+    }
     let names = if policy.network { network_names() } else { Vec::new() };
 
     let base = Path::new(BASE);

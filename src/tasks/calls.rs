@@ -15,7 +15,7 @@ use crate::commit::CommandError;
 use crate::core::{
     Command, Decision, TaskCommand, TaskCreated, TaskStatus, TaskStopRequested, TaskUpdated, Todo, TodosWritten,
 };
-use crate::engine::{Caller, DaemonTool};
+use crate::engine::{Caller, DaemonTool, WorkerScope};
 use crate::ids::{RunId, SessionId};
 use crate::limits::{TASK_TAIL_BYTES_DEFAULT, TASK_WAIT_MS_DEFAULT, TOOL_READ_ESCAPED_BYTES_MAX};
 use crate::net::Cancel;
@@ -27,6 +27,14 @@ impl DaemonTool for Tasks {
     }
 
     fn call(&self, caller: &Caller, def: &ToolDef, input: &RawValue, _: u64, cancel: &Cancel) -> ToolOutput {
+        // A background command outlives the run, and has the sandbox of the whole session.
+        if def.name == "bash" && caller.scope != WorkerScope::default() {
+            return ToolOutput::error(&ToolError::Refused {
+                code: "background_not_granted",
+                cause: "commands in the background are not for an agent with a part of the sandbox".to_string(),
+                next: "run it in the foreground".to_string(),
+            });
+        }
         let context = CallContext { session: &caller.session, run: Some(caller.run), call: &caller.call, cancel };
         let unknown = || ToolOutput::error(&ToolError::Unknown { tool: def.name.to_string() });
         self.run_call(def, input, context).unwrap_or_else(unknown)

@@ -3,7 +3,7 @@
 //! Never: holds code.
 
 use super::{Behavior, Class, Place, ToolDef};
-use crate::limits::TOOL_SHELL_TIMEOUT_MS_MAX;
+use crate::limits::{AGENT_WAIT_MS_MAX, TOOL_SHELL_TIMEOUT_MS_MAX};
 
 /// A tool that reads the workspace.
 const READING: ToolDef = ToolDef {
@@ -253,6 +253,103 @@ pub static TOOLS: &[ToolDef] = &[
         ..ASKING
     },
     ToolDef {
+        name: "spawn_agent",
+        description: "Makes a child agent that works on a task of its own beside you, with a fresh conversation: tell it \
+                      everything that it needs to know. It may do at most what you may. The answer is its `agent_id` \
+                      for wait_agent. Its work ends when your run is stopped or fails.",
+        input_schema: r#"{"type":"object","properties":{
+"task":{"type":"string","minLength":1,"maxLength":65536,"description":"What it is to do, and what it is to answer."},
+"name":{"type":"string","maxLength":64,"description":"A word or two, for lists."},
+"allowed_tools":{"type":"array","maxItems":64,"items":{"type":"string","minLength":1,"maxLength":128},"description":"Only these of your tools; a name may end in *."},
+"blocked_tools":{"type":"array","maxItems":64,"items":{"type":"string","minLength":1,"maxLength":128},"description":"Not these of your tools."},
+"mode":{"type":"string","enum":["default","acceptEdits","plan","dontAsk","bypassPermissions"],"description":"Permission mode, at most as wide as yours."},
+"workspace":{"type":"string","maxLength":1024,"description":"Directory below yours, which is all that it sees. Default: yours."},
+"read_only":{"type":"boolean","description":"It cannot change files."},
+"retention":{"type":"string","enum":["retain","close_on_settle"],"description":"retain: it stays open for message_agent. Default: it is closed when its work is done."}
+},"required":["task"],"additionalProperties":false}"#,
+        idempotent: true,
+        plan_safe: true,
+        ..CONTROL
+    },
+    ToolDef {
+        name: "wait_agent",
+        description: "Waits until child agents have done their work, and shows what each answered. It also ends when one \
+                      asks you something with request_parent_clarification: answer it with answer_agent and wait again.",
+        input_schema: r#"{"type":"object","properties":{
+"agent_ids":{"type":"array","minItems":1,"maxItems":24,"items":{"type":"string","minLength":1,"maxLength":32},"description":"Agents that you made."},
+"any":{"type":"boolean","description":"The first that is done ends the wait, instead of the last."},
+"timeout_ms":{"type":"integer","minimum":0,"maximum":3600000,"description":"Longest wait. Default 600000."}
+},"required":["agent_ids"],"additionalProperties":false}"#,
+        timeout_ms: AGENT_WAIT_MS_MAX,
+        ..ASKING
+    },
+    ToolDef {
+        name: "message_agent",
+        description: "Puts a message into the mailbox of an agent that you made, or of the one that made you (`parent`). \
+                      It is told with its next run, when what it does now is done.",
+        input_schema: r#"{"type":"object","properties":{
+"agent_id":{"type":"string","minLength":1,"maxLength":32,"description":"The agent, or parent."},
+"subject":{"type":"string","maxLength":256,"description":"A few words."},
+"message":{"type":"string","minLength":1,"maxLength":65536,"description":"What you tell it."}
+},"required":["agent_id","message"],"additionalProperties":false}"#,
+        plan_safe: true,
+        ..CONTROL
+    },
+    ToolDef {
+        name: "answer_agent",
+        description: "Answers what a child agent asks you with request_parent_clarification.",
+        input_schema: r#"{"type":"object","properties":{
+"agent_id":{"type":"string","minLength":1,"maxLength":32,"description":"The agent that asks."},
+"question_id":{"type":"string","minLength":1,"maxLength":64,"description":"As wait_agent shows it."},
+"answers":{"type":"array","maxItems":4,"items":{"type":"object","properties":{
+"question_id":{"type":"string","minLength":1,"maxLength":64},
+"selected_option_ids":{"type":"array","maxItems":8,"items":{"type":"string","minLength":1,"maxLength":64}},
+"freeform_answer":{"type":"string","maxLength":16384}
+},"required":["question_id"],"additionalProperties":false},"description":"One for each of its questions."},
+"declined":{"type":"boolean","description":"You cannot answer; it goes on without."}
+},"required":["agent_id","question_id"],"additionalProperties":false}"#,
+        plan_safe: true,
+        ..CONTROL
+    },
+    ToolDef {
+        name: "list_agents",
+        description: "Lists the agents that you made, and those that they made.",
+        input_schema: r#"{"type":"object","properties":{},"additionalProperties":false}"#,
+        ..ASKING
+    },
+    ToolDef {
+        name: "get_agent",
+        description: "Shows one agent that you made: its state, its last answer, and what it asks you.",
+        input_schema: r#"{"type":"object","properties":{
+"agent_id":{"type":"string","minLength":1,"maxLength":32,"description":"The agent."}
+},"required":["agent_id"],"additionalProperties":false}"#,
+        ..ASKING
+    },
+    ToolDef {
+        name: "request_parent_clarification",
+        description: "Asks the agent that made you one to four questions and waits for the answer; people who watch may \
+                      answer as well. Use it when the task cannot be done without.",
+        input_schema: r#"{"type":"object","properties":{
+"questions":{"type":"array","minItems":1,"maxItems":4,"items":{"type":"object","properties":{
+"id":{"type":"string","minLength":1,"maxLength":64,"description":"Any name, unique in the list."},
+"header":{"type":"string","maxLength":64,"description":"A word or two."},
+"question":{"type":"string","minLength":1,"maxLength":2048,"description":"The question."},
+"options":{"type":"array","maxItems":8,"items":{"type":"object","properties":{
+"id":{"type":"string","minLength":1,"maxLength":64},
+"label":{"type":"string","minLength":1,"maxLength":256},
+"description":{"type":"string","maxLength":1024},
+"preview":{"type":"string","maxLength":4096}
+},"required":["id","label"],"additionalProperties":false},"description":"Answers to choose from."},
+"multi_select":{"type":"boolean","description":"More than one option may be chosen."}
+},"required":["id","question"],"additionalProperties":false}},
+"expires_after_ms":{"type":"integer","minimum":1000,"maximum":604800000,"description":"Go on without an answer after this time."}
+},"required":["questions"],"additionalProperties":false}"#,
+        class: Class::Control,
+        idempotent: false,
+        timeout_ms: 1_000,
+        ..ASKING
+    },
+    ToolDef {
         name: "web_fetch",
         description: "Fetches a page from the public web (http or https). Private and local addresses are refused. \
                       Switched off unless the operator has allowed it.",
@@ -312,6 +409,13 @@ mod tests {
             "task_get",
             "task_output",
             "ask_user_question",
+            "spawn_agent",
+            "wait_agent",
+            "message_agent",
+            "answer_agent",
+            "list_agents",
+            "get_agent",
+            "request_parent_clarification",
             "web_fetch",
         ];
         assert_eq!(of_plan, expected);

@@ -15,7 +15,7 @@ use kheish_daemon::broker::{Broker, BrokerHandle, Provider, Store};
 use kheish_daemon::clock::Clock;
 use kheish_daemon::commit::{CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use kheish_daemon::core::{Command, Decision, RunStatus};
-use kheish_daemon::engine::{Engine, InForce, Lanes, Settings, Stops, Toolbox, Tools};
+use kheish_daemon::engine::{AgentTools, CoreSettings, Engine, InForce, Lanes, Settings, Stops, Toolbox, Tools};
 use kheish_daemon::ids::{RunId, SessionId};
 use kheish_daemon::journal::fake_disk::FakeDisk;
 use kheish_daemon::journal::{Journal, Options, Reader};
@@ -76,6 +76,8 @@ pub type Hook = Box<dyn FnOnce() + Send>;
 pub struct EngineClock {
     pub asked: AtomicU64,
     pub at_exchange: Mutex<Option<Hook>>,
+    /// It is the core's clock as well.
+    pub is_real: bool,
 }
 
 impl Clock for EngineClock {
@@ -84,6 +86,9 @@ impl Clock for EngineClock {
             && let Some(hook) = self.at_exchange.lock().unwrap().take()
         {
             hook();
+        }
+        if self.is_real {
+            return kheish_daemon::clock::SystemClock.now_ms();
         }
         1_764_057_600_000
     }
@@ -118,6 +123,26 @@ impl World {
         toolbox: Toolbox,
         settings: Arc<dyn Settings>,
     ) -> Self {
+        Self::start(base_url, credential, disk, settings, EngineClock::default(), |_, _| toolbox)
+    }
+
+    /// With the tools of agents, real settings, and one clock.
+    pub fn with_agents(base_url: &str, credential: &str, disk: FakeDisk, toolbox: Toolbox) -> Self {
+        let clock = EngineClock { is_real: true, ..EngineClock::default() };
+        // Asked once the core is there.
+        Self::start(base_url, credential, disk, Arc::new(InForce::default()), clock, |core, reader| {
+            toolbox.with_room(Arc::new(AgentTools::new(core.clone(), reader.clone())))
+        })
+    }
+
+    fn start(
+        base_url: &str,
+        credential: &str,
+        disk: FakeDisk,
+        settings: Arc<dyn Settings>,
+        clock: EngineClock,
+        toolbox: impl FnOnce(&CoreHandle, &Reader) -> Toolbox,
+    ) -> Self {
         let scratch = Scratch::new();
         let root = scratch.open_root();
         let file = scratch.path().join("routes.toml");
@@ -132,7 +157,8 @@ impl World {
         let secrets = broker.handle();
         secrets.put(record("openai.test", Provider::OpenAi, SECRET)).unwrap();
 
-        let clock = Arc::new(EngineClock::default());
+        let clock = Arc::new(clock);
+        let is_real = clock.is_real;
         let mut restored = Restored::default();
         let signer = Arc::new(SigningKey::from_seed(&[7; 32]));
         let opened = Journal::open(
@@ -172,6 +198,9 @@ impl World {
             records_since_snapshot: 0,
         });
         let blobs = Blobs::open(scratch.path().join("blobs")).unwrap();
+        let toolbox = toolbox(&core, &reader);
+        let settings: Arc<dyn Settings> =
+            if is_real { Arc::new(CoreSettings::new(core.clone(), None)) } else { settings };
         let engine = Engine::new(Tools {
             core: core.clone(),
             reader: reader.clone(),
@@ -236,6 +265,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => run,
@@ -252,6 +282,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => Some(run),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use kheish_daemon::engine::{InForce, RunWorker, Settings, StartWorker};
+use kheish_daemon::engine::{InForce, RunWorker, Settings, StartWorker, WorkerScope};
 use kheish_daemon::ids::SessionId;
 use kheish_daemon::net::Cancel;
 use kheish_daemon::permissions::{Behavior, Mode, Policy, Rule, RuleScope};
@@ -90,6 +90,9 @@ pub struct Bench {
     entered: Sender<()>,
     /// Told of every call that hangs.
     pub is_hanging: Receiver<()>,
+    gate: (Sender<()>, Receiver<()>),
+    /// Of each worker that was started.
+    pub scopes: Mutex<Vec<WorkerScope>>,
 }
 
 impl Bench {
@@ -101,15 +104,23 @@ impl Bench {
             started: Mutex::default(),
             entered,
             is_hanging,
+            gate: bounded(64),
+            scopes: Mutex::default(),
         })
     }
 
     pub fn workers(self: &Arc<Self>) -> Arc<StartWorker> {
         let bench = self.clone();
-        Arc::new(move || {
+        Arc::new(move |scope: &WorkerScope| {
+            bench.scopes.lock().unwrap().push(scope.clone());
             *bench.started.lock().unwrap() += 1;
             Ok(Box::new(FakeWorker(bench.clone())) as Box<dyn RunWorker>)
         })
+    }
+
+    /// Lets one call of `gate` end.
+    pub fn let_go(&self) {
+        self.gate.0.send(()).unwrap();
     }
 
     /// What was run, in order: the command of a bash call, else the tool's name.
@@ -152,6 +163,11 @@ impl RunWorker for FakeWorker {
                     true => Err(WorkerError::Cancelled),
                     false => Err(WorkerError::TimedOut { deadline_ms: limit_ms }),
                 }
+            }
+            "gate" => {
+                self.0.entered.send(()).unwrap();
+                self.0.gate.1.recv_timeout(super::PATIENCE).unwrap();
+                output(json!({"ok": command}), false)
             }
             "die" => Err(WorkerError::Died { cause: "test".to_string() }),
             command if command.starts_with("fail") => output(json!({"error": "no"}), true),

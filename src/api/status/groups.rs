@@ -100,12 +100,16 @@ pub struct AgentsStatus {
     pub live_runtime_count: u64,
     /// Those that another agent has started.
     pub sidechain_count: u64,
+    /// Of these, those that are not closed.
+    pub open_sidechain_count: u64,
     /// Those that take nothing more.
     pub closed_count: u64,
     /// Ended ones whose last state is kept.
     pub terminal_snapshot_count: u64,
     /// Messages between agents that were not read.
     pub mailbox_message_count: u64,
+    /// Messages between agents that could not be delivered and are kept.
+    pub dead_letter_count: u64,
     /// Without a run.
     pub idle: u64,
     /// With a running one.
@@ -181,6 +185,14 @@ pub struct ConnectorsStatus {
     pub ingress_count: u64,
     /// Messages refused since start.
     pub ingress_refused_count: u64,
+    /// Nothing passes, as after the start of a copied or restored state root.
+    pub held: bool,
+    /// Those whose subject was revoked.
+    pub revoked_count: u64,
+    /// Those that name a slot which is missing or revoked.
+    pub unusable_secret_count: u64,
+    /// Those that anybody may send events to.
+    pub unauthenticated_count: u64,
 }
 
 /// `mcp` of the status.
