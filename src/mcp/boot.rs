@@ -26,10 +26,11 @@ pub fn servers(
         Some(path) => config_file::load(path, &environment).map_err(|error| error.to_string())?,
         None => Vec::new(),
     };
-    if config.mcp_discovery && config.mcp_config.is_none() {
-        if let Some(home) = environment("HOME") {
-            servers = config_file::discover(&Path::new(&home).join(".codex/config.toml"), &environment);
-        }
+    if config.mcp_discovery
+        && config.mcp_config.is_none()
+        && let Some(home) = environment("HOME")
+    {
+        servers = config_file::discover(&Path::new(&home).join(".codex/config.toml"), &environment);
     }
     for server in catalog::servers(&config.mcp_profiles, has_slot) {
         if servers.iter().any(|other| other.name == server.name) {

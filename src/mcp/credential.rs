@@ -18,6 +18,9 @@ use crate::limits::MCP_LEASE_MS;
 use crate::net::{Auth, Cancel};
 use crate::secret::Secret;
 
+/// Secret variables of a child process, by name.
+pub(super) type Variables = Vec<(String, Secret)>;
+
 /// The way to the broker.
 #[derive(Clone)]
 pub(super) struct Vault {
@@ -76,7 +79,7 @@ impl Vault {
         config: &ServerConfig,
         stdio: &Stdio,
         cancel: &Cancel,
-    ) -> Result<(Vec<(String, Secret)>, Vec<InUse>), McpError> {
+    ) -> Result<(Variables, Vec<InUse>), McpError> {
         let (mut variables, mut leases) = (Vec::new(), Vec::new());
         for (name, slot) in &stdio.env_secret_refs {
             let lease = self.lease(config, slot, None, cancel)?;

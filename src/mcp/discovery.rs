@@ -125,7 +125,8 @@ impl Discovery<'_> {
     pub(super) fn target(&self, what: &str, url: &str) -> Result<Target, LoginError> {
         let bare = url.split(['?', '#']).next().unwrap_or_default();
         let base = BaseUrl::parse(bare).map_err(|error| LoginError { message: format!("{what}: {error}") })?;
-        if !base.is_https() && !(base.is_local() && self.allow_http_for_loopback) {
+        let is_taken = base.is_https() || (base.is_local() && self.allow_http_for_loopback);
+        if !is_taken {
             return refuse(format!(
                 "{what} is not https; next: use an https server, or --allow-http-for-loopback for one on this host"
             ));
@@ -199,7 +200,7 @@ impl Discovery<'_> {
             }
         }
         match protected {
-            Some(protected) => self.from_protected(url, protected, asked),
+            Some(protected) => self.of_resource(url, protected, asked),
             None => {
                 // The revision of 2025-03-26: the server's own origin is the authorization server.
                 let metadata =
@@ -220,7 +221,7 @@ impl Discovery<'_> {
         }
     }
 
-    fn from_protected(
+    fn of_resource(
         &self,
         url: &str,
         protected: Protected,
