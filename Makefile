@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo test batteries test-kill test-faults test-root fuzz-stable bench build limits clean
+.PHONY: help demo test batteries test-kill test-faults test-root soak fuzz-stable bench build limits clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,10 @@ test-faults: ## Every disk call of the daemon fails once and for good, by strace
 test-root: ## The tests that mount small file systems; run as root, skips are counted and printed
 	@[ "$$(id -u)" -eq 0 ] || { echo "test-root: needs root; next: sudo make test-root" >&2; exit 1; }
 	./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test 'root_*' -- --ignored --test-threads 1
+
+soak: ## Ten minutes each of a healthy idle and a healthy busy daemon under `slo` and `doctor` without a false alarm (`make test` has a minute)
+	KHEISH_SOAK_S=600 $(CARGO) test $(CARGO_OPTIONS) --test slo_soak -- --nocapture
+	KHEISH_DOCTOR_SOAK_S=$${KHEISH_DOCTOR_SOAK_S:-300} $(CARGO) test $(CARGO_OPTIONS) --test doctor_daemon a_healthy_daemon
 
 fuzz-stable: ## 10 million mutated streams for each provider's parser (`make test` has 100,000); KHEISH_FUZZ_INPUTS changes it
 	KHEISH_FUZZ_INPUTS=$${KHEISH_FUZZ_INPUTS:-10000000} $(CARGO) test $(CARGO_OPTIONS) --release --test provider_fuzz

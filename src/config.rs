@@ -27,6 +27,8 @@ pub struct RawServe {
     pub workspace_root: Option<String>,
     /// `--routes-file`.
     pub routes_file: Option<String>,
+    /// `--connectors-config`.
+    pub connectors_config: Option<String>,
     /// `--default-route`.
     pub default_route: Option<String>,
     /// `--http-auth-mode`.
@@ -90,6 +92,8 @@ pub struct Config {
     pub workspace_root: PathBuf,
     /// The routes file; without one no run can be submitted.
     pub routes_file: Option<PathBuf>,
+    /// The connectors file.
+    pub connectors_config: Option<PathBuf>,
     /// Overrides the file's default route.
     pub default_route: Option<String>,
     /// Peers behind which many clients share one address.
@@ -172,6 +176,7 @@ impl Config {
             state_root: path(&raw.state_root).unwrap_or_else(|| PathBuf::from(STATE_ROOT_DEFAULT)),
             workspace_root: path(&raw.workspace_root).unwrap_or_else(|| PathBuf::from(WORKSPACE_ROOT_DEFAULT)),
             routes_file: path(&raw.routes_file),
+            connectors_config: path(&raw.connectors_config),
             default_route: raw.default_route.clone(),
             trusted_proxies: parse_proxies(&raw.trusted_proxy)?,
             hold: raw.hold,

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::limits::{CONTRACT_DEPTH_MAX, CONTRACT_ISSUES_MAX, CONTRACT_STEPS_MAX};
+use crate::limits::{CONTRACT_DEPTH_MAX, CONTRACT_ISSUES_MAX, CONTRACT_MESSAGE_BYTES_MAX, CONTRACT_STEPS_MAX};
 
 /// Why a value does not fit: where, and what is wrong there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,17 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 fn violation(path: &str, reason: impl Into<String>) -> Violation {
-    Violation { path: path.to_string(), reason: reason.into() }
+    Violation { path: shortened(path.to_string()), reason: shortened(reason.into()) }
+}
+
+/// Names of properties are whoever's the value is, and as long as they like.
+fn shortened(mut text: String) -> String {
+    if text.len() > CONTRACT_MESSAGE_BYTES_MAX {
+        let end = (0..=CONTRACT_MESSAGE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The one JSON value in `text`, which may stand in a Markdown code fence, if it fits `schema`. Optional properties that
@@ -172,7 +182,11 @@ impl<'s> Check<'s> {
     }
 }
 
+/// A long name is shown by its beginning: it is copied once for each value below it.
 fn inner(path: &str, name: &str) -> String {
+    const SHOWN: usize = 64;
+    let end = (0..=SHOWN.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    let name = if name.len() > SHOWN { &format!("{}…", &name[..end]) } else { name };
     let is_plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
     if is_plain { format!("{path}.{name}") } else { format!("{path}[{}]", Value::from(name)) }
 }
@@ -399,6 +413,13 @@ mod tests {
         ] {
             assert_eq!(why(&schema, text), expected);
         }
+    }
+
+    #[test]
+    fn a_message_stays_short_however_long_the_names_are() {
+        let text = format!("{{\"{}\":1}}", "é".repeat(100_000));
+        let error = accept(&json!({"additionalProperties": false}), &text).expect_err("not a property");
+        assert!(error.to_string().len() < 3 * CONTRACT_MESSAGE_BYTES_MAX, "{}", error.to_string().len());
     }
 
     #[test]

@@ -89,6 +89,33 @@ impl RunId {
     }
 }
 
+/// A delivery's id: `delivery-<number>`, or `delivery-<number>-<epoch>` for those that a copied or restored state root
+/// made, as with [`RunId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId {
+    /// Counts from 1 within a state root and never repeats.
+    pub number: u32,
+    /// Zero in a state root's first epoch.
+    pub epoch: u32,
+}
+
+impl DeliveryId {
+    /// Reads the text form back; anything else is no delivery id.
+    pub fn parse(raw: &str) -> Option<Self> {
+        let RunId { number, epoch } = RunId::parse(&format!("run-{}", raw.strip_prefix("delivery-")?))?;
+        Some(Self { number, epoch })
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.epoch {
+            0 => write!(f, "delivery-{}", self.number),
+            epoch => write!(f, "delivery-{}-{epoch}", self.number),
+        }
+    }
+}
+
 /// Canonical decimal only: `+5`, `007` and an empty text are not numbers here, so an id has one spelling.
 fn parse_decimal(raw: &str) -> Option<u32> {
     let canonical = raw.bytes().all(|b| b.is_ascii_digit()) && (raw == "0" || !raw.starts_with('0'));
@@ -120,6 +147,9 @@ macro_rules! text_serde {
     };
 }
 text_serde!(SessionId, |raw: &str| SessionId::parse(raw).map_err(serde::de::Error::custom));
+text_serde!(DeliveryId, |raw: &str| {
+    DeliveryId::parse(raw).ok_or_else(|| serde::de::Error::custom("not a delivery id"))
+});
 text_serde!(RunId, |raw: &str| RunId::parse(raw).ok_or_else(|| serde::de::Error::custom("not a run id")));
 
 #[cfg(test)]

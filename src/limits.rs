@@ -4,6 +4,8 @@
 //! default and ceiling stand here.
 
 mod agents;
+mod connectors;
+mod delivery;
 mod doctor;
 mod egress;
 mod engine;
@@ -11,6 +13,8 @@ mod routes;
 mod slo;
 
 pub use agents::*;
+pub use connectors::*;
+pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;
 pub use engine::*;

@@ -8,6 +8,7 @@
 //! before the listener opens. Stop is the same list backwards.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,12 +33,15 @@ use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
-use crate::core::{Command, Decision, RoutesLoaded, State};
+use crate::connectors::file::FileConnector;
+use crate::connectors::{Registry, Sidecars, file, sidecar};
+use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
+use crate::delivery::{self, DeliveryRoom, NoConnectors};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
-use crate::journal::{self, Journal, Options, RealDisk};
+use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
@@ -115,10 +119,12 @@ struct Daemon {
     core: Worker,
     answerer: Worker,
     engines: Vec<Worker>,
+    deliveries: DeliveryRoom,
     upkeep: Worker,
     capture: Worker,
     snapshots: Worker,
     task_reaper: Worker,
+    sidecars: Vec<Worker>,
     stop_upkeep: crossbeam_channel::Sender<()>,
     report_failure: crossbeam_channel::Sender<String>,
     /// Held until everything else has ended.
@@ -133,6 +139,8 @@ struct Opened {
     key_in_state_root: bool,
     state: State,
     records_replayed: u64,
+    /// The root was copied or restored since it was last open.
+    is_copy: bool,
     store: Store,
     capture: CaptureConfig,
     broker_log: BrokerLog,
@@ -141,6 +149,8 @@ struct Opened {
 impl Daemon {
     fn start(raw: &RawServe) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let delivery_policy =
+            delivery::policy_from_environment(|name| std::env::var(name).ok()).map_err(step("settings"))?;
         let config = Config::resolve(raw).map_err(step("settings"))?;
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
@@ -154,11 +164,22 @@ impl Daemon {
         let sandbox = Sandbox::start(&config);
         let opened = open_state(&config, &clock)?;
         let routes = load_routes(&config)?;
+        let file_connectors = load_connectors(&config)?;
         let net_config =
             NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
         let net = Net::new(&net_config).map_err(step("outbound client"))?;
-        let Opened { root, journal, signer, key_in_state_root, state, records_replayed, store, broker_log, capture } =
-            opened;
+        let Opened {
+            root,
+            journal,
+            signer,
+            key_in_state_root,
+            state,
+            records_replayed,
+            is_copy,
+            store,
+            broker_log,
+            capture,
+        } = opened;
 
         let reader = journal.reader();
         let log: Arc<dyn sse::Log> = Arc::new(reader.clone());
@@ -213,6 +234,15 @@ impl Daemon {
             let reason = Some("started with --hold".to_string());
             core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
         }
+        if is_copy {
+            // The original may still serve its senders: nothing is to be answered twice before somebody has looked.
+            let reason = Some("the state root was copied or restored".to_string());
+            let hold = ConnectorCommand::Hold { held: true, reason };
+            core.execute(Command::Connector(Box::new(hold))).map_err(step("connectors"))?;
+            log::warn!(
+                "connectors are held: the state root was copied or restored; next: kheish-daemon connectors release"
+            );
+        }
         let task_config = tasks::Config {
             directory: root.directory(Directory::ShellTasks),
             workspace: config.workspace_root.clone(),
@@ -220,7 +250,8 @@ impl Daemon {
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
-        let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).collect();
+        let of_file = file_connectors.iter().flat_map(|connector| connector.inline.values().cloned());
+        let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file).collect();
         let (exchange, foreign) = (Arc::new(HttpExchange::new(net.clone())), inline);
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })
             .map_err(step("threads"))?;
@@ -229,6 +260,8 @@ impl Daemon {
         crate::redaction::install(move |text| known.redact(text));
         let request_mac = RequestMac::load_or_create(&root.directory(Directory::Auth), &SystemRandom::new())
             .map_err(|cause| step("request key")(file_error("use", &root.directory(Directory::Auth), cause)))?;
+        let connectors = Registry::new(core.clone(), broker.handle(), file_connectors, clock.now_ms());
+        let sidecars = Sidecars::new(connectors.clone()).map_err(step("connectors"))?;
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -256,6 +289,8 @@ impl Daemon {
             stops: stops.clone(),
             tasks,
             blobs: blobs.clone(),
+            connectors,
+            sidecars: sidecars.clone(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
@@ -283,7 +318,18 @@ impl Daemon {
             config,
             clock: clock.clone(),
         });
-        let engines = start_engines(&api, net, &stops, blobs)?;
+        let deliveries = DeliveryRoom::start(delivery::Parts {
+            core: core.clone(),
+            reader: api.reader.clone(),
+            net: net.clone(),
+            broker: api.broker.clone(),
+            connectors: Arc::new(NoConnectors),
+            policy: delivery_policy,
+            clock: clock.clone(),
+        })
+        .map_err(step("threads"))?;
+        let engines = start_engines(&api, net.clone(), &stops, blobs)?;
+        let sidecar_clock = clock.clone();
         let front = Front::new(FrontParts {
             routes: routes::ROUTES,
             context: api.clone(),
@@ -303,6 +349,13 @@ impl Daemon {
         log::info!("listening on {bound}");
         api.facts.bind.get_or_init(|| bound);
         api.facts.edge.get_or_init(|| edge.clone());
+        let parts = sidecar::Parts {
+            surroundings: surroundings(raw, &api)?,
+            daemon_url: daemon_url(edge.local_addr()),
+            net,
+            clock: sidecar_clock,
+        };
+        let sidecars = sidecars.start(parts).map_err(step("threads"))?;
         Ok(Self {
             api,
             edge,
@@ -314,10 +367,12 @@ impl Daemon {
             core: core_thread,
             answerer,
             engines,
+            deliveries,
             upkeep: upkeep_thread,
             capture: capture_thread,
             snapshots,
             task_reaper,
+            sidecars,
             stop_upkeep,
             report_failure,
             _root: root,
@@ -337,7 +392,7 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others = self.engines.iter().chain(own);
+            let others = self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");
@@ -360,6 +415,15 @@ impl Daemon {
     /// once: it stays active in the journal and is resumed at the next start.
     fn stop(self) -> Result<(), ServeError> {
         self.api.facts.draining.store(true, Ordering::SeqCst);
+        // While the listener still answers what they have in hand.
+        self.api.sidecars.stop();
+        let mut clean = true;
+        for worker in self.sidecars {
+            if let Err(panicked) = worker.join() {
+                log::error!("{panicked}");
+                clean = false;
+            }
+        }
         if !self.edge.drain(Duration::from_millis(DRAIN_MS)) {
             log::warn!("some requests were still in flight at the end of the drain time");
         }
@@ -372,9 +436,13 @@ impl Daemon {
         if let Err(panicked) = self.hub.stop() {
             log::error!("{panicked}");
         }
+        // While the core can still record what came of them.
+        if let Err(panicked) = self.deliveries.stop() {
+            log::error!("{panicked}");
+            clean = false;
+        }
         // While the core can still record their ends.
         self.api.tasks.stop();
-        let mut clean = true;
         if let Err(panicked) = self.task_reaper.join() {
             log::error!("{panicked}");
             clean = false;
@@ -503,8 +571,19 @@ fn open_state(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, ServeEr
     let mut state = restored.state;
     state.open_epoch(journal.epoch());
     state.finish_replay();
-    let records_replayed = recovery.records_replayed;
-    Ok(Opened { root, journal, signer, key_in_state_root, state, records_replayed, store, broker_log, capture })
+    let (records_replayed, is_copy) = (recovery.records_replayed, recovery.cause == OpenCause::Copied);
+    Ok(Opened {
+        root,
+        journal,
+        signer,
+        key_in_state_root,
+        state,
+        records_replayed,
+        is_copy,
+        store,
+        broker_log,
+        capture,
+    })
 }
 
 fn load_signing_key(
@@ -566,6 +645,28 @@ fn note_routes(core: &CoreHandle, routes: Option<&Routes>) -> Result<Option<u64>
         }
         Err(error) => Err(step("routes file")(error)),
     }
+}
+
+/// Where a sidecar reaches the daemon: on this host's loopback, unless the listener is on one other address only.
+fn daemon_url(bound: &Bind) -> Option<String> {
+    let Bind::Tcp(address) = bound else { return None };
+    let mut address = *address;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    Some(format!("http://{address}"))
+}
+
+fn surroundings(raw: &RawServe, api: &Api) -> Result<sidecar::Surroundings, ServeError> {
+    let directory = std::env::current_dir().map_err(step("working directory"))?;
+    let files = places::kept_files(raw, &api.config).into_iter().map(|(_, path)| path);
+    let kept = std::iter::once(api.config.state_root.clone()).chain(files).collect();
+    Ok(sidecar::Surroundings { sandbox: api.facts.sandbox.clone(), directory, kept })
+}
+
+fn load_connectors(config: &Config) -> Result<Vec<FileConnector>, ServeError> {
+    let Some(path) = &config.connectors_config else { return Ok(Vec::new()) };
+    file::load(path).map_err(step("connectors file"))
 }
 
 fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Result<Vec<Worker>, ServeError> {

@@ -17,6 +17,7 @@ pub mod jail;
 pub mod landlock;
 pub mod namespaces;
 pub mod seccomp;
+pub mod terminal;
 
 pub use jail::{ends_within, take_standard_input};
 
@@ -226,12 +227,14 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
 pub struct FileSystemFigures {
     /// Size in bytes.
     pub total_bytes: u64,
-    /// Bytes in use; with those that only root may use they make up the rest.
+    /// Bytes in use; the rest that is not available is kept for root.
     pub used_bytes: u64,
     /// Bytes an unprivileged writer may still use.
     pub available_bytes: u64,
     /// All inodes; 0 where the file system has no fixed number.
     pub total_inodes: u64,
+    /// Inodes in use.
+    pub used_inodes: u64,
     /// Inodes an unprivileged writer may still use.
     pub available_inodes: u64,
 }
@@ -248,6 +251,7 @@ pub fn file_system_figures(path: &Path) -> io::Result<FileSystemFigures> {
         used_bytes: figures.f_blocks.saturating_sub(figures.f_bfree) * figures.f_frsize,
         available_bytes: figures.f_bavail * figures.f_frsize,
         total_inodes: figures.f_files,
+        used_inodes: figures.f_files.saturating_sub(figures.f_ffree),
         available_inodes: figures.f_favail,
     })
 }

@@ -48,13 +48,18 @@ struct RootProbe {
     space: Option<Space>,
 }
 
+/// Space of a file system as a status shows it.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Space {
-    total_bytes: u64,
-    available_bytes: u64,
-    used_percent: u64,
+pub struct Space {
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes an unprivileged writer may still use.
+    pub available_bytes: u64,
+    /// As df(1) tells it.
+    pub used_percent: u64,
+    /// None where the file system has no fixed number of inodes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    inodes_used_percent: Option<u64>,
+    pub inodes_used_percent: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -72,12 +77,11 @@ impl From<FileSystemFigures> for Space {
             let all = used + available;
             (all != 0).then(|| (used * 100).div_ceil(all))
         };
-        let inodes_used = figures.total_inodes.saturating_sub(figures.available_inodes);
         Self {
             total_bytes: figures.total_bytes,
             available_bytes: figures.available_bytes,
             used_percent: used_percent(figures.used_bytes, figures.available_bytes).unwrap_or(0),
-            inodes_used_percent: used_percent(inodes_used, figures.available_inodes),
+            inodes_used_percent: used_percent(figures.used_inodes, figures.available_inodes),
         }
     }
 }
@@ -243,10 +247,10 @@ fn probe_root(name: &'static str, directory: &Path, shown: &Path, now_ms: u64) -
         let inodes = space.inodes_used_percent.unwrap_or(0);
         let code = if inodes >= INODES_USED_ERROR_PERCENT {
             Some("inodes_low")
-        } else if space.used_percent >= SPACE_USED_ERROR_PERCENT {
+        } else if space.used_percent > SPACE_USED_ERROR_PERCENT {
             Some("space_nearly_full")
         } else {
-            (space.used_percent >= SPACE_USED_WARNING_PERCENT).then_some("space_low")
+            (space.used_percent > SPACE_USED_WARNING_PERCENT).then_some("space_low")
         };
         if let Some(code) = code {
             probe.state = ProbeState::Warning;

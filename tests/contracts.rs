@@ -146,6 +146,8 @@ fn a_restart_in_the_middle_of_a_repair_goes_on_with_it() {
     assert_eq!(daemon.wait_end(&run), "completed");
     assert_eq!(daemon.run(&run)["outputs"][0]["content"], "{\"n\":1}");
     assert_eq!(provider.requests().len(), 3, "the first answer is not asked for again");
+    let repeated = asked(&provider, "does not fit").pop().expect("asked");
+    assert_eq!(repeated["tool_choice"], "none", "the restart knows that it is a repair");
     // The next run is told the whole of it.
     let run = submit(&daemon, "s", json!({"content": "what was it?"}));
     assert_eq!(daemon.wait_end(&run), "completed");

@@ -245,6 +245,7 @@ fn step(rng: &mut Rng, txn: &mut Txn<'_>, model: &mut Model) {
                 route: "main".to_string(),
                 model: "m".to_string(),
                 idempotency: idempotency.map(|(k, f)| key(k, f)),
+                reply_targets: Vec::new(),
             });
             let of = &model.sessions[session];
             if let Some((k, f)) = idempotency
@@ -515,6 +516,7 @@ fn a_restart_resumes_active_runs_once_and_says_what_it_found() {
         route: "main".to_string(),
         model: "m".to_string(),
         idempotency: None,
+        reply_targets: Vec::new(),
     };
     let signer = SigningKey::from_seed(&[7; 32]);
     let mut log = Vec::new();
@@ -578,6 +580,7 @@ fn with_active_run(state: &mut State) -> RunId {
         route: "main".to_string(),
         model: "m".to_string(),
         idempotency: None,
+        reply_targets: Vec::new(),
     })
     .expect("accepted");
     let (delta, _) = txn.finish();

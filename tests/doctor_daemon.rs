@@ -16,7 +16,7 @@ use std::{fmt, fs};
 use daemon::{Daemon, Home, Provider, TOKEN, eventually};
 use doctor_support::{Fault, Proxy};
 use http::{Client, EventStream};
-use kheish_daemon::doctor::{Findings, codes, status};
+use kheish_daemon::doctor::{Findings, status};
 use serde_json::{Value, json};
 
 /// How a diagnosis ended.
@@ -133,26 +133,36 @@ fn a_healthy_daemon_gives_no_alarm_idle_or_busy() {
     daemon.stop();
 }
 
-/// The command lines of the production runbooks, as they stand there.
+/// The command lines of the production runbooks, as they stand there but for the binary's path, the address, the token's path
+/// and the routes file's.
 #[test]
 fn the_runbooks_lines_pass_on_a_healthy_daemon() {
     let home = Home::with_slot("doctor-runbook", None);
     let daemon = home.start();
     daemon.set_key("sk-doctor-runbook-0123456789");
-    let routes = home.join("routes.toml");
-    let routes = routes.to_str().expect("UTF-8");
-    for args in [
-        &["doctor"][..],
-        &["doctor", "--cors-origin", "https://kheish.example.com"],
-        &["doctor", "routes", "--check-auth"],
-        &["doctor", "routes", "--check-references"],
-        &["doctor", "routes", "--routes-file", routes, "--check-auth"],
-        &["doctor", "routes", "--routes-file", routes, "--default-route", "main", "--check-auth"],
-    ] {
-        let outcome = command(&daemon.base_url(), home.token_file(), args);
-        assert_eq!((outcome.code, &outcome.report["ok"]), (0, &json!(true)), "{args:?}: {outcome:?}");
-        if args[..] == ["doctor", "routes", "--check-auth"] {
-            assert_eq!(outcome.report["diagnostics"], json!([]), "{outcome:?}");
+    let script = include_str!("data/runbooks/doctor.sh");
+    let blocks: Vec<String> = script
+        .split("\n\n")
+        .map(|block| block.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n"))
+        .collect();
+    assert_eq!(blocks.len(), script.matches("./target/debug/kheish-daemon").count(), "a command a block");
+    for block in blocks {
+        let mut text = block.replace("./target/debug/kheish-daemon", env!("CARGO_BIN_EXE_kheish-daemon"));
+        for address in [
+            "--base-url https://kheish.example.com",
+            "--base-url http://127.0.0.1:4010",
+            "--base-url http://127.0.0.1:4000",
+        ] {
+            text = text.replace(address, &format!("--base-url {}", daemon.base_url()));
+        }
+        text = text.replace("/run/secrets/kheish-admin-token", &home.token_file().display().to_string());
+        text = text.replace("/etc/kheish/routes.toml", &home.join("routes.toml").display().to_string());
+        let output = Command::new("sh").args(["-c", &text]).env_clear().stdin(Stdio::null()).output().expect("a shell");
+        assert!(output.status.success(), "{block}: {output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("one document");
+        assert_eq!((&report["ok"], &report["errors"]), (&json!(true), &json!([])), "{block}");
+        if report["source"] == "runtime" {
+            assert_eq!(report["diagnostics"], json!([]), "{block}");
         }
     }
     daemon.stop();
@@ -260,7 +270,7 @@ fn a_lock_that_was_removed_or_replaced_is_lost() {
         outcome.found().contains(&"state_root_lock_lost".to_string()).then_some(outcome)
     });
     lost.assert_found(&["state_root_lock_lost"], "make sure that no other one uses the state root");
-    assert_eq!(lost.report.pointer("/status/health/ok"), Some(&json!(false)));
+    assert_eq!(lost.report.pointer("/status/storage/ok"), Some(&json!(false)));
     daemon.stop();
 }
 
@@ -373,6 +383,24 @@ fn what_keeps_the_status_away_decides_the_exit_code_and_the_rest_is_reported() {
     daemon.stop();
 }
 
+/// Every path of a document.
+fn walk(value: &Value, path: String, paths: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                walk(member, format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")), paths);
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                walk(item, format!("{path}/{at}"), paths);
+            }
+        }
+        _ => {}
+    }
+    paths.push(path);
+}
+
 /// Whatever a check needs and does not find is an error, never good news.
 #[test]
 fn a_field_that_is_missing_fails_closed() {
@@ -460,8 +488,21 @@ fn a_field_that_is_missing_fails_closed() {
         let codes: Vec<&str> = verdict.failures().map(|check| check.code.as_str()).collect();
         assert!(codes.contains(&code), "{path} = {value}: {codes:?}");
     }
+    // Whatever stands anywhere, the judgement comes to its end.
+    let mut paths = Vec::new();
+    walk(&whole, String::new(), &mut paths);
+    assert!(paths.len() > 200, "{}", paths.len());
+    for path in &paths {
+        for odd in [Value::Null, json!(-1), json!("\u{1b}[2J"), json!([[]]), json!({"": {}}), json!(true)] {
+            let mut document = whole.clone();
+            *document.pointer_mut(path).expect("it was there") = odd;
+            let _came_to_its_end = judge(&document);
+        }
+    }
     let mut hooked = whole.clone();
     hooked["hooks"] = json!({
+        "supported": true,
+        "configured_count": 4,
         "diagnostics": [{"severity": "error", "hook": "tool:check", "message": "no URL"}],
         "http_targets": [
             {"hook": "run:notify", "host": "a.example", "state": "error", "message": "leads to 10.0.0.1"},
@@ -477,6 +518,18 @@ fn a_field_that_is_missing_fails_closed() {
         .map(|check| check.code.as_str())
         .collect();
     assert_eq!(codes, ["hook_invalid", "hook_target_private", "hook_target_unresolved"]);
+    for (group, ok) in [
+        (json!({"supported": false, "configured_count": 0}), true),
+        (json!({"supported": true, "configured_count": 0}), true),
+        (json!({"supported": true, "configured_count": 1, "diagnostics": [], "http_targets": []}), true),
+        (json!({"supported": true, "configured_count": 1}), false),
+        (json!({"supported": true, "configured_count": 1, "diagnostics": []}), false),
+        (json!({"supported": true}), false),
+        (json!("none"), false),
+    ] {
+        hooked["hooks"] = group.clone();
+        assert_eq!(judge(&hooked).ok, ok, "{group}");
+    }
     daemon.stop();
 }
 
@@ -522,11 +575,4 @@ fn a_probe_stream_shows_its_own_frames_and_nothing_else() {
     // Nobody listens: the answer is the same, so it does not tell which names are in use.
     assert_eq!(ask("nobody-listens-to-this").status, 200);
     daemon.stop();
-}
-
-#[test]
-fn every_code_of_the_table_that_a_status_can_show_has_its_own_advice() {
-    for row in codes::CODES {
-        assert!(row.next.len() > 4, "{}", row.code);
-    }
 }

@@ -98,7 +98,7 @@ fn every_broken_rule_is_found_with_its_line() {
         (format!("version = 2\n{MAIN}"), vec![("version_unsupported", Some(1))]),
         (format!("version = '1'\n{MAIN}"), vec![("wrong_type", Some(1))]),
         (format!("default_route = 'x'\n{MAIN}"), vec![("default_route_unknown", Some(1))]),
-        (format!("{MAIN}{}", MAIN.replace("main", "two")), vec![("default_route_missing", None)]),
+        (format!("{MAIN}{}", MAIN.replace("main", "two")), vec![("default_route_missing", Some(1))]),
         (MAIN.replace("main", "'a/b'"), vec![("route_id_invalid", Some(1))]),
         (MAIN.replace("main", "'a b'"), vec![("route_id_invalid", Some(1))]),
         (MAIN.replace("main", "''"), vec![("route_id_invalid", Some(1))]),

@@ -189,6 +189,11 @@ fn a_full_disk_loses_nothing_and_heals(file_system: &SmallFileSystem) {
     assert_eq!((refused.status, refused.body["code"].as_str()), (507, Some("storage_full")), "{refused:?}");
 
     assert_eq!(daemon.get("/v1/status").status, 200, "reads go on");
+    // What the journal gave back when it refused would be room for a probe.
+    file_system.fill("rest");
+    let (code, line) = diagnose(&daemon, |code, line| code == 1 && line.contains("storage_probe_failed"));
+    file_system.free("rest");
+    assert!(line.contains("; next: "), "{code}: {line}");
     let contained = daemon.post(&format!("/v1/runs/{}/cancel", acknowledged[1].as_str().expect("a run id")), "");
     assert_eq!(contained.status, 200, "containment works from the reserve: {contained:?}");
 
@@ -226,6 +231,26 @@ fn a_full_disk_loses_nothing_and_heals(file_system: &SmallFileSystem) {
     };
     assert!(!acknowledged.contains(&healed.body["run_id"]), "a run id was used twice: {healed:?}");
     assert_eq!(daemon.get("/readyz").status, 200);
+    diagnose(&daemon, |code, _| code == 0);
+}
+
+/// What `doctor` says once it says what is waited for: the write probes look every ten seconds.
+fn diagnose(daemon: &Daemon, is_wanted: impl Fn(i32, &str) -> bool) -> (i32, String) {
+    let since = Instant::now();
+    loop {
+        let output = Command::new(env!("CARGO_BIN_EXE_kheish-daemon"))
+            .env_clear()
+            .args(["--base-url", &format!("http://{}", daemon.address), "--token", TOKEN, "doctor"])
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs");
+        let code = output.status.code().expect("an exit code");
+        let line = String::from_utf8_lossy(&output.stderr).into_owned();
+        if is_wanted(code, &line) {
+            return (code, line);
+        }
+        assert!(since.elapsed() < Duration::from_secs(50), "{code}: {line}");
+    }
 }
 
 #[test]

@@ -218,3 +218,116 @@ fn a_full_route_is_entered_in_order_holds_no_engine_and_waiting_can_be_stopped()
     assert_eq!(daemon.post(&format!("/v1/runs/{hold}/cancel"), &json!({})).status, 200);
     assert_eq!(daemon.wait_end(&late), "completed");
 }
+
+#[test]
+fn a_failover_to_a_full_route_takes_back_what_was_shown_and_stands_in_line() {
+    let first = Provider::start(
+        "[[turn]]\nmatch = \"speak\"\ntext = \"one two three\"\nchunk_chars = 4\n\
+         fault = { kind = \"error_event\", code = \"insufficient_quota\", after_frames = 5 }\n",
+    );
+    let second = Provider::start(
+        "[[turn]]\nmatch = \"hold\"\ntext = \"x\"\nfault = { kind = \"hang\" }\n[default]\ntext = \"one by one\"\n",
+    );
+    let home = home(
+        "failover-full",
+        &[
+            route("main", "openai", &first, "failover = \"second\""),
+            route("second", "openai_compatible", &second, "max_concurrency = 1"),
+        ],
+    );
+    let daemon = home.start();
+    let hold = submit(&daemon, "hold", "hold", "second");
+    eventually("the place is taken", || (concurrency(&daemon, "second")["in_flight"] == 1).then_some(()));
+    daemon.create_session("s");
+    let mut stream = daemon.stream("/v1/events/stream?session_id=s");
+    let run = submit(&daemon, "s", "speak", "main");
+    let mut shown = String::new();
+    let mut take = |frame: &http::Frame| match frame.event.as_str() {
+        "preview" if frame.json()["withdrawn"] == true => {
+            shown.clear();
+            true
+        }
+        "preview" => {
+            shown.push_str(frame.json()["text"].as_str().expect("a text"));
+            false
+        }
+        _ => false,
+    };
+    stream.until("what was shown is taken back", &mut take);
+    eventually("it stands in line", || (concurrency(&daemon, "second")["waiting"] == 1).then_some(()));
+    assert_eq!(daemon.status_of(&run), "running");
+    assert_eq!(daemon.post(&format!("/v1/runs/{hold}/cancel"), &json!({})).status, 200);
+    stream.until("the end of the run", |frame| {
+        take(frame);
+        frame.run_status().is_some_and(|(_, status)| http::is_terminal(&status))
+    });
+    assert_eq!((shown.as_str(), output(&daemon.run(&run))), ("one by one", "one by one"));
+    assert_eq!(moves(&daemon.run(&run)), [["main", "second", "provider_quota"]]);
+}
+
+#[test]
+fn the_submissions_other_model_comes_before_the_routes_failover() {
+    let first = Provider::start(
+        "[[turn]]\nmatch = \"down\"\nerror = { status = 402 }\n[[turn]]\nmatch = \"half\"\ntimes = 1\nerror = { status = 402 }\n[default]\ntext = \"other model\"\n",
+    );
+    let second = Provider::start("[default]\ntext = \"other route\"\n");
+    let home = home(
+        "failover-model",
+        &[
+            route("main", "openai", &first, "failover = \"second\"\nmax_concurrency = 1"),
+            route("second", "anthropic", &second, ""),
+        ],
+    );
+    let daemon = home.start();
+    daemon.create_session("s");
+    let run = |text: &str| {
+        let view = home.cli_json(&daemon, &["sessions", "input", "s", text, "--fallback-model", "small", "--wait"]);
+        let models = |key: &str| -> Vec<String> {
+            let moves = view["failovers"].as_array().expect("moves").iter();
+            moves
+                .map(|it| {
+                    format!(
+                        "{}/{}",
+                        it[format!("{key}_route")].as_str().unwrap(),
+                        it[format!("{key}_model")].as_str().unwrap()
+                    )
+                })
+                .collect()
+        };
+        (output(&view).to_string(), models("from"), models("to"))
+    };
+    let texts = |list: &[&str]| list.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+    assert_eq!(run("half"), ("other model".to_string(), texts(&["main/model-of-main"]), texts(&["main/small"])));
+    let expected = (
+        "other route".to_string(),
+        texts(&["main/model-of-main", "main/small"]),
+        texts(&["main/small", "second/model-of-second"]),
+    );
+    assert_eq!(run("down"), expected);
+    let asked: Vec<Value> = first
+        .requests()
+        .iter()
+        .map(|(_, body)| serde_json::from_str::<Value>(body).expect("JSON")["model"].clone())
+        .collect();
+    assert_eq!(asked, ["model-of-main", "small", "model-of-main", "small"]);
+    assert_eq!(concurrency(&daemon, "main")["in_flight"], 0);
+}
+
+#[test]
+fn a_credential_that_is_taken_away_is_not_got_around_by_a_failover() {
+    let first = Provider::start("[default]\ntext = \"x\"\nfault = { kind = \"hang\" }\n");
+    let second = Provider::start("[default]\ntext = \"other route\"\n");
+    let home = Home::with_slot("failover-revoked", Some(&first));
+    let slot = format!("failover = \"second\"\nauth_ref = \"{}\"", daemon::SLOT);
+    let routes = [route("main", "openai", &first, &slot), route("second", "anthropic", &second, "")].concat();
+    std::fs::write(home.join("routes.toml"), format!("default_route = \"main\"\n{routes}")).expect("written");
+    let daemon = home.start();
+    daemon.set_key("sk-of-a-test-0123456789");
+    let run = submit(&daemon, "s", "hello", "main");
+    first.wait_asked("hello", 1);
+    home.cli_json(&daemon, &["runtime", "auth", "revoke-slot", daemon::SLOT]);
+    assert_eq!(daemon.wait_end(&run), "failed");
+    let view = daemon.run(&run);
+    assert_eq!((&view["error"]["code"], moves(&view)), (&json!("provider_auth"), vec![]), "{view}");
+    assert_eq!(second.requests().len(), 0);
+}

@@ -349,6 +349,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         };
         match self.decide(submit) {
             Ok(Decision::Accepted { run, .. }) => run,

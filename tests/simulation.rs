@@ -210,6 +210,7 @@ fn random_command(rng: &mut Rng, told: &Told) -> Command {
                 route: "main".to_string(),
                 model: "m".to_string(),
                 idempotency,
+                reply_targets: Vec::new(),
             }
         }
         5 => Command::CancelRun { run: run(rng), reason: None },

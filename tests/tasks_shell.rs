@@ -89,6 +89,8 @@ fn a_command_in_the_background_is_listed_waited_for_and_its_end_survives_a_resta
         "completed": 1, "failed": 1, "cancelled": 0, "unreadable_session_count": 0, "unindexed_session_count": 0,
     });
     assert_eq!(status, expected);
+    let findings = daemon.get("/v1/status").json()["health"]["warnings"].to_string();
+    assert!(findings.contains("\"failed_tasks\""), "{findings}");
     let before = tasks(&daemon, "s");
     daemon.stop();
     let daemon = home.start();

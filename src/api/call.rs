@@ -4,7 +4,7 @@
 //! Never: answers twice, or not at all.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
@@ -13,7 +13,9 @@ use crate::actor::{Actor, ActorRole};
 use crate::api::access_log::{AccessLine, AccessLog};
 use crate::api::auth::{Auth, Caller, Fingerprint, Role};
 use crate::api::cors;
+use crate::api::front::peer_key;
 use crate::api::json;
+use crate::api::limiter::{Limiter, LineBudget, LineVerdict, Verdict};
 use crate::api::query::{Query, event_cursor};
 use crate::api::route::{Captures, Witness};
 use crate::api::text::plain;
@@ -146,6 +148,15 @@ pub(super) struct Witnesses {
     pub(super) audit: ControlPlaneAudit,
     pub(super) access_log: AccessLog,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) connector_refusals: Mutex<Refusals>,
+}
+
+/// Refusals of connectors so far: they have a limit of their own, so that a flood from outside hides nobody who tries the
+/// control plane.
+#[derive(Default)]
+pub(super) struct Refusals {
+    peers: Limiter,
+    lines: LineBudget,
 }
 
 /// What is known of a request once its head is read, for its traces.
@@ -158,6 +169,10 @@ pub(super) struct Trace {
     pub(super) origin: Option<String>,
     pub(super) mutation: Option<Witness>,
     pub(super) probe: bool,
+    /// The path is a connector's.
+    pub(super) connector: bool,
+    /// Problem code of the answer to a connector's caller.
+    pub(super) refusal: Option<&'static str>,
     pub(super) started: Instant,
 }
 
@@ -172,6 +187,8 @@ impl Trace {
             origin: None,
             mutation: None,
             probe: false,
+            connector: false,
+            refusal: None,
             started: Instant::now(),
         }
     }
@@ -199,6 +216,9 @@ impl Trace {
                 ..AuditLine::new(witnesses.clock.now_ms(), AuditEvent::AdminAction)
             });
         }
+        if let Some(code) = self.refusal.filter(|_| self.connector) {
+            self.witness_refusal(code, status, witnesses);
+        }
         let response = match &self.origin {
             Some(origin) => cors::allow(response, origin),
             None => response,
@@ -216,6 +236,35 @@ impl Trace {
             probe: self.probe,
         });
         response
+    }
+}
+
+impl Trace {
+    /// One line for a refused event, or none where there were too many.
+    fn witness_refusal(&self, code: &'static str, status: u16, witnesses: &Witnesses) {
+        let now_ms = witnesses.clock.now_ms();
+        let mut line = AuditLine {
+            method: Some(self.method),
+            path: Some(self.path.clone()),
+            reason: Some(code),
+            peer: Some(self.peer),
+            status: Some(status),
+            request_id: Some(self.request_id),
+            ..AuditLine::new(now_ms, AuditEvent::ConnectorRefused)
+        };
+        let mut refusals = witnesses.connector_refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusals.peers.record(peer_key(&self.peer), now_ms) {
+            Verdict::Counted => {}
+            Verdict::Limited { announce: true, .. } => line.event = AuditEvent::ConnectorRateLimited,
+            Verdict::Limited { announce: false, .. } => return,
+        }
+        let LineVerdict::Write { suppressed } = refusals.lines.take(now_ms) else { return };
+        drop(refusals);
+        if suppressed > 0 {
+            let summary = AuditLine::new(now_ms, AuditEvent::RefusalsSuppressed);
+            witnesses.audit.record(AuditLine { suppressed: Some(suppressed), ..summary });
+        }
+        witnesses.audit.record(line);
     }
 }
 
@@ -238,6 +287,22 @@ impl Reply {
         if let Some(Pending { responder, trace, witnesses }) = self.0.take() {
             responder.send(trace.finish(answer.into(), &witnesses));
         }
+    }
+
+    /// Refuses what came through a connector, which leaves one line for the auditor.
+    pub fn refuse(mut self, problem: Problem) {
+        if let Some(pending) = &mut self.0 {
+            pending.trace.refusal = Some(problem.code.code);
+        }
+        self.send(problem);
+    }
+
+    /// Answers with something else than a problem, and leaves the line of a refusal with this code.
+    pub fn refused_with(mut self, code: &'static crate::http::problem::Code, response: Response) {
+        if let Some(pending) = &mut self.0 {
+            pending.trace.refusal = Some(code.code);
+        }
+        self.send(response);
     }
 
     /// Answers with whichever it is.

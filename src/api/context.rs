@@ -10,6 +10,7 @@ use crate::broker::BrokerHandle;
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
 use crate::config::Config;
+use crate::connectors::{Registry, Sidecars};
 use crate::debug_capture::DebugCapture;
 use crate::engine::Stops;
 use crate::http::problem::Problem;
@@ -47,6 +48,10 @@ pub struct Api {
     pub tasks: Tasks,
     /// Large contents beside the journal.
     pub blobs: Blobs,
+    /// Connectors in force.
+    pub connectors: Registry,
+    /// The processes behind some of them.
+    pub sidecars: Sidecars,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

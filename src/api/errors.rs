@@ -58,9 +58,16 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
             AgentRefusal::MailTaken(_) => &codes::MAILBOX_MESSAGE_CONFLICT,
             AgentRefusal::MailNotFound(_) => &codes::MAILBOX_MESSAGE_NOT_FOUND,
         },
+        Refusal::DeliveryNotFound(_) => &codes::DELIVERY_NOT_FOUND,
+        Refusal::DeliveryStateConflict { .. } => &codes::DELIVERY_STATE_CONFLICT,
+        Refusal::DeliveryLimit { .. } => &codes::DELIVERY_LIMIT,
         Refusal::TaskNotFound(_) => &codes::TASK_NOT_FOUND,
         Refusal::TaskStateConflict { .. } => &codes::TASK_STATE_CONFLICT,
         Refusal::TaskLimit { .. } => &codes::TASK_LIMIT,
+        Refusal::ConnectorNotFound { .. } => &codes::CONNECTOR_NOT_FOUND,
+        Refusal::ConnectorRevisionConflict { .. } => &codes::CONNECTOR_REVISION_CONFLICT,
+        Refusal::ConnectorLimit { .. } => &codes::CONNECTOR_LIMIT,
+        Refusal::ConnectorsHeld { .. } => &codes::CONNECTORS_HELD,
         Refusal::RunStateConflict { .. } => &codes::RUN_STATE_CONFLICT,
     }
 }

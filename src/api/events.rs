@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::delivery_events::delivery_updated;
 use super::run_view::{Origin, cut_text};
 use crate::core::{Body, RunStatus, SessionStatus, TaskRecord, TaskStatus, WaitsFor};
 use crate::ids::{RunId, Seq, SessionId};
@@ -31,6 +32,8 @@ pub enum Wire {
     SessionStateChanged(SessionStatus),
     /// Something happened to a task of the session.
     TaskUpdated,
+    /// Something happened to a delivery of the run.
+    DeliveryUpdated,
     /// The session's active run was stopped.
     Interrupted,
     /// A runtime setting changed.
@@ -48,6 +51,7 @@ impl Wire {
             Self::Trace => Some("trace"),
             Self::SessionStateChanged(_) => Some("session_state_changed"),
             Self::TaskUpdated => Some("task_updated"),
+            Self::DeliveryUpdated => Some("delivery_updated"),
             Self::Interrupted => Some("interrupted"),
             Self::RuntimeUpdated => Some("runtime_updated"),
             Self::Hidden => None,
@@ -57,7 +61,7 @@ impl Wire {
     /// Which streams carry it.
     pub fn audience(self) -> Option<Audience> {
         match self {
-            Self::RunUpdated | Self::Output | Self::Trace => Some(Audience::Run),
+            Self::RunUpdated | Self::Output | Self::Trace | Self::DeliveryUpdated => Some(Audience::Run),
             Self::SessionStateChanged(_) | Self::Interrupted | Self::TaskUpdated => Some(Audience::Session),
             Self::RuntimeUpdated => Some(Audience::Global),
             Self::Hidden => None,
@@ -102,6 +106,13 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("todos.written", Wire::Hidden),
     ("mailbox.posted", Wire::Hidden),
     ("mailbox.acknowledged", Wire::Hidden),
+    ("delivery.queued", Wire::DeliveryUpdated),
+    ("delivery.retrying", Wire::DeliveryUpdated),
+    ("delivery.delivered", Wire::DeliveryUpdated),
+    ("delivery.dead_lettered", Wire::DeliveryUpdated),
+    ("delivery.resolved", Wire::DeliveryUpdated),
+    ("delivery.targets_reset", Wire::Hidden),
+    ("delivery.hold_changed", Wire::Hidden),
     ("hold.changed", Wire::RuntimeUpdated),
     ("runtime.changed", Wire::RuntimeUpdated),
     ("session.updated", Wire::Hidden),
@@ -109,6 +120,10 @@ pub const TABLE: &[(&str, Wire)] = &[
     ("routes.loaded", Wire::RuntimeUpdated),
     ("control.intent", Wire::Hidden),
     ("control.result", Wire::Hidden),
+    ("connector.put", Wire::Hidden),
+    ("connector.deleted", Wire::Hidden),
+    ("connectors.hold_changed", Wire::Hidden),
+    ("session.bound", Wire::Hidden),
     ("journal.opened", Wire::Hidden),
     ("journal.seal", Wire::Hidden),
     ("journal.recovered", Wire::Hidden),
@@ -378,6 +393,7 @@ impl Render for Events {
             Wire::Trace => trace(record),
             Wire::SessionStateChanged(status) => self.session_state_changed(record, status)?,
             Wire::TaskUpdated => task_updated(record)?,
+            Wire::DeliveryUpdated => delivery_updated(record)?,
             Wire::Interrupted => self.interrupted(record)?,
             Wire::RuntimeUpdated => json(&RuntimeUpdated { r#type: "runtime_updated", runtime: Runtime::of(record) }),
             Wire::Hidden => return None,

@@ -86,7 +86,7 @@ impl<A> Front<A> {
     /// The route table is unsound, see [`Router::new`].
     pub fn new(parts: FrontParts<A>) -> Self {
         let FrontParts { routes, context, auth, cors, hosts, audit, access_log, clock } = parts;
-        let witnesses = Arc::new(Witnesses { auth, audit, access_log, clock });
+        let witnesses = Arc::new(Witnesses { auth, audit, access_log, clock, connector_refusals: Mutex::default() });
         Self { routes, router: Router::new(routes), context, cors, hosts, gate: Mutex::default(), witnesses }
     }
 
@@ -98,6 +98,9 @@ impl<A> Front<A> {
 
     fn judge(&self, head: &Head, trace: &mut Trace) -> Result<Passed<A>, Response> {
         let found = self.router.find(head.method, &head.path);
+        if let Some(connector) = self.connector(&found, head, trace) {
+            return connector;
+        }
         if let Some(public) = self.public(&found, head, trace) {
             return public;
         }
@@ -126,6 +129,30 @@ impl<A> Front<A> {
             json::check_content_type(head.header("content-type"))?;
         }
         Ok(Passed { route, captures, query, caller })
+    }
+
+    /// The verdict for paths of connectors, whose handlers ask for proof themselves.
+    fn connector(&self, found: &Found, head: &Head, trace: &mut Trace) -> Option<Result<Passed<A>, Response>> {
+        let Found::Route { index, captures } = found else { return None };
+        let route = &self.routes[*index];
+        if route.access != Access::Connector {
+            return None;
+        }
+        trace.connector = true;
+        let checked = match route.request.is_some() && head.has_body() {
+            true => json::check_content_type(head.header("content-type")),
+            false => Ok(()),
+        };
+        Some(match checked {
+            Ok(()) => {
+                let caller = Caller { role: Role::ReadOnly, fingerprint: None, generation: 0 };
+                Ok(Passed { route, captures: *captures, query: Query::default(), caller })
+            }
+            Err(problem) => {
+                trace.refusal = Some(problem.code.code);
+                Err(problem.into())
+            }
+        })
     }
 
     /// The verdict for public paths, which have neither authentication nor CORS.
@@ -277,7 +304,7 @@ impl<A> Front<A> {
     }
 }
 
-fn peer_key(peer: &Peer) -> PeerKey {
+pub(super) fn peer_key(peer: &Peer) -> PeerKey {
     peer.ip().map_or(PeerKey::UnixSocket, PeerKey::of)
 }
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::call::Call;
 use super::context::Api;
-use crate::http::Response;
 use crate::http::problem::{Problem, codes};
+use crate::http::{Refused, Response};
 
 mod process;
 mod table;
@@ -54,8 +54,8 @@ pub enum Source {
     Fixed(&'static [Series]),
     /// One for each kind of thread, with this field, which is in thousandths of the unit where the factor says so.
     Threads(&'static str, f64),
-    /// One for each field of an object whose fields the code fixes.
-    Fields(&'static str),
+    /// One for each reason for which the edge refuses, read below this pointer.
+    Refusals(&'static str),
     /// The process, as the kernel sees it.
     Process(fn(&process::Figures) -> f64),
 }
@@ -112,9 +112,11 @@ fn render(status: &Value, process: &process::Figures) -> String {
                     line(thread["name"].as_str().unwrap_or_default(), figure);
                 }
             }
-            Source::Fields(pointer) => {
-                for (field, value) in status.pointer(pointer).and_then(Value::as_object).into_iter().flatten() {
-                    line(field, value.as_f64().unwrap_or(0.0));
+            Source::Refusals(pointer) => {
+                // From the code's list, not the document's: it is the same before the listener runs.
+                for reason in Refused::ALL {
+                    let count = status.pointer(pointer).and_then(|counts| counts[reason.name()].as_f64());
+                    line(reason.name(), count.unwrap_or(0.0));
                 }
             }
             Source::Process(read) => line("", read(process)),

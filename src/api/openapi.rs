@@ -42,6 +42,13 @@ pub fn document<A>(routes: &[Route<A>], components: &[&[Component]]) -> Vec<u8> 
                     "description": "The admin token satisfies every route; the read-only token those whose x-access \
                         is read_only.",
                 },
+                "connectorBearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The token of the path's connector. Connectors of kind http may need x-kheish-timestamp and \
+                        x-kheish-signature, Slack x-slack-request-timestamp and x-slack-signature, Telegram \
+                        x-telegram-bot-api-secret-token instead.",
+                },
             },
         },
     });
@@ -52,7 +59,11 @@ pub fn document<A>(routes: &[Route<A>], components: &[&[Component]]) -> Vec<u8> 
 pub fn problems_of<A>(route: &Route<A>) -> Vec<&'static Code> {
     let mut wanted: Vec<&'static Code> = vec![&codes::METHOD_NOT_ALLOWED, &codes::BAD_REQUEST, &codes::INTERNAL_ERROR];
     wanted.extend([&codes::MALFORMED_REQUEST, &codes::SERVER_BUSY, &codes::PAYLOAD_TOO_LARGE]);
-    if route.access != Access::Public {
+    if route.access == Access::Connector {
+        wanted.extend([&codes::CONNECTOR_UNKNOWN, &codes::CONNECTORS_HELD, &codes::CONNECTOR_SECRET_UNAVAILABLE]);
+        wanted.extend([&codes::CORE_BUSY, &codes::CORE_UNAVAILABLE, &codes::JOURNAL_POISONED, &codes::STORAGE_FULL]);
+    }
+    if !matches!(route.access, Access::Public | Access::Connector) {
         wanted.extend([&codes::MISSING_TOKEN, &codes::MALFORMED_TOKEN, &codes::INVALID_TOKEN, &codes::RATE_LIMITED]);
         wanted.extend([
             &codes::ORIGIN_NOT_ALLOWED,
@@ -87,7 +98,11 @@ fn operation<A>(route: &Route<A>) -> Value {
         "summary": route.summary,
         "tags": [tag(route.path)],
         "x-access": route.access.as_str(),
-        "security": if route.access == Access::Public { json!([]) } else { json!([{"bearerAuth": []}]) },
+        "security": match route.access {
+            Access::Public => json!([]),
+            Access::Connector => json!([{"connectorBearer": []}]),
+            Access::ReadOnly | Access::Admin => json!([{"bearerAuth": []}]),
+        },
         "parameters": parameters(route),
         "responses": responses(route),
     });

@@ -145,6 +145,9 @@ pub fn active_route_level(api: &Api) -> RouteLevel {
     let Some(route) = super::runtime::active_route(api) else { return RouteLevel::None };
     if egress_refused(api, &route).is_some() || judge(api, &route).state == RouteAuthState::Error {
         RouteLevel::Error
+    } else if api.facts.routes.as_ref().is_some_and(|watch| watch.newest().diagnostic().is_some()) {
+        // It works, and would not, or not as it does, after a restart.
+        RouteLevel::Warning
     } else {
         RouteLevel::Ok
     }
@@ -188,9 +191,10 @@ impl ProviderReadiness {
                 "add its host with --egress-allow, or take the route out of the routes file".to_string(),
             ));
         }
-        if self.warning_route_count > 0 {
-            let message = format!("{} routes can be used, with something wrong", self.warning_route_count);
-            warnings.push(HealthWarning::of(Severity::Info, "provider_readiness_warning", message, None));
+        if self.warning_route_count > 0 || self.active_route_state == RouteLevel::Warning {
+            let message = "routes can be used now, and after a restart perhaps not or not as they are".to_string();
+            let active = self.routes.iter().find(|route| route.active).map(|route| route.route_id.clone());
+            warnings.push(HealthWarning::of(Severity::Info, "provider_readiness_warning", message, active));
         }
         if self.routes.is_empty() {
             warnings.push(HealthWarning::new(

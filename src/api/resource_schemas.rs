@@ -5,13 +5,16 @@
 use super::agent_schemas::AGENTS;
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::connector_schemas::CONNECTORS;
 use super::contract_schemas::CONTRACTS;
+use super::delivery_schemas::DELIVERIES;
 use super::doctor_schemas::DOCTOR;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
-pub static ALL: &[&[Component]] = &[RESOURCES, APPROVALS, AGENTS, RUNTIME, CONTRACTS, AUTH, DOCTOR];
+pub static ALL: &[&[Component]] =
+    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -107,6 +110,7 @@ pub static RESOURCES: &[Component] = &[
                 "provider": {"type": ["string", "null"], "description": "Route id"},
                 "generation": {"type": ["object", "null"], "properties": {
                     "model": {"type": ["string", "null"]},
+                    "fallback_model": {"type": ["string", "null"], "description": "On the same route, when the first one fails"},
                     "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
                     "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
                     "tool_choice": {"type": ["object", "null"], "required": ["type"], "properties": {
@@ -134,8 +138,9 @@ pub static RESOURCES: &[Component] = &[
                     "description": "Files that come with content"},
                 "completion_requirements": {"type": ["array", "null"], "maxItems": 0},
                 "binding_keys": {"type": ["array", "null"], "maxItems": 0},
-                "reply_targets": {"type": ["array", "null"], "maxItems": 0},
-                "reply_plugin": {"type": "null"},
+                "reply_targets": {"type": ["array", "null"], "maxItems": 8, "items": {"type": "object"},
+                    "description": "Where the output goes; the session's own targets otherwise"},
+                "reply_plugin": {"type": ["string", "null"], "description": "With reply_address: one target more"},
                 "reply_address": {"type": "null"}
             }
         }"##,

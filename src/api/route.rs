@@ -19,6 +19,9 @@ pub enum Access {
     ReadOnly,
     /// The admin role.
     Admin,
+    /// Whoever proves that the path's connector let it in: the handler sees to it. Outside authentication and CORS, and with
+    /// any query, which the sender's signature may cover.
+    Connector,
 }
 
 impl Access {
@@ -28,6 +31,7 @@ impl Access {
             Self::Public => "public",
             Self::ReadOnly => "read_only",
             Self::Admin => "admin",
+            Self::Connector => "connector",
         }
     }
 }
@@ -210,7 +214,8 @@ impl Router {
             for segment in segments(route.path) {
                 at = router.child(at, segment);
             }
-            let row = Row { index, method: route.method, public: route.access == Access::Public };
+            let row =
+                Row { index, method: route.method, public: matches!(route.access, Access::Public | Access::Connector) };
             let rows = &mut router.nodes[at].rows;
             assert!(rows.iter().all(|known| known.method != row.method), "{} {} twice", route.method, route.path);
             rows.push(row);
@@ -291,7 +296,10 @@ fn check<A>(route: &Route<A>) {
     assert!(with_body || route.request.is_none(), "{method} {path} has a body");
     assert!(route.request.is_some() == (route.body_bytes_max > 0), "{method} {path}: a body and its bound go together");
     let is_read = method == Method::Get;
-    assert!(is_read || route.access == Access::Admin, "{method} {path} changes something and is not admin");
+    assert!(
+        is_read || matches!(route.access, Access::Admin | Access::Connector),
+        "{method} {path} changes something and is not admin"
+    );
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, agent_routes, approval_routes, audit, builtin, contract_routes, doctor_routes, metrics, runs, runtime,
-    runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
+    accounts, agent_routes, approval_routes, audit, builtin, connector_routes, contract_routes, delivery_routes,
+    doctor_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -19,7 +19,7 @@ use crate::limits::{
 
 pub(super) const SESSION_FILTER: QueryParam =
     QueryParam { name: "session_id", kind: QueryKind::Session, summary: "Only what belongs to this session." };
-const RUN_FILTER: QueryParam =
+pub(super) const RUN_FILTER: QueryParam =
     QueryParam { name: "run_id", kind: QueryKind::Run, summary: "Only what belongs to this run." };
 const EVENT_CURSOR: QueryParam = QueryParam {
     name: "cursor",
@@ -126,6 +126,30 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "Hold"),
         Handler::Plain(runs::hold),
     ),
+    connector_routes::BATCH,
+    connector_routes::CREDENTIAL,
+    connector_routes::DELETE,
+    connector_routes::EVENTS,
+    connector_routes::GET,
+    connector_routes::HTTP,
+    connector_routes::LIST,
+    connector_routes::METRICS,
+    connector_routes::PUT,
+    connector_routes::RELEASE,
+    connector_routes::SLACK,
+    connector_routes::TELEGRAM,
+    delivery_routes::DEAD_LETTERS,
+    delivery_routes::DROP,
+    delivery_routes::GET,
+    delivery_routes::GET_HOLD,
+    delivery_routes::HOLD,
+    delivery_routes::LIST,
+    delivery_routes::REPLAY,
+    delivery_routes::REPLAY_BULK,
+    delivery_routes::RESET,
+    delivery_routes::RESOLVE,
+    delivery_routes::SESSION_TARGETS,
+    delivery_routes::SET_SESSION_TARGETS,
     runtime_routes::RUNTIME_CHANGES_PERMISSION_MODE,
     runtime_routes::RUNTIME_CHANGES_MODEL,
     runtime_routes::RUNTIME_CHANGES_DEBUG_LEVEL,
@@ -217,6 +241,8 @@ pub static ROUTES: &[Route<Api>] = &[
             &codes::UNSUPPORTED_FEATURE,
             &codes::INVALID_IDEMPOTENCY_KEY,
             &codes::IDEMPOTENCY_CONFLICT,
+            &codes::INVALID_REPLY_TARGET,
+            &codes::DELIVERY_LIMIT,
         ],
         ..post(
             "/v1/sessions/{session_id}/runs",
@@ -370,19 +396,19 @@ pub static ROUTES: &[Route<Api>] = &[
         json(200, "AuditCheckpoint"),
         Handler::Plain(audit::checkpoint),
     ),
-    agent_routes::LIST,
-    agent_routes::GET,
-    agent_routes::SPAWN,
-    agent_routes::EXPLAIN,
-    agent_routes::MAILBOX,
     agent_routes::DEAD_LETTERS,
+    agent_routes::EXPLAIN,
+    agent_routes::GET,
+    agent_routes::LIST,
+    agent_routes::MAILBOX,
+    agent_routes::SPAWN,
     agent_routes::ACKNOWLEDGE,
     agent_routes::POST,
     agent_routes::LIST_BLOBS,
     agent_routes::GET_BLOB,
-    doctor_routes::SEND_PROBE,
-    doctor_routes::ROUTE_REFERENCES,
     doctor_routes::INCIDENT_SIGNATURE,
+    doctor_routes::ROUTE_REFERENCES,
+    doctor_routes::SEND_PROBE,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,

@@ -11,6 +11,7 @@ use super::call::{Call, Reply};
 use super::context::Api;
 use super::json;
 use super::paging::{Order, Page, PageRequest};
+use super::reply_targets::require_no_secret;
 use super::route_choice::{Level, choose};
 use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
@@ -49,12 +50,13 @@ fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let (route, model) = pin(api, own.as_deref(), &submission)?;
     let key = submission.idempotency_key.as_deref();
     let idempotency = key.map(|key| idempotency_hashes(&api.request_mac, &session, key, &submission));
-    let Submission { request, summary, files, .. } = submission;
+    let Submission { request, summary, files, reply_targets, .. } = submission;
+    require_no_secret(api, &reply_targets)?;
     store(api, &route, &files)?;
     let (request, mut summary) = redacted(api, request, summary)?;
     summary.provider = Some(route.clone());
     summary.model = Some(model.clone());
-    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency };
+    let command = Command::SubmitRun { session: session.clone(), request, route, model, idempotency, reply_targets };
     Ok(Prepared { session, command, by: call.actor(), summary })
 }
 
@@ -120,8 +122,9 @@ pub(super) fn pin(
             )
         })?,
     };
-    let model = chosen.model.unwrap_or(&route.default_model);
-    if !route.accepts_model(model) {
+    let model: &str = chosen.model.unwrap_or(&route.default_model);
+    let mut models = std::iter::once(model).chain(submission.fallback_model.as_deref());
+    if let Some(model) = models.find(|model| !route.accepts_model(model)) {
         let detail =
             format!("route {} does not accept model {model:?}; next: set model_support in the routes file", route.id);
         return Err(Problem::new(&codes::ROUTE_NOT_READY, detail));
@@ -138,28 +141,50 @@ fn send_to_core(api: &Api, prepared: Prepared, reply: Reply) {
 fn answer(decided: Result<Decision, CommandError>, session: SessionId, summary: RunSummary, reply: Reply) {
     match decided {
         Ok(Decision::Accepted { run, session_number, position, submitted_at_ms }) => {
-            let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
-            let mut view = accepted_view(run, session, session_number, status, submitted_at_ms, summary);
-            view.started_at_ms = (position == 0).then_some(submitted_at_ms);
-            view.queued_position = (position != 0).then_some(position);
+            let view = fresh_view(run, session, session_number, position, submitted_at_ms, summary);
             reply.send(Response::json(202, &view));
         }
         Ok(Decision::Repeated { run, session_number, state }) => {
-            // Equal fingerprints mean an equal request, but the route and model in force may have changed
-            // since, and the run's own are in the log, which this thread must not read.
-            let summary = RunSummary { provider: None, model: None, ..summary };
-            let submitted_at_ms = state.submitted_at_ms;
-            let mut view = accepted_view(run, session, session_number, state.status, submitted_at_ms, summary);
-            view.updated_at_ms = state.updated_at_ms;
-            view.started_at_ms = (state.started_at_ms != 0).then_some(state.started_at_ms);
-            view.finished_at_ms = state.status.is_terminal().then_some(state.updated_at_ms);
-            reply.send(Response::json(202, &view));
+            reply.send(Response::json(202, &repeated_view(run, session, session_number, &state, summary)));
         }
         Ok(other) => {
             reply.send(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}")));
         }
         Err(error) => reply.send(Problem::from(error)),
     }
+}
+
+/// A run right after its acceptance, with its place in the queue; 0 when it started.
+pub(super) fn fresh_view(
+    run: RunId,
+    session: SessionId,
+    session_number: u32,
+    position: u32,
+    submitted_at_ms: u64,
+    summary: RunSummary,
+) -> RunView {
+    let status = if position == 0 { RunStatus::Running } else { RunStatus::Queued };
+    let mut view = accepted_view(run, session, session_number, status, submitted_at_ms, summary);
+    view.started_at_ms = (position == 0).then_some(submitted_at_ms);
+    view.queued_position = (position != 0).then_some(position);
+    view
+}
+
+/// The run of an earlier, equal submission. Equal fingerprints mean an equal request, but the route and model in force may
+/// have changed since, and the run's own are in the log, which this thread must not read.
+pub(super) fn repeated_view(
+    run: RunId,
+    session: SessionId,
+    session_number: u32,
+    state: &crate::core::Run,
+    summary: RunSummary,
+) -> RunView {
+    let summary = RunSummary { provider: None, model: None, ..summary };
+    let mut view = accepted_view(run, session, session_number, state.status, state.submitted_at_ms, summary);
+    view.updated_at_ms = state.updated_at_ms;
+    view.started_at_ms = (state.started_at_ms != 0).then_some(state.started_at_ms);
+    view.finished_at_ms = state.status.is_terminal().then_some(state.updated_at_ms);
+    view
 }
 
 /// A run right after its acceptance. Outputs and an error, which a repeated submission may already have, are
@@ -321,6 +346,16 @@ pub fn cancel(api: &Api, call: &Call) -> Result<Response, Problem> {
 pub struct HoldBody {
     held: bool,
     reason: Option<String>,
+}
+
+impl HoldBody {
+    /// What is asked for, with the reason bounded.
+    ///
+    /// # Errors
+    /// The reason is too long.
+    pub(super) fn into_parts(self) -> Result<(bool, Option<String>), Problem> {
+        Ok((self.held, super::sessions::reason(self.reason)?))
+    }
 }
 
 #[derive(Serialize)]

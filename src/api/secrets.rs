@@ -119,5 +119,6 @@ fn references(api: &Api, slot: &SlotId) -> Vec<String> {
         .flat_map(|routes| routes.iter())
         .filter(|route| matches!(&route.credential, RouteCredential::AuthRef(named) if named == slot.as_str()))
         .map(|route| format!("route {}", route.id))
+        .chain(api.connectors.references(slot))
         .collect()
 }

@@ -183,8 +183,8 @@ pub(super) fn hooks(_api: &Api) -> HooksStatus {
 }
 
 /// Figures of connectors.
-pub(super) fn connectors(_api: &Api) -> ConnectorsStatus {
-    ConnectorsStatus::default()
+pub(super) fn connectors(api: &Api) -> ConnectorsStatus {
+    super::connectors::figures(api)
 }
 
 /// Figures of MCP servers.

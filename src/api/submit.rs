@@ -6,11 +6,14 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::input_parts::{InputItem, gather, with_text};
+pub(super) use super::input_parts::InputItem;
+use super::input_parts::{gather, with_text};
+use super::reply_targets;
 use super::request_mac::RequestMac;
 use super::run_view::RunSummary;
 use crate::contract;
-use crate::core::{IdempotencyKey, SessionSettings};
+use crate::core::{IdempotencyKey, RunReplyTarget, SessionSettings};
+use crate::delivery::ReplyTargetInput;
 use crate::engine::{Budget, StoredPart};
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
@@ -43,11 +46,11 @@ pub struct SubmitInput {
     pub completion_requirements: Option<Vec<serde_json::Value>>,
     /// Not in this version.
     pub binding_keys: Option<Vec<String>>,
-    /// Not in this version.
-    pub reply_targets: Option<Vec<serde_json::Value>>,
-    /// Not in this version.
+    /// Where the output goes; the session's own targets otherwise.
+    pub reply_targets: Option<Vec<ReplyTargetInput>>,
+    /// With `reply_address`: one target more.
     pub reply_plugin: Option<String>,
-    /// Not in this version.
+    /// See `reply_plugin`.
     pub reply_address: Option<String>,
     /// What the run may use.
     pub budget: Option<Budget>,
@@ -65,7 +68,7 @@ pub struct Generation {
     pub max_output_tokens: Option<u32>,
     /// Sampling temperature, where the model has one.
     pub temperature: Option<f64>,
-    /// Not in this version.
+    /// The model that the run goes on with, on the same route, when the first one fails.
     pub fallback_model: Option<String>,
     /// Whether tools may, must or must not be called.
     pub tool_choice: Option<ToolChoiceOption>,
@@ -93,6 +96,8 @@ struct Normalised {
     max_output_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_model: Option<String>,
     #[serde(skip_serializing_if = "Budget::is_empty")]
     budget: Budget,
     #[serde(flatten)]
@@ -106,6 +111,8 @@ pub struct Submission {
     pub provider: Option<String>,
     /// Model asked for.
     pub model: Option<String>,
+    /// Model to go on with when that one fails.
+    pub fallback_model: Option<String>,
     /// The normal form.
     pub request: Box<RawValue>,
     /// Bytes of the files among its parts, to be stored before it is.
@@ -114,6 +121,8 @@ pub struct Submission {
     pub identity: Box<RawValue>,
     /// The key, if one was given.
     pub idempotency_key: Option<String>,
+    /// Where the output goes.
+    pub reply_targets: Vec<RunReplyTarget>,
     /// What views show of it, without route and model.
     pub summary: RunSummary,
 }
@@ -148,15 +157,18 @@ impl SubmitInput {
         for (field, is_given) in [
             ("completion_requirements", given(&self.completion_requirements)),
             ("binding_keys", given(&self.binding_keys)),
-            ("reply_targets", given(&self.reply_targets)),
-            ("reply_plugin", self.reply_plugin.is_some()),
-            ("reply_address", self.reply_address.is_some()),
-            ("generation.fallback_model", generation.fallback_model.is_some()),
         ] {
             if is_given {
                 return Err(unsupported(field));
             }
         }
+        let mut targets = self.reply_targets.unwrap_or_default();
+        match (self.reply_plugin, self.reply_address) {
+            (Some(plugin), Some(address)) => targets.push(ReplyTargetInput::raw(plugin, address)),
+            (None, None) => {}
+            _ => return Err(bad("reply_plugin and reply_address belong together; next: send both or none")),
+        }
+        let reply_targets = reply_targets::check(targets)?;
         let options = GenerationOptions {
             tool_choice: generation.tool_choice,
             allow_parallel_tool_calls: generation.allow_parallel_tool_calls,
@@ -201,6 +213,7 @@ impl SubmitInput {
             metadata: self.metadata.filter(|metadata| !metadata.is_null()),
             max_output_tokens: generation.max_output_tokens,
             temperature: generation.temperature,
+            fallback_model: label("generation.fallback_model", generation.fallback_model)?,
             budget,
             options,
         };
@@ -224,8 +237,10 @@ impl SubmitInput {
         };
         Ok(Submission {
             summary,
+            reply_targets,
             provider,
             model,
+            fallback_model: normalised.fallback_model,
             request,
             files: gathered.files,
             identity,
@@ -258,10 +273,11 @@ pub(super) fn idempotency_key(header: Option<&str>, field: Option<&str>) -> Resu
 pub fn idempotency_hashes(mac: &RequestMac, session: &SessionId, key: &str, submission: &Submission) -> IdempotencyKey {
     let provider = submission.provider.as_deref().unwrap_or_default();
     let model = submission.model.as_deref().unwrap_or_default();
-    IdempotencyKey {
-        key: hash("key", &[session.as_str(), key]),
-        fingerprint: mac.fingerprint("request", &[provider, model, submission.identity.get()]),
-    }
+    // One that names none has the fingerprint that it had before there were any.
+    let targets = serde_json::to_string(&submission.reply_targets).expect("targets are strings");
+    let mut parts = vec![provider, model, submission.identity.get()];
+    parts.extend((!submission.reply_targets.is_empty()).then_some(targets.as_str()));
+    IdempotencyKey { key: hash("key", &[session.as_str(), key]), fingerprint: mac.fingerprint("request", &parts) }
 }
 
 /// First 128 bits of SHA-256 over length-prefixed parts, so that no two lists of parts look alike.
@@ -288,7 +304,6 @@ mod tests {
     #[test]
     fn a_feature_that_is_not_there_is_refused_by_name_and_never_dropped() {
         for (body, field) in [
-            (r#"{"content":"x","reply_plugin":"http"}"#, "reply_plugin"),
             (r#"{"content":"x","binding_keys":["k"]}"#, "binding_keys"),
             (r#"{"input_items":[{"type":"asset_reference"}]}"#, "an input item other than text"),
             (
@@ -324,6 +339,7 @@ mod tests {
             r#"{"content":"x","provider":"main"}"#,
             r#"{"content":"x","generation":{"model":"m"}}"#,
             r#"{"content":"x","metadata":{"a":1}}"#,
+            r#"{"content":"x","reply_targets":[{"plugin":"http","address":"https://a.example/"}]}"#,
         ] {
             assert_ne!(plain.fingerprint, hashes(other).fingerprint, "{other}");
         }

@@ -238,6 +238,23 @@ impl BrokerHandle {
         received(answer.recv_timeout(Duration::from_millis(BROKER_ACCOUNT_REPLY_MS_MAX)))
     }
 
+    /// Whether this very subject gets no credential at the moment. Does not wait.
+    pub fn is_subject_revoked(&self, id: &SubjectId) -> bool {
+        self.shared.published().revoked_subjects.binary_search(id).is_ok()
+    }
+
+    /// Has texts redacted against a secret that lives elsewhere, for as long as the daemon runs.
+    ///
+    /// # Errors
+    /// The broker did not answer.
+    pub fn also_redact(&self, secrets: Vec<Arc<Secret>>) -> Answer<()> {
+        self.act(move |actor| {
+            actor.foreign.extend(secrets);
+            actor.republish();
+            Ok(())
+        })
+    }
+
     /// Whether a route that names `slot` and needs `provider` has its credential. Does not wait.
     pub fn route_auth(&self, slot: &SlotId, provider: Provider) -> RouteAuth {
         readiness::judge(slot, provider, self.slot_state(slot))
@@ -267,7 +284,7 @@ impl BrokerHandle {
             handled_count: self.shared.handled_count.load(Ordering::Relaxed),
             lease_count: self.shared.lease_count.load(Ordering::Relaxed),
             blocked_slot_count: published.slots.iter().filter(|state| state.blocked).count(),
-            revoked_subject_count: published.revoked_subjects,
+            revoked_subject_count: published.revoked_subjects.len(),
             log: self.shared.log_stats(),
         }
     }

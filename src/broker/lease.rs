@@ -40,6 +40,8 @@ pub enum Use {
         /// Stands for the scopes.
         scopes_hash: String,
     },
+    /// The daemon's own use for this connector: proving its callers, signing its calls.
+    Connector(String),
 }
 
 impl LeaseRequest {
@@ -49,6 +51,10 @@ impl LeaseRequest {
             Use::Route(route) => Audience::Route { route_id: route.clone(), slot_id },
             Use::McpServer { server, scopes_hash } => {
                 Audience::McpServer { server: server.clone(), slot_id, scopes_hash: scopes_hash.clone() }
+            }
+            Use::Connector(connector) => {
+                let (connector, secret_refs) = (connector.clone(), vec![slot_id]);
+                Audience::Connector { connector, env_keys: Vec::new(), secret_refs }
             }
         }
     }

@@ -79,7 +79,7 @@ pub struct Credential {
 struct Published {
     slots: Vec<SlotState>,
     redactor: Redactor,
-    revoked_subjects: usize,
+    revoked_subjects: Vec<SubjectId>,
 }
 
 struct Shared {
@@ -222,7 +222,12 @@ fn publish(store: &Store, ledger: &Ledger, retired: &Retired, tokens: &Retired, 
     Published {
         slots: store.entries().map(state).collect(),
         redactor: Redactor::new(secrets),
-        revoked_subjects: ledger.subjects().filter(|(_, mark)| mark.revoked_at_ms.is_some()).count(),
+        revoked_subjects: {
+            let revoked = ledger.subjects().filter(|(_, mark)| mark.revoked_at_ms.is_some());
+            let mut ids: Vec<SubjectId> = revoked.map(|(id, _)| id.clone()).collect();
+            ids.sort_unstable();
+            ids
+        },
     }
 }
 

@@ -117,6 +117,21 @@ impl Client {
         })
     }
 
+    /// `PUT` of a body that may hold a secret.
+    ///
+    /// # Errors
+    /// As [`Client::post_secret`].
+    pub fn put_secret(&self, path: &Path, body: &Secret) -> Result<Document, CliError> {
+        if !self.is_confidential() {
+            return Err(CliError::invalid(
+                format!("--base-url {}", self.base),
+                "a secret could travel to another host unencrypted",
+                "use an https:// address",
+            ));
+        }
+        self.put(path, body.expose())
+    }
+
     /// `PUT`, with a JSON body.
     ///
     /// # Errors

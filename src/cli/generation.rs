@@ -9,6 +9,7 @@ use super::exit::CliError;
 
 /// The flags as given.
 pub(super) struct Flags<'a> {
+    pub fallback_model: Option<&'a str>,
     pub max_output_tokens: Option<u32>,
     pub temperature: Option<f64>,
     pub reasoning_effort: Option<&'a str>,
@@ -27,6 +28,8 @@ pub(super) struct Flags<'a> {
 pub(super) struct Generation<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_model: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_output_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,6 +116,7 @@ impl<'a> Generation<'a> {
         });
         let generation = Self {
             model,
+            fallback_model: flags.fallback_model,
             max_output_tokens: flags.max_output_tokens,
             temperature: flags.temperature,
             tool_choice,
@@ -130,6 +134,7 @@ mod tests {
     use super::*;
 
     const NOTHING: Flags<'_> = Flags {
+        fallback_model: None,
         max_output_tokens: None,
         temperature: None,
         reasoning_effort: None,

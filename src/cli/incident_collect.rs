@@ -28,7 +28,7 @@ use crate::hex::to_hex;
 use crate::incident::directory::Evidence;
 use crate::incident::inventory;
 use crate::incident::manifest::sha256_hex;
-use crate::limits::{INCIDENT_AUDIT_BYTES_MAX, INCIDENT_PAGES_MAX, INCIDENT_RUNS_DEFAULT};
+use crate::limits::{INCIDENT_AUDIT_BYTES_MAX, INCIDENT_PAGES_MAX, INCIDENT_RUNS_DEFAULT, INCIDENT_RUNS_MAX};
 use crate::redaction::mask_keys;
 use crate::state_root::{Directory, LOCK_FILE};
 use crate::sys::effective_user_id;
@@ -263,13 +263,22 @@ impl Collector<'_> {
         let newest = if runs.is_empty() && sessions.is_empty() { INCIDENT_RUNS_DEFAULT } else { 0 };
         runs.extend(listed.iter().take(newest).filter_map(|run| text(run, "run_id")));
         // A run is read together with its session, and a session with its runs.
+        let mut left_out = 0;
         for run in &listed {
             let (Some(id), Some(session)) = (text(run, "run_id"), text(run, "session_id")) else { continue };
             if request.sessions.contains(&session) {
-                runs.insert(id);
+                if runs.len() < INCIDENT_RUNS_MAX {
+                    runs.insert(id);
+                } else {
+                    left_out += 1;
+                }
             } else if runs.contains(&id) {
                 sessions.insert(session);
             }
+        }
+        if left_out > 0 {
+            let cause = format!("{left_out} older runs of the named sessions were left out; name those of interest");
+            self.lack("runs", "GET /v1/runs", cause);
         }
         Ok((runs, sessions))
     }

@@ -51,6 +51,9 @@ pub struct Input {
     /// model, or route/model
     #[argh(option, arg_name = "model")]
     model: Option<String>,
+    /// model to go on with when that one fails, on the same route
+    #[argh(option, arg_name = "model")]
+    fallback_model: Option<String>,
     /// ceiling of the answer in tokens
     #[argh(option, arg_name = "n")]
     max_output_tokens: Option<u32>,
@@ -233,6 +236,7 @@ impl Input {
 
     fn flags<'a>(&'a self, response_schema: Option<&'a RawValue>) -> Flags<'a> {
         Flags {
+            fallback_model: self.fallback_model.as_deref(),
             max_output_tokens: self.max_output_tokens,
             temperature: self.temperature,
             reasoning_effort: self.reasoning_effort.as_deref(),

@@ -17,9 +17,12 @@ mod argv_tests;
 mod audit;
 mod blobs;
 mod client;
+mod connector;
+mod connectors;
 mod context;
 mod contracts;
 mod debug;
+mod deliveries;
 #[cfg(test)]
 mod docs_tests;
 mod doctor;
@@ -64,6 +67,8 @@ mod streaming;
 mod suggest;
 mod table;
 mod tasks;
+mod top;
+mod top_view;
 mod verbs;
 mod wait;
 
@@ -91,6 +96,10 @@ pub fn main() -> ExitCode {
     let mut first = std::env::args_os().skip(1);
     if first.next().is_some_and(|word| word == crate::tasks::worker::WORKER_VERB) {
         return crate::tasks::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
+    }
+    let mut first = std::env::args_os().skip(1);
+    if first.next().is_some_and(|word| word == crate::connectors::sidecar::worker::WORKER_VERB) {
+        return crate::connectors::sidecar::worker::main(first.next().as_deref().and_then(std::ffi::OsStr::to_str));
     }
     let words = std::env::args_os().skip(1).map(|word| word.into_string()).collect::<Result<Vec<_>, _>>();
     let words = words

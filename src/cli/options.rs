@@ -97,6 +97,7 @@ pub const ROWS: &[Row] = &[
     row(SERVE, "--state-root", "KHEISH_STATE_ROOT", Default::Value(STATE_ROOT_DEFAULT)),
     row(SERVE, "--workspace-root", "KHEISH_WORKSPACE_ROOT", Default::Value(WORKSPACE_ROOT_DEFAULT)),
     row(SERVE, "--routes-file", "KHEISH_ROUTES_FILE", Default::None),
+    row(SERVE, "--connectors-config", "KHEISH_CONNECTORS_CONFIG", Default::None),
     row(SERVE, "--default-route", "KHEISH_DEFAULT_ROUTE", Default::Described("the routes file's")),
     row(SERVE, "--http-auth-mode", "KHEISH_HTTP_AUTH_MODE", Default::Value("auto")),
     credential(SERVE, "--http-admin-token", "KHEISH_DAEMON_ADMIN_TOKEN"),

@@ -25,6 +25,9 @@ pub struct Serve {
     /// TOML file with the model routes
     #[argh(option, arg_name = "path")]
     routes_file: Option<String>,
+    /// TOML file with connectors that the API cannot change
+    #[argh(option, arg_name = "path")]
+    connectors_config: Option<String>,
     /// route of runs that name none
     #[argh(option, arg_name = "route")]
     default_route: Option<String>,
@@ -117,6 +120,7 @@ impl Command for Serve {
             state_root: self.state_root,
             workspace_root: self.workspace_root,
             routes_file: self.routes_file,
+            connectors_config: self.connectors_config,
             default_route: self.default_route,
             http_auth_mode: self.http_auth_mode,
             http_admin_token: self.http_admin_token,

@@ -14,7 +14,10 @@ use super::published::{CoreView, Published};
 use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::core::{Body, Command, Decision, Delta, Event, State, Target, TaskCommand, TaskRecord, Txn};
+use crate::core::{
+    Body, Command, ConnectorCommand, ConnectorRecord, Decision, DeliveryCommand, DeliveryJob, Delta, Event, State,
+    Target, TaskCommand, TaskRecord, Txn,
+};
 use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
@@ -68,6 +71,8 @@ pub struct CommitLoop {
     view: CoreView,
     /// Engines that wait for work, each at most once, so at most as many as there are engine workers.
     idle_engines: VecDeque<Sender<Job>>,
+    /// Senders that wait for a delivery, each at most once.
+    idle_senders: VecDeque<Sender<DeliveryJob>>,
     /// A command too large for the batch that it arrived with; it begins the next one.
     carried: Option<Asked>,
     /// When the disk last refused.
@@ -90,6 +95,7 @@ impl CommitLoop {
             published,
             view: CoreView::default(),
             idle_engines: VecDeque::new(),
+            idle_senders: VecDeque::new(),
             carried: None,
             refused_at_ms: 0,
             records_since_snapshot,
@@ -102,6 +108,8 @@ impl CommitLoop {
         for (session, settings) in this.parts.state.own_settings() {
             this.published.publish_settings(session, Some(settings));
         }
+        this.published.publish_connectors(this.parts.state.connectors().clone());
+        this.published.publish_bindings(this.parts.state.bindings().map(|(key, id)| (key, id.clone())));
         this.publish();
         (this, handle)
     }
@@ -119,6 +127,7 @@ impl CommitLoop {
         }
         // Dropping the waiting engines' channels tells them to end.
         self.idle_engines.clear();
+        self.idle_senders.clear();
         let Self { parts, inbox, .. } = self;
         let closed = close(parts);
         for message in inbox.try_iter() {
@@ -137,6 +146,7 @@ impl CommitLoop {
             self.answer(query);
         }
         self.hand_out_runs();
+        self.hand_out_deliveries();
         self.maintain();
     }
 
@@ -161,6 +171,8 @@ impl CommitLoop {
                 Message::Ask(query) => queries.push(query),
                 Message::TakeRun(engine) => self.idle_engines.push_back(engine),
                 Message::Wake => {}
+                Message::TakeDelivery(sender) => self.idle_senders.push_back(sender),
+                Message::PutBackDelivery(number) => self.parts.state.put_back_delivery(number),
                 Message::Stop => self.stopping = true,
             }
             let full = commands.len() + queries.len() >= CORE_BATCH_COMMANDS_MAX || bytes >= CORE_BATCH_BYTES_MAX;
@@ -176,7 +188,7 @@ impl CommitLoop {
             return Some(Message::Decide(asked));
         }
         let refusing = self.view.poisoned.is_some() || self.view.refusing.is_some();
-        let wait_ms = if self.parts.state.wants_pump() && !refusing { 0 } else { CORE_TICK_MS };
+        let wait_ms = if self.parts.state.wants_pump() && !refusing { 0 } else { self.wait_for_delivery_ms() };
         match idle(|| self.inbox.recv_timeout(Duration::from_millis(wait_ms))) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
@@ -256,6 +268,15 @@ impl CommitLoop {
             {
                 let hold = self.parts.state.retention_holds().find(|(held, _)| *held == run);
                 self.published.publish_hold(run, hold.map(|(_, hold)| hold.clone()));
+            }
+        }
+        for event in events {
+            match (&event.body, &event.session) {
+                (Body::Connector(ConnectorRecord::SessionBound(bound)), Some(session)) => {
+                    self.published.publish_bindings(bound.keys.iter().map(|key| (key.0, session.clone())));
+                }
+                (Body::Connector(_), _) => self.published.publish_connectors(self.parts.state.connectors().clone()),
+                _ => {}
             }
         }
         for event in events.iter().filter(|event| matches!(event.body, Body::SessionUpdated(_))) {
@@ -372,8 +393,12 @@ impl CommitLoop {
             Query::Tasks(id, reply) => drop(reply.try_send(state.session_tasks(&id))),
             Query::Task(session, id, reply) => drop(reply.try_send(state.session_task(&session, &id))),
             Query::Todos(id, reply) => drop(reply.try_send(state.session_todos(&id))),
+            Query::RunOfKey(key, reply) => drop(reply.try_send(state.run_of_key(&key))),
             Query::Read(look) => look(state),
             Query::Runs(query, reply) => drop(reply.try_send(state.run_page(&query))),
+            Query::Delivery(id, reply) => drop(reply.try_send(state.delivery(id))),
+            Query::Deliveries(query, reply) => drop(reply.try_send(state.delivery_page(&query))),
+            Query::DeliveryHold(reply) => drop(reply.try_send(state.delivery_hold().cloned())),
             Query::Waiting(query, reply) => {
                 let page = state.waiting_page(query.waits_for, query.session.as_ref(), query.after, query.limit);
                 drop(reply.try_send(page));
@@ -399,6 +424,32 @@ impl CommitLoop {
             let engine = self.idle_engines.pop_front().expect("checked above");
             // An engine gone while it waited leaves the run active; the next start resumes it.
             drop(engine.try_send(self.parts.state.position_of(number)));
+        }
+    }
+
+    /// Until the next delivery is due that somebody waits for, a tick at most.
+    fn wait_for_delivery_ms(&self) -> u64 {
+        let due_ms = self.parts.state.next_delivery_ms().filter(|_| !self.idle_senders.is_empty() && self.may_send());
+        due_ms.map_or(CORE_TICK_MS, |at_ms| at_ms.saturating_sub(self.parts.clock.now_ms()).min(CORE_TICK_MS))
+    }
+
+    /// Nothing is begun that could not be recorded.
+    fn may_send(&self) -> bool {
+        self.view.poisoned.is_none() && self.view.refusing.is_none()
+    }
+
+    fn hand_out_deliveries(&mut self) {
+        if self.stopping || !self.may_send() {
+            return;
+        }
+        let now_ms = self.parts.clock.now_ms();
+        while !self.idle_senders.is_empty() {
+            let Some(job) = self.parts.state.take_delivery(now_ms) else { return };
+            let sender = self.idle_senders.pop_front().expect("checked above");
+            let number = job.delivery.id.number;
+            if sender.try_send(job).is_err() {
+                self.parts.state.put_back_delivery(number);
+            }
         }
     }
 
@@ -462,6 +513,9 @@ fn close(parts: Parts) -> Result<(), JournalError> {
     Ok(())
 }
 
+/// Room for the records that drop one delivery.
+const DELIVERY_RECORD_BYTES: usize = 1024;
+
 /// What everybody hears once a sync has failed.
 fn poisoned(journal: &Journal) -> Option<CommandError> {
     journal.poisoned().map(|reason| JournalError::Poisoned { reason: reason.to_string() }.into())
@@ -485,7 +539,14 @@ fn draft(event: &Event) -> Draft {
 /// Bytes that a command brings into a batch, roughly.
 fn weight(command: &Command) -> usize {
     match command {
-        Command::SubmitRun { request, .. } => request.get().len(),
+        Command::SubmitRun { request, reply_targets, .. } => {
+            request.get().len() + reply_targets.iter().map(|target| target.address.len()).sum::<usize>()
+        }
+        Command::Delivery(command) => match &**command {
+            DeliveryCommand::Begin { note, .. } | DeliveryCommand::Settle { note, .. } => note.body.get().len(),
+            DeliveryCommand::Drop { limit, .. } => limit * DELIVERY_RECORD_BYTES,
+            _ => 0,
+        },
         Command::RecordAction { note, .. } => note.body.get().len(),
         Command::Record { notes, .. } | Command::Finish { notes, .. } | Command::Suspend { notes, .. } => {
             notes.iter().map(|note| note.body.get().len()).sum()
@@ -495,6 +556,11 @@ fn weight(command: &Command) -> usize {
         }
         Command::Task(command) => match &**command {
             TaskCommand::Start(_, started) => started.command.len(),
+            _ => 0,
+        },
+        Command::Connector(command) => match &**command {
+            ConnectorCommand::Ingest(ingest) => ingest.request.get().len(),
+            ConnectorCommand::Put { config, .. } => config.get().len(),
             _ => 0,
         },
         // Ending a session writes a record for each queued run.

@@ -2,6 +2,7 @@
 //! Owns: the message type and the handle that hides the channel.
 //! Never: blocks on a full mailbox; fullness is an answer.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use super::published::{CoreView, Published};
 use crate::actor::Actor;
 use crate::core::{
-    Command, Decision, Refusal, RetentionHold, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings,
-    SessionView, State, Target, Task, Todo, WaitingPage, WaitingRun, WaitsFor,
+    Command, Connectors, Decision, DeliveryHold, DeliveryItem, DeliveryJob, DeliveryPage, DeliveryQuery, Refusal,
+    RetentionHold, Run, RunPage, RunPosition, RunQuery, SessionPage, SessionSettings, SessionView, State, Target, Task,
+    Todo, WaitingPage, WaitingRun, WaitsFor,
 };
-use crate::ids::{RunId, SessionId};
+use crate::ids::{DeliveryId, RunId, SessionId};
 use crate::journal::JournalError;
 use crate::limits::{CORE_MAILBOX_MAX, CORE_REPLY_MS_MAX};
 
@@ -111,6 +113,7 @@ pub(super) enum Query {
     Session(SessionId, Sender<Option<SessionView>>),
     Sessions { after: u32, limit: usize, reply: Sender<SessionPage> },
     Run(RunId, Sender<Option<RunPosition>>),
+    RunOfKey([u8; 16], Sender<Option<(RunId, Run)>>),
     Runs(RunQuery, Sender<RunPage>),
     Tasks(SessionId, Sender<Option<Vec<Arc<Task>>>>),
     Task(SessionId, String, Sender<Option<Arc<Task>>>),
@@ -118,6 +121,9 @@ pub(super) enum Query {
     Waiting(WaitingQuery, Sender<WaitingPage>),
     WaitingRun(Target, Sender<Option<WaitingRun>>),
     Read(Box<dyn FnOnce(&State) + Send>),
+    Delivery(DeliveryId, Sender<Option<DeliveryItem>>),
+    Deliveries(DeliveryQuery, Sender<DeliveryPage>),
+    DeliveryHold(Sender<Option<DeliveryHold>>),
 }
 
 /// A command, who is behind it, and where its outcome goes.
@@ -147,6 +153,8 @@ pub(super) enum Message {
     TakeRun(Sender<Job>),
     /// There is something to do that does not travel in a message.
     Wake,
+    TakeDelivery(Sender<DeliveryJob>),
+    PutBackDelivery(u32),
     Stop,
 }
 
@@ -272,6 +280,14 @@ impl CoreHandle {
         self.ask(|reply| Query::Run(id, reply))
     }
 
+    /// The run of an idempotency key.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn run_of_key(&self, key: [u8; 16]) -> Result<Option<(RunId, Run)>, CommandError> {
+        self.ask(|reply| Query::RunOfKey(key, reply))
+    }
+
     /// One page of runs.
     ///
     /// # Errors
@@ -345,6 +361,48 @@ impl CoreHandle {
         drop(self.send(Message::Wake));
     }
 
+    /// A delivery, if it is kept.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryItem>, CommandError> {
+        self.ask(|reply| Query::Delivery(id, reply))
+    }
+
+    /// One page of deliveries.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, CommandError> {
+        self.ask(|reply| Query::Deliveries(query, reply))
+    }
+
+    /// Why no delivery is sent, if none is.
+    ///
+    /// # Errors
+    /// The core could not be asked.
+    pub fn delivery_hold(&self) -> Result<Option<DeliveryHold>, CommandError> {
+        self.ask(Query::DeliveryHold)
+    }
+
+    /// Waits for a delivery that may be sent now. `None` when `stopped` disconnects or the core ends; then a delivery
+    /// handed out in that moment waits for the next start.
+    pub fn take_delivery(&self, stopped: &Receiver<Infallible>) -> Option<DeliveryJob> {
+        let (reply, job) = bounded(1);
+        self.sender.send(Message::TakeDelivery(reply)).ok()?;
+        select! {
+            recv(job) -> job => job.ok(),
+            recv(self.ended) -> _ended => job.try_recv().ok(),
+            recv(stopped) -> _stopped => job.try_recv().ok(),
+        }
+    }
+
+    /// Gives a delivery in hand back, to be taken again.
+    pub fn put_back_delivery(&self, number: u32) {
+        // A core that has ended gives nothing out any more.
+        drop(self.sender.send(Message::PutBackDelivery(number)));
+    }
+
     /// Asks the core to end after what is in its mailbox.
     pub fn stop(&self) {
         // A core that has ended already is what is asked for.
@@ -369,6 +427,16 @@ impl CoreHandle {
     /// What sessions have of their own, in no order.
     pub fn all_session_settings(&self) -> Vec<(SessionId, Arc<SessionSettings>)> {
         self.published.all_settings()
+    }
+
+    /// The connectors that were configured at runtime, as of the last committed batch; never waits for the core.
+    pub fn connectors(&self) -> Arc<Connectors> {
+        self.published.connectors()
+    }
+
+    /// The session that the first of these binding keys to name one names; never waits for the core.
+    pub fn bound_session(&self, keys: &[[u8; 16]]) -> Option<SessionId> {
+        self.published.bound(keys)
     }
 
     /// For how long the core has been at its present batch, its sync and its upkeep, in milliseconds; `None` while it

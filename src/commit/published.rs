@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::handle::CommandError;
-use crate::core::{Counts, RetentionHold, RuntimeConfig, SessionSettings};
+use crate::core::{Connectors, Counts, RetentionHold, RuntimeConfig, SessionSettings};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::{Chain, SealedHead};
 
@@ -58,6 +58,9 @@ pub struct Published {
     holds: Mutex<HashMap<RunId, RetentionHold>>,
     /// Active runs that waited in nobody's hands and need an engine again.
     again: Mutex<Vec<RunId>>,
+    connectors: Mutex<Arc<Connectors>>,
+    /// Sessions by the digest of a binding key.
+    bindings: Mutex<HashMap<[u8; 16], SessionId>>,
     start: Instant,
     /// Milliseconds after `start` at which the core began its present pass, plus one; 0 while it waits for work.
     batch_began: AtomicU64,
@@ -70,6 +73,8 @@ impl Default for Published {
             settings: Mutex::default(),
             holds: Mutex::default(),
             again: Mutex::default(),
+            connectors: Mutex::default(),
+            bindings: Mutex::default(),
             start: Instant::now(),
             batch_began: AtomicU64::new(0),
         }
@@ -129,6 +134,27 @@ impl Published {
     /// What was left there.
     pub fn take_again(&self) -> Vec<RunId> {
         std::mem::take(&mut self.again.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The connectors that were configured at runtime.
+    pub fn connectors(&self) -> Arc<Connectors> {
+        self.connectors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces them.
+    pub fn publish_connectors(&self, connectors: Arc<Connectors>) {
+        *self.connectors.lock().unwrap_or_else(PoisonError::into_inner) = connectors;
+    }
+
+    /// The session that the first of these keys to name one names.
+    pub fn bound(&self, keys: &[[u8; 16]]) -> Option<SessionId> {
+        let all = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().find_map(|key| all.get(key)).cloned()
+    }
+
+    /// Adds keys that name a session.
+    pub fn publish_bindings(&self, keys: impl Iterator<Item = ([u8; 16], SessionId)>) {
+        self.bindings.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
     }
 
     /// Marks the begin of a pass: a batch, its replies and the journal's upkeep.

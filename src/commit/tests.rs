@@ -165,6 +165,7 @@ fn submit(id: &str, content_bytes: usize) -> Command {
         route: "main".to_string(),
         model: "m".to_string(),
         idempotency: None,
+        reply_targets: Vec::new(),
     }
 }
 

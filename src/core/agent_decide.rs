@@ -461,6 +461,7 @@ fn accepted(kind: &str, route: String, model: String, request: Box<RawValue>) ->
         model,
         idempotency: None,
         mail: Vec::new(),
+        reply_targets: Vec::new(),
         request,
     }
 }

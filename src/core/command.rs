@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::agent_decide::{AgentCommand, AgentRefusal};
+use super::connectors::{ConnectorCommand, ConnectorKind, Ingested};
 use super::control::{ControlIntent, ControlResult};
+use super::delivery::{Delivery, DeliveryCommand, RunReplyTarget, TargetKey};
 use super::event::Failure;
 use super::routes_loaded::RoutesLoaded;
 use super::run::{Run, RunStatus};
@@ -17,8 +19,10 @@ use super::runtime_decide::RuntimeEdit;
 use super::session_settings::SessionChange;
 use super::task::{Task, TaskCommand};
 use super::turn::QuestionAnswer;
-use crate::ids::{RunId, Seq, SessionId};
-use crate::limits::{QUEUED_RUNS_MAX, RETENTION_HOLDS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX};
+use crate::ids::{DeliveryId, RunId, Seq, SessionId};
+use crate::limits::{
+    DELIVERIES_OPEN_MAX, QUEUED_RUNS_MAX, REPLY_TARGETS_MAX, RETENTION_HOLDS_MAX, SESSION_QUEUE_RUNS_MAX, SESSIONS_MAX,
+};
 
 /// Hashes of an idempotency key and of the request that came with it.
 pub type IdempotencyKey = super::event::Idempotency;
@@ -179,6 +183,8 @@ pub enum Command {
         model: String,
         /// For repeated submissions.
         idempotency: Option<IdempotencyKey>,
+        /// Where its output goes; the session's own targets where it names none.
+        reply_targets: Vec<RunReplyTarget>,
     },
     /// Stop one run.
     CancelRun {
@@ -323,6 +329,10 @@ pub enum Command {
     Agent(AgentCommand),
     /// Change something about tasks.
     Task(Box<TaskCommand>),
+    /// Change something about connectors, or accept what came through one.
+    Connector(Box<ConnectorCommand>),
+    /// Change something about deliveries.
+    Delivery(Box<DeliveryCommand>),
     /// Start queued runs of sessions without an active one, and resume runs left active by a restart:
     /// at most `limit` of them. Does nothing while held.
     Pump {
@@ -349,6 +359,9 @@ impl Command {
                 | Self::ControlIntent { containment: true, .. }
                 | Self::ControlResult { containment: true, .. }
         ) || matches!(self, Self::Task(command) if matches!(**command, TaskCommand::Stop(..)))
+            || matches!(self, Self::Connector(command)
+                if matches!(**command, ConnectorCommand::Delete { .. } | ConnectorCommand::Hold { held: true, .. }))
+            || matches!(self, Self::Delivery(command) if matches!(**command, DeliveryCommand::SetHold { held: true, .. }))
     }
 }
 
@@ -465,6 +478,17 @@ pub enum Decision {
     },
     /// The task is like this now.
     Task(Arc<Task>),
+    /// The connectors are at this revision now.
+    Connectors {
+        /// Its number.
+        revision: u64,
+    },
+    /// What became of an event.
+    Ingested(Box<Ingested>),
+    /// The delivery is like this now; whether an earlier request had made it.
+    Delivery(Box<Delivery>, bool),
+    /// The failures of these targets are forgotten.
+    TargetsReset(Vec<TargetKey>),
     /// Runs started or resumed.
     Pumped {
         /// How many.
@@ -507,6 +531,20 @@ pub enum Refusal {
     Agent(AgentRefusal),
     /// No such run.
     RunNotFound(RunId),
+    /// No such delivery, or it is no longer kept.
+    DeliveryNotFound(String),
+    /// The delivery is not in a state for this.
+    DeliveryStateConflict {
+        /// The delivery.
+        id: DeliveryId,
+        /// Which rule it is.
+        reason: &'static str,
+    },
+    /// [`DELIVERIES_OPEN_MAX`] or [`REPLY_TARGETS_MAX`] reached.
+    DeliveryLimit {
+        /// Deliveries that are owed or wait for somebody to deal with them.
+        open: usize,
+    },
     /// The session has no such task, or it is no longer kept.
     TaskNotFound(String),
     /// The task is not in a state for this.
@@ -522,6 +560,32 @@ pub enum Refusal {
         what: &'static str,
         /// How many there may be.
         most: usize,
+    },
+    /// No connector of this kind has that name, or it is not one of the runtime's.
+    ConnectorNotFound {
+        /// The kind.
+        kind: ConnectorKind,
+        /// The name.
+        name: String,
+    },
+    /// Another revision of the connector is in force than the caller expects.
+    ConnectorRevisionConflict {
+        /// The caller's; 0 is none.
+        expected: u64,
+        /// The one in force; 0 is none.
+        current: u64,
+    },
+    /// A bound of connectors is reached.
+    ConnectorLimit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Nothing passes through connectors at the moment.
+    ConnectorsHeld {
+        /// Why.
+        reason: Option<String>,
     },
     /// The run does not wait for an approval.
     ApprovalStateConflict {
@@ -608,11 +672,38 @@ impl fmt::Display for Refusal {
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")
             }
+            Self::DeliveryNotFound(id) => {
+                write!(
+                    f,
+                    "there is no delivery {id}, or it finished long ago; next: list deliveries, or read the run's records"
+                )
+            }
+            Self::DeliveryStateConflict { id, reason } => write!(f, "{id}: {reason}; next: read it again"),
+            Self::DeliveryLimit { open } => write!(
+                f,
+                "{open} deliveries are owed or dead, at most {DELIVERIES_OPEN_MAX}, and a run has at most \
+                 {REPLY_TARGETS_MAX} reply targets; next: resolve or drop dead letters, or name fewer targets"
+            ),
             Self::TaskNotFound(id) => write!(f, "the session has no task {id}; next: list its tasks"),
             Self::TaskStateConflict { id, reason } => write!(f, "task {id}: {reason}; next: read it again"),
             Self::TaskLimit { what, most } => {
                 write!(f, "{most} {what} exist, which is the limit; next: end some, or wait for them")
             }
+            Self::ConnectorNotFound { kind, name } => {
+                write!(f, "no {kind} connector {name:?} was configured at runtime; next: list the connectors")
+            }
+            Self::ConnectorRevisionConflict { expected, current } => write!(
+                f,
+                "revision {current} of the connector is in force, not {expected}; next: read it again and decide anew"
+            ),
+            Self::ConnectorLimit { what, most } => {
+                write!(f, "{most} {what} exist, which is the limit; next: delete connectors that are not needed")
+            }
+            Self::ConnectorsHeld { reason } => write!(
+                f,
+                "connectors are held ({}); next: check the restored state, then run `kheish-daemon connectors release`",
+                reason.as_deref().unwrap_or("by an operator")
+            ),
             Self::ApprovalBatchEmpty => f.write_str("the batch resolves nothing; next: name at least one approval"),
             Self::ApprovalDuplicate(id) => {
                 write!(f, "approval {id} is resolved twice in one batch; next: name it once")

@@ -2,7 +2,7 @@
 //! Owns: every rule about what is allowed.
 //! Never: emits before all of a command's checks have passed.
 
-use super::command::{Command, Decision, Note, Outcome, Refusal};
+use super::command::{Command, Decision, Note, NoteKind, Outcome, Refusal};
 use super::event::{Body, HoldChanged, Reason, ResumeFinding, RunAccepted, RunFailed, RunResumed, SessionCreated};
 use super::run::{Run, RunStatus};
 use super::step::{Mark, Step};
@@ -30,7 +30,7 @@ impl Txn<'_> {
     pub fn decide(&mut self, command: Command) -> Result<Decision, Refusal> {
         match command {
             Command::CreateSession { id, thread_id } => self.create_session(id, thread_id),
-            Command::SubmitRun { session, request, route, model, idempotency } => {
+            Command::SubmitRun { session, request, route, model, idempotency, reply_targets } => {
                 let accepted = RunAccepted {
                     agent: String::new(),
                     kind: "input".to_string(),
@@ -39,6 +39,7 @@ impl Txn<'_> {
                     model,
                     idempotency,
                     mail: Vec::new(),
+                    reply_targets,
                     request,
                 };
                 self.submit_run(session, accepted)
@@ -86,7 +87,9 @@ impl Txn<'_> {
             }
             Command::Expire { limit } => Ok(self.expire(limit)),
             Command::Task(command) => self.decide_task(*command),
+            Command::Connector(command) => self.decide_connector(*command),
             Command::Agent(command) => self.decide_agent(command),
+            Command::Delivery(command) => self.decide_delivery(*command),
             Command::Finish { run, notes, outcome } => self.finish_run(run, notes, outcome),
             Command::Pump { limit } => Ok(self.pump(limit)),
         }
@@ -132,6 +135,12 @@ impl Txn<'_> {
         if self.queued_runs() >= QUEUED_RUNS_MAX || self.next_run() == u32::MAX {
             return Err(Refusal::RunQueueFull);
         }
+        if accepted.reply_targets.is_empty()
+            && let Some(settings) = &session.settings
+        {
+            accepted.reply_targets.clone_from(&settings.reply_targets);
+        }
+        self.admit_targets(&accepted.reply_targets)?;
         let starts = !self.held() && session.active == 0 && session.queue_runs == 0;
         let position = if starts { 0 } else { session.queue_runs + 1 };
         let number = self.next_run();
@@ -282,13 +291,19 @@ impl Txn<'_> {
     fn finish_run(&mut self, id: RunId, notes: Vec<Note>, outcome: Outcome) -> Result<Decision, Refusal> {
         let (number, run) = self.active_run(id)?;
         self.admit_notes(id, number, &notes)?;
+        let output_of = notes.iter().rposition(|note| note.kind == NoteKind::Output);
         self.emit_notes(run.session, number, notes);
+        let output = output_of.and_then(|_| self.newest_output(number));
+        let owed = self.route_of(number).filter(|_| matches!(outcome, Outcome::Completed));
         let times = times(&run, None);
         let (status, body) = match outcome {
             Outcome::Completed => (RunStatus::Completed, Body::RunCompleted(times)),
             Outcome::Failed(error) => (RunStatus::Failed, Body::RunFailed(RunFailed { times, error })),
         };
         self.emit(run.session, number, body);
+        if let (Some(targets), Some(output)) = (owed, output) {
+            self.owe_deliveries(run.session, number, &targets, output);
+        }
         if status == RunStatus::Failed {
             self.end_agents_of_run(run.session, id);
         }

@@ -9,7 +9,9 @@ use serde_json::value::RawValue;
 
 use super::agent::{AgentLink, MailRecord};
 use super::command::NoteKind;
+use super::connectors::ConnectorRecord;
 use super::control::{ControlIntent, ControlResult};
+use super::delivery::{DeliveryRecord, RunReplyTarget};
 use super::retention::RetentionChanged;
 use super::routes_loaded::RoutesLoaded;
 use super::runtime_config::RuntimeChanged;
@@ -130,8 +132,12 @@ pub enum Body {
     ControlResult(ControlResult),
     /// Something happened to a task of the session.
     Task(TaskRecord),
+    /// Something happened to connectors.
+    Connector(ConnectorRecord),
     /// Something happened to the mailbox of the session's agent.
     Mail(MailRecord),
+    /// Something happened to a delivery, or to all of them.
+    Delivery(DeliveryRecord),
 }
 
 /// Body of `session.created`.
@@ -177,6 +183,9 @@ pub struct RunAccepted {
     /// Messages of the mailbox that the run takes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mail: Vec<String>,
+    /// Where the output goes: those of the request, or the session's at that time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reply_targets: Vec<RunReplyTarget>,
     /// The normalised submission.
     pub request: Box<RawValue>,
 }
@@ -292,7 +301,9 @@ impl Body {
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
             Self::Task(record) => record.kind(),
+            Self::Connector(record) => record.kind(),
             Self::Mail(record) => record.kind(),
+            Self::Delivery(record) => record.kind(),
         }
     }
 
@@ -334,7 +345,9 @@ impl Body {
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
             Self::Task(record) => record.encode(),
+            Self::Connector(record) => record.encode(),
             Self::Mail(record) => record.encode(),
+            Self::Delivery(record) => record.encode(),
         }
     }
 
@@ -378,6 +391,10 @@ impl Body {
                     Self::RunNote(note, body.to_owned())
                 } else if let Some(record) = TaskRecord::decode(kind, body) {
                     Self::Task(record.map_err(unreadable)?)
+                } else if let Some(record) = ConnectorRecord::decode(kind, body) {
+                    Self::Connector(record.map_err(unreadable)?)
+                } else if let Some(record) = DeliveryRecord::decode(kind, body) {
+                    Self::Delivery(record.map_err(unreadable)?)
                 } else if let Some(record) = MailRecord::decode(kind, body) {
                     Self::Mail(record.map_err(unreadable)?)
                 } else {
@@ -389,7 +406,7 @@ impl Body {
 }
 
 /// Sixteen bytes as 32 lower-case hex digits.
-mod hex16 {
+pub(super) mod hex16 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::hex::{parse_hex, to_hex};

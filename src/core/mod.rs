@@ -15,8 +15,13 @@ mod agent_scope;
 mod agent_view;
 mod approvals;
 mod command;
+mod connectors;
 mod control;
 mod decide;
+mod delivery;
+mod delivery_decide;
+mod delivery_table;
+mod delivery_view;
 mod digest_map;
 mod event;
 mod lag;
@@ -44,7 +49,18 @@ pub use agent_decide::{AgentCommand, AgentRefusal, MAILBOX_DELIVERY, Spawn, Spaw
 pub use agent_scope::{AgentScope, ScopeWish, ToolScope};
 pub use agent_view::{AgentCounts, AgentPage, AgentQuery, AgentView};
 pub use command::{Answer, Command, Decision, IdempotencyKey, Note, NoteKind, Outcome, Refusal, Resolution, Target};
+pub use connectors::{
+    BindingKey, Connector, ConnectorCommand, ConnectorDeleted, ConnectorKind, ConnectorPut, ConnectorRecord,
+    Connectors, ConnectorsHold, ConnectorsHoldChanged, Ingest, IngestOutcome, Ingested, SessionBound,
+};
 pub use control::{ControlIntent, ControlOutcome, ControlResult};
+pub use delivery::{
+    AttemptOutcome, Delivery, DeliveryCommand, DeliveryCounts, DeliveryDead, DeliveryDelivered, DeliveryError,
+    DeliveryFilter, DeliveryHoldChanged, DeliveryJob, DeliveryPolicy, DeliveryQueued, DeliveryRecord, DeliveryResolved,
+    DeliveryRetrying, DeliveryStatus, ReplyPlugin, RunReplyTarget, TargetKey, TargetPressure, TargetsReset,
+};
+pub use delivery_table::DeliveryHold;
+pub use delivery_view::{DeliveryItem, DeliveryPage, DeliveryQuery};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
 pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};

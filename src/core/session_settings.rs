@@ -5,8 +5,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::delivery::RunReplyTarget;
 use super::runtime_config::RuntimeInvalid;
-use crate::limits::{LABEL_BYTES_MAX, OUTPUT_SCHEMA_BYTES_MAX, PERMISSION_SESSION_RULES_MAX};
+use crate::limits::{LABEL_BYTES_MAX, OUTPUT_SCHEMA_BYTES_MAX, PERMISSION_SESSION_RULES_MAX, REPLY_TARGETS_MAX};
 use crate::permissions::{Mode, Policy, Rule, RuleScope};
 
 /// A session's own settings. Most sessions have none.
@@ -27,6 +28,9 @@ pub struct SessionSettings {
     /// The shape that answers of runs are held to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_contract: Option<OutputContract>,
+    /// Where the output of its later runs goes, if they name no targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reply_targets: Vec<RunReplyTarget>,
 }
 
 /// The shape of a session's input.
@@ -70,6 +74,8 @@ pub enum SessionChange {
     InputContract(Option<InputContract>),
     /// The shape of answers.
     OutputContract(Option<OutputContract>),
+    /// All reply targets.
+    ReplyTargets(Vec<RunReplyTarget>),
 }
 
 impl SessionChange {
@@ -91,6 +97,10 @@ impl SessionChange {
             Self::InputContract(Some(contract)) => check_schema(&contract.schema),
             Self::OutputContract(Some(contract)) => check_schema(&contract.schema),
             Self::PermissionRules(rules) => check_rules(rules),
+            Self::ReplyTargets(targets) if targets.len() > REPLY_TARGETS_MAX => {
+                Err(RuntimeInvalid::Text { field: "reply_targets", bytes_max: REPLY_TARGETS_MAX })
+            }
+            Self::ReplyTargets(_) => Ok(()),
             Self::RoutePolicy(Some(policy)) => {
                 for (field, text) in [("route_id", &policy.route_id), ("model", &policy.model)] {
                     let legal = |text: &String| {
@@ -133,6 +143,7 @@ impl SessionSettings {
             SessionChange::RoutePolicy(policy) => self.route_policy = policy,
             SessionChange::InputContract(contract) => self.input_contract = contract,
             SessionChange::OutputContract(contract) => self.output_contract = contract,
+            SessionChange::ReplyTargets(targets) => self.reply_targets = targets,
         }
     }
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::action::ActionChain;
 use super::agent::Mailbox;
+use super::connectors::{BindingKey, Connectors, binding_lines};
+use super::delivery::{Delivery, TargetKey};
+use super::delivery_table::{Deliveries, DeliveryHold, TargetState};
 use super::event::Idempotency;
 use super::retention::RetentionHold;
 use super::routes_loaded::RoutesInForce;
@@ -38,7 +41,10 @@ pub struct Frozen {
     steps: Vec<(u32, Arc<Step>)>,
     receipts: Vec<(Idempotency, u32)>,
     tasks: Tasks,
+    connectors: Arc<Connectors>,
+    bindings: Vec<Vec<(BindingKey, u32)>>,
     mailboxes: Vec<(u32, Arc<Mailbox>)>,
+    deliveries: Deliveries,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,8 +82,20 @@ enum Line {
     Task(Box<Task>),
     /// The short list of a session.
     Todos(u32, TodoList),
+    /// Connectors that were configured at runtime.
+    Connectors(Connectors),
+    /// Digests of binding keys, and the sessions that they name.
+    Bindings(Vec<(BindingKey, u32)>),
     /// Messages to the agent of a session.
     Mailbox(u32, Box<Mailbox>),
+    /// Deliveries ever queued, delivered and dead, and why nothing is sent.
+    Deliveries([u64; 3], Option<DeliveryHold>),
+    /// Some that are kept.
+    Delivery(Vec<Delivery>),
+    /// How targets fare.
+    DeliveryTargets(Vec<(TargetKey, TargetState)>),
+    /// Targets of runs under way.
+    DeliveryRoutes(Vec<(u32, Vec<TargetKey>)>),
 }
 
 /// A run as a row without field names: a million of them are read at start.
@@ -140,7 +158,38 @@ impl Frozen {
         fn json(line: &Line) -> Vec<u8> {
             serde_json::to_vec(line).expect("snapshot lines have string keys and no failing serialisers")
         }
-        let Self { head, runtime, retention, routes, sessions, runs, steps, receipts, chains, tasks, mailboxes } = self;
+        let Self {
+            head,
+            runtime,
+            retention,
+            routes,
+            sessions,
+            runs,
+            steps,
+            receipts,
+            chains,
+            tasks,
+            connectors,
+            bindings,
+            mailboxes,
+            deliveries,
+        } = self;
+        let Deliveries { created, delivered, dead, hold, rows, targets, routes: targets_of_runs, .. } = deliveries;
+        let figures = [u64::from(created), delivered, dead];
+        let delivery_routes: Vec<(u32, Vec<TargetKey>)> =
+            targets_of_runs.into_iter().map(|(run, targets)| (run, targets.to_vec())).collect();
+        let mut kept: Vec<Vec<Delivery>> = Vec::new();
+        for row in rows.into_values() {
+            match kept.last_mut() {
+                Some(line) if line.len() < RUNS_PER_LINE => line.push(row),
+                _ => kept.push(vec![row]),
+            }
+        }
+        let targets: Vec<(TargetKey, TargetState)> = targets.into_iter().collect();
+        let target_lines: Vec<Vec<u8>> =
+            targets.chunks(RUNS_PER_LINE).map(|line| json(&Line::DeliveryTargets(line.to_vec()))).collect();
+        let route_lines: Vec<Vec<u8>> =
+            delivery_routes.chunks(RUNS_PER_LINE).map(|line| json(&Line::DeliveryRoutes(line.to_vec()))).collect();
         let revisions = runtime.revisions().cloned().collect();
         let run_count = runs.len();
         let run_lines = (0..run_count.div_ceil(RUNS_PER_LINE as u32)).map(move |line| {
@@ -161,11 +210,17 @@ impl Frozen {
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
             .chain(tasks.by_number.into_values().map(|task| json(&Line::Task(Box::new(Task::clone(&task))))))
             .chain(tasks.todos.into_iter().map(|(session, list)| json(&Line::Todos(session, TodoList::clone(&list)))))
+            .chain(std::iter::once(json(&Line::Connectors(Connectors::clone(&connectors)))))
+            .chain(bindings.into_iter().map(|line| json(&Line::Bindings(line))))
             .chain(
                 mailboxes
                     .into_iter()
                     .map(|(session, mailbox)| json(&Line::Mailbox(session, Box::new(Mailbox::clone(&mailbox))))),
             )
+            .chain(std::iter::once(json(&Line::Deliveries(figures, hold))))
+            .chain(kept.into_iter().map(|line| json(&Line::Delivery(line))))
+            .chain(target_lines)
+            .chain(route_lines)
     }
 }
 
@@ -191,7 +246,10 @@ impl State {
             steps: self.steps.iter().map(|(run, step)| (*run, step.clone())).collect(),
             receipts: self.receipts.iter().collect(),
             tasks: self.tasks.clone(),
+            connectors: self.connectors.clone(),
+            bindings: binding_lines(&self.bindings),
             mailboxes: self.mailboxes.iter().map(|(session, mailbox)| (*session, mailbox.clone())).collect(),
+            deliveries: self.deliveries.clone(),
             chains: self.chains.iter().map(|(run, chain)| (*run, chain.clone())).collect(),
         }
     }
@@ -254,6 +312,14 @@ impl State {
                 }
                 self.tasks.keep(task.number, Arc::new(*task));
             }
+            Line::Connectors(connectors) => self.connectors = Arc::new(connectors),
+            Line::Bindings(bindings) => {
+                if let Some((_, session)) = bindings.iter().find(|(_, session)| self.session(*session).is_none()) {
+                    return Err(RestoreError(format!("a binding names unknown session number {session}")));
+                }
+                self.bindings.extend(bindings.into_iter().map(|(key, session)| (key.0, session)));
+            }
+
             Line::Mailbox(session, mailbox) => {
                 if self.session(session).is_none() {
                     return Err(RestoreError(format!("a mailbox belongs to unknown session number {session}")));
@@ -261,6 +327,23 @@ impl State {
                 self.put_mailbox(session, Some(Arc::new(*mailbox)));
             }
             Line::Todos(session, list) => self.tasks.put_todos(session, Arc::new(list)),
+            Line::Deliveries([created, delivered, dead], hold) => {
+                let deliveries = &mut self.deliveries;
+                deliveries.created = u32::try_from(created).map_err(|_| RestoreError("too many deliveries".into()))?;
+                (deliveries.delivered, deliveries.dead, deliveries.hold) = (delivered, dead, hold);
+            }
+            Line::Delivery(rows) => {
+                for row in rows {
+                    if self.runs.get(row.run).is_none_or(|run| run.session != row.session) {
+                        return Err(RestoreError(format!("{} belongs to an unknown run", row.id)));
+                    }
+                    self.deliveries.keep(row.id.number, row);
+                }
+            }
+            Line::DeliveryTargets(targets) => self.deliveries.targets.extend(targets),
+            Line::DeliveryRoutes(routes) => {
+                routes.into_iter().for_each(|(run, targets)| self.deliveries.put_route(run, Some(targets.into())));
+            }
             Line::Runs(rows) => {
                 for row in rows {
                     let run = Run::from(row);

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::action::ActionChain;
 use super::agent::Mailbox;
 use super::agent_view::AgentCounts;
+use super::connectors::Connectors;
+use super::delivery::DeliveryCounts;
+use super::delivery_table::{Deliveries, DeliveryHold};
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
 use super::lag::{Idlest, Lag, QueuedBehind};
@@ -46,13 +49,17 @@ pub struct State {
     pub(super) steps: BTreeMap<u32, Arc<Step>>,
     pub(super) receipts: Receipts,
     pub(super) tasks: Tasks,
+    pub(super) deliveries: Deliveries,
     pub(super) runtime: Arc<RuntimeConfig>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
-    /// Messages to agents, by session.
-    pub(super) mailboxes: BTreeMap<u32, Arc<Mailbox>>,
     /// The routes file that the daemon was last started with, if it ever was with one.
     pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Arc<Connectors>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
+    /// Messages to agents, by session.
+    pub(super) mailboxes: BTreeMap<u32, Arc<Mailbox>>,
     derived: Derived,
 }
 
@@ -77,10 +84,10 @@ struct Derived {
     /// Runs with a deadline to watch.
     deadlines: BTreeSet<(u64, u32)>,
     pending_approvals: u64,
+    lag: Lag,
     /// Sessions of child agents, closed ones too, by the parent's.
     children: BTreeMap<u32, Vec<u32>>,
     agents: AgentCounts,
-    lag: Lag,
 }
 
 /// Figures of the whole state, with timestamps rather than ages so that a reader can tell ages later.
@@ -122,6 +129,8 @@ pub struct Counts {
     pub tasks: TaskCounts,
     /// Figures of agents.
     pub agents: AgentCounts,
+    /// Figures of deliveries.
+    pub deliveries: DeliveryCounts,
 }
 
 impl Counts {
@@ -154,6 +163,9 @@ impl State {
             self.home_epoch = epoch;
         } else if epoch != self.epoch {
             self.run_epochs.push((self.runs.len() + 1, epoch));
+            // The original may be at work, and may have sent what waits here: an operator decides.
+            let reason = Some("copied_state_root".to_string());
+            self.deliveries.hold.get_or_insert(DeliveryHold { since_ms: 0, reason });
         }
         self.epoch = epoch;
     }
@@ -163,6 +175,7 @@ impl State {
         self.derived.ready.clear();
         self.derived.resumable =
             self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
+        self.deliveries.finish_replay();
     }
 
     /// Running, and not waiting for child agents.
@@ -187,8 +200,16 @@ impl State {
             routes,
             tasks,
             todos,
+            bindings,
+            connectors,
             mailboxes,
+            deliveries,
         } = delta;
+        self.deliveries.absorb(deliveries);
+        if let Some(connectors) = connectors {
+            self.connectors = connectors;
+        }
+        self.bindings.extend(bindings);
         for (number, session) in sessions {
             self.put_session(number, session);
         }
@@ -308,6 +329,23 @@ impl State {
         self.retention.iter().map(|(number, hold)| (self.run_id(*number), hold))
     }
 
+    /// The connectors that were configured at runtime.
+    pub fn connectors(&self) -> &Arc<Connectors> {
+        &self.connectors
+    }
+
+    /// Sessions by the digest of a binding key that names them.
+    pub fn bindings(&self) -> impl Iterator<Item = ([u8; 16], &SessionId)> {
+        let session = |number: &u32| self.session(*number).map(|session| &session.id);
+        self.bindings.iter().filter_map(move |(key, number)| Some((*key, session(number)?)))
+    }
+
+    /// The run of an idempotency key, with its fingerprint.
+    pub fn run_of_key(&self, key: &[u8; 16]) -> Option<(RunId, Run)> {
+        let number = *self.idempotency.get(key)?;
+        Some((self.run_id(number), *self.runs.get(number)?))
+    }
+
     /// Sessions that have settings of their own.
     pub fn own_settings(&self) -> impl Iterator<Item = (&SessionId, &SessionSettings)> {
         self.sessions.iter().filter_map(|session| Some((&session.id, session.settings.as_deref()?)))
@@ -336,8 +374,8 @@ impl State {
         } else {
             self.derived.promotable.remove(&number);
         }
-        self.derived.agents.count_session(self.sessions.get(index), &session);
         self.derived.lag.put_session(self.sessions.get(index), &session);
+        self.derived.agents.count_session(self.sessions.get(index), &session);
         if depth_before.is_some() {
             self.sessions[index] = session;
         } else {
@@ -504,6 +542,7 @@ impl State {
             held: self.held,
             tasks: self.tasks.counts(),
             agents: self.derived.agents,
+            deliveries: self.deliveries.counts(),
         }
     }
 

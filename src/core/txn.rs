@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::action::{ActionChain, Signer, is_model_call};
 use super::agent::Mailbox;
 use super::command::NoteKind;
+use super::connectors::Connectors;
+use super::delivery::RunReplyTarget;
+use super::delivery_table::DeliveryDelta;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
 use super::retention::RetentionHold;
@@ -44,9 +47,13 @@ pub struct Delta {
     pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
     pub(super) retention: HashMap<u32, Option<RetentionHold>>,
+    pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) connectors: Option<Arc<Connectors>>,
+    /// Sessions by the digest of a binding key.
+    pub(super) bindings: BTreeMap<[u8; 16], u32>,
     /// Mailboxes by session; none for one that is empty.
     pub(super) mailboxes: HashMap<u32, Option<Arc<Mailbox>>>,
-    pub(super) routes: Option<Arc<RoutesInForce>>,
+    pub(super) deliveries: DeliveryDelta,
 }
 
 /// A batch in the making.
@@ -144,6 +151,27 @@ impl<'s> Txn<'s> {
 
     pub(super) fn runtime(&self) -> Arc<RuntimeConfig> {
         self.delta.runtime.as_ref().unwrap_or(&self.base.runtime).clone()
+    }
+
+    pub(super) fn connectors(&self) -> Arc<Connectors> {
+        self.delta.connectors.as_ref().unwrap_or(&self.base.connectors).clone()
+    }
+
+    pub(super) fn stage_connectors(&mut self, connectors: Arc<Connectors>) {
+        self.delta.connectors = Some(connectors);
+    }
+
+    pub(super) fn bound(&self, key: &[u8; 16]) -> Option<u32> {
+        self.delta.bindings.get(key).or_else(|| self.base.bindings.get(key)).copied()
+    }
+
+    /// An upper bound: a key that is bound anew is counted twice.
+    pub(super) fn binding_count(&self) -> usize {
+        self.base.bindings.len() + self.delta.bindings.len()
+    }
+
+    pub(super) fn stage_binding(&mut self, key: [u8; 16], session: u32) {
+        self.delta.bindings.insert(key, session);
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -259,6 +287,26 @@ impl<'s> Txn<'s> {
 
     pub(super) fn stage_todos(&mut self, session: u32, list: TodoList) {
         self.delta.todos.insert(session, Arc::new(list));
+    }
+
+    pub(super) fn delivery_delta(&self) -> &DeliveryDelta {
+        &self.delta.deliveries
+    }
+
+    pub(super) fn delivery_delta_mut(&mut self) -> &mut DeliveryDelta {
+        &mut self.delta.deliveries
+    }
+
+    /// Names the key that signs, where there is one.
+    pub(super) fn signer_id(&self) -> String {
+        self.signer.map(|signer| signer.key_id()).unwrap_or_default()
+    }
+
+    /// The newest output of a run among this batch's records.
+    pub(super) fn newest_output(&self, number: u32) -> Option<Seq> {
+        let id = self.base.run_id(number);
+        let is_output = |event: &&Event| matches!(event.body, Body::RunNote(NoteKind::Output, _));
+        self.events.iter().rev().filter(|event| event.run == Some(id)).find(is_output).map(|event| event.seq)
     }
 
     fn change_step(&mut self, number: u32, change: impl FnOnce(&mut Step)) {
@@ -378,6 +426,8 @@ impl<'s> Txn<'s> {
                 self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
                 return Ok(());
             }
+            Body::Connector(record) if event.session.is_none() => return self.apply_connector(event.at_ms, record),
+            Body::Delivery(record) if event.session.is_none() => return self.apply_delivery_global(event, record),
             Body::SessionCreated(created) => return self.apply_session_created(event, created),
             Body::RunNote(kind, body) if kind.is_action() => {
                 self.apply_action(event, *kind, body)?;
@@ -392,6 +442,7 @@ impl<'s> Txn<'s> {
         match &event.body {
             Body::SessionInterrupted => {}
             Body::Task(record) => self.apply_task(event, session, record)?,
+            Body::Connector(record) => self.apply_session_bound(session, record)?,
             Body::Mail(record) => self.apply_mail(event, session, record)?,
             Body::SessionEnded(_) => {
                 self.session_mut(session)?.ended = true;
@@ -402,7 +453,14 @@ impl<'s> Txn<'s> {
             body => {
                 let id = event.run.ok_or("a run record names no run")?;
                 let run = self.run_number(id).ok_or_else(|| format!("record of unknown run {id}"))?;
-                self.apply_to_run(event, session, run, body)?;
+                match body {
+                    Body::Delivery(record) => {
+                        self.apply_delivery(event, session, run, record)?;
+                        // It joins the run's records; the run itself has ended.
+                        self.run_mut(run)?.last_seq = event.seq;
+                    }
+                    body => self.apply_to_run(event, session, run, body)?,
+                }
             }
         }
         let session = self.session_mut(session)?;
@@ -488,6 +546,10 @@ impl<'s> Txn<'s> {
         };
         if run.key != none {
             self.delta.idempotency.insert(run.key, number);
+        }
+        if !accepted.reply_targets.is_empty() {
+            let targets = accepted.reply_targets.iter().map(RunReplyTarget::key).collect();
+            self.apply_route(number, Some(targets));
         }
         self.run_slots.insert(number, self.delta.runs.len());
         self.delta.runs.push((number, run));
@@ -601,6 +663,7 @@ impl<'s> Txn<'s> {
             run.action_in_flight = false;
             self.delta.chains.insert(number, None);
             self.apply_mail_run_ended(before.session, number, next);
+            self.apply_route(number, None);
         }
         Ok(())
     }

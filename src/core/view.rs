@@ -316,6 +316,7 @@ mod tests {
                 route: "main".to_string(),
                 model: "m".to_string(),
                 idempotency: None,
+                reply_targets: Vec::new(),
             };
             match decide(&mut state, command) {
                 Decision::Accepted { run, .. } => runs.push(run),

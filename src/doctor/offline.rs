@@ -19,11 +19,12 @@ use crate::broker::{FILE_NAME, MasterKey, Store};
 use crate::ids::Seq;
 use crate::journal::Chain;
 use crate::limits::{
-    DOCTOR_NAMED_MAX, INODES_USED_ERROR_PERCENT, SPACE_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
+    DOCTOR_NAMED_MAX, DOCTOR_SPACE_BYTES_MIN, INODES_USED_ERROR_PERCENT, SPACE_USED_WARNING_PERCENT,
     STATE_ROOT_SMALL_FILE_BYTES_MAX,
 };
 use crate::state_root::{Directory, FORMAT_FILE, FORMAT_VERSION, LOCK_FILE};
 use crate::sys::file_system_figures;
+use crate::upkeep::Space;
 
 /// What is to be examined.
 pub struct Subject<'a> {
@@ -312,14 +313,15 @@ fn space(root: &Path, seen: &mut Seen, found: &mut Findings) {
         Ok(figures) => figures,
         Err(error) => return found.add("offline_space_unknown", error.to_string(), shown(root)),
     };
-    let used = |total: u64, available: u64| (total - available.min(total)) * 100 / total.max(1);
-    let percent = used(figures.total_bytes, figures.available_bytes);
-    let inodes = if figures.total_inodes == 0 { 0 } else { used(figures.total_inodes, figures.available_inodes) };
-    seen.space_used_percent = Some(percent);
-    let message = format!("{percent} % of the space and {inodes} % of the inodes are used");
-    if percent >= SPACE_USED_ERROR_PERCENT || inodes >= INODES_USED_ERROR_PERCENT {
+    let Space { available_bytes, used_percent, inodes_used_percent, .. } = Space::from(figures);
+    let inodes = inodes_used_percent.unwrap_or(0);
+    seen.space_used_percent = Some(used_percent);
+    let message = format!(
+        "{used_percent} % of the space and {inodes} % of the inodes are used, {available_bytes} bytes are left"
+    );
+    if available_bytes < DOCTOR_SPACE_BYTES_MIN || inodes >= INODES_USED_ERROR_PERCENT {
         found.add("offline_space_exhausted", message, shown(root));
-    } else if percent >= SPACE_USED_WARNING_PERCENT {
+    } else if used_percent >= SPACE_USED_WARNING_PERCENT {
         found.add("offline_space_low", message, shown(root));
     } else {
         found.pass("space", message);

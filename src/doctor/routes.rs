@@ -368,11 +368,14 @@ impl Report {
                 "schedule" => {
                     ("stale_schedule_route", format!("schedule {id} names route {route}, which does not exist"), None)
                 }
-                _ => (
+                "runtime" => (
                     "stale_runtime_route",
                     format!("the runtime configuration names route {route}, which does not exist"),
                     Some("kheish-daemon runtime set-model --reset".to_string()),
                 ),
+                kind => {
+                    ("stale_route_reference", format!("{kind} {id} names route {route}, which does not exist"), None)
+                }
             };
             self.add_with(code, Some(route), message, next);
         }
@@ -437,4 +440,122 @@ fn needed(driver: &str) -> Option<Provider> {
 fn set_slot(slot: &str, driver: &str) -> String {
     let provider = needed(driver).map_or_else(|| "PROVIDER".to_string(), |provider| provider.to_string());
     format!("kheish-daemon secrets set {slot} --provider {provider} --from-file FILE")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(driver: &str) -> Report {
+        let status = json!({"runtime": {
+            "route_id": "main", "route_diagnostics": [],
+            "routes": [{"route_id": "main", "provider": driver, "model": "m", "auth_ref": "slot", "capabilities": {}}]}});
+        let report = Report::of_status(&status);
+        assert_eq!(report.diagnostics, []);
+        report
+    }
+
+    fn codes(report: &Report) -> Vec<&str> {
+        report.diagnostics.iter().map(|one| one.code.as_str()).collect()
+    }
+
+    #[test]
+    fn every_fault_of_a_slot_is_named_and_none_hides_another() {
+        let now_ms = 1_000_000_000;
+        let good = json!({"slot_id": "slot", "provider": "open_ai", "mode": "api_key"});
+        let with = |extra: Value| {
+            let mut slot = good.clone();
+            slot.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+            slot
+        };
+        let expires = |in_ms: i64| with(json!({"details": {"expires_at_ms": now_ms as i64 + in_ms}}));
+        let table: Vec<(Value, &[&str])> = vec![
+            (good.clone(), &[]),
+            (with(json!({"provider": "openai"})), &[]),
+            (with(json!({"slot_id": "another"})), &["auth_ref_missing"]),
+            (with(json!({"provider": "google"})), &["auth_ref_provider_mismatch"]),
+            (with(json!({"provider": "nobody"})), &["auth_ref_provider_mismatch"]),
+            (with(json!({"provider": 7})), &["auth_ref_provider_mismatch"]),
+            (with(json!({"blocked": true})), &["auth_ref_revoked"]),
+            (expires(0), &["auth_ref_expired"]),
+            (expires(-1), &["auth_ref_expired"]),
+            (expires(1), &["auth_ref_expiring_soon"]),
+            (expires(599_999), &["auth_ref_expiring_soon"]),
+            (expires(600_000), &[]),
+            (with(json!({"details": {"last_refresh_outcome": "failed"}})), &["auth_ref_refresh_warning"]),
+            (with(json!({"details": {"last_refresh_outcome": "success"}})), &[]),
+            (
+                with(json!({"provider": "google", "blocked": true, "details": {"expires_at_ms": 1}})),
+                &["auth_ref_provider_mismatch", "auth_ref_revoked", "auth_ref_expired"],
+            ),
+        ];
+        for (slot, expected) in table {
+            let mut report = report("openai");
+            report.check_auth(std::slice::from_ref(&slot), now_ms);
+            assert_eq!(codes(&report), expected, "{slot}");
+            report.finish();
+            assert_eq!(report.ok, report.errors.is_empty());
+        }
+        let mut unknown = report("telepathy");
+        unknown.check_auth(&[good], now_ms);
+        assert_eq!(codes(&unknown), ["auth_ref_provider_unchecked"]);
+    }
+
+    #[test]
+    fn an_inventory_that_is_missing_empty_or_torn_fails() {
+        let base = json!({"runtime": {"route_id": "main", "route_diagnostics": [],
+            "routes": [{"route_id": "main", "provider": "openai", "model": "m"}]}});
+        let table = [
+            ("/runtime", json!(null), "route_evidence_missing"),
+            ("/runtime/routes", json!("x"), "route_evidence_missing"),
+            ("/runtime/routes", json!([]), "route_inventory_empty"),
+            ("/runtime/routes/0/model", json!(null), "route_evidence_missing"),
+            ("/runtime/route_diagnostics", json!({}), "route_evidence_missing"),
+            ("/runtime/route_id", json!(null), "default_route_unset"),
+            ("/runtime/route_id", json!("gone"), "default_route_missing"),
+        ];
+        for (pointer, value, code) in table {
+            let mut status = base.clone();
+            *status.pointer_mut(pointer).expect("there") = value;
+            let mut report = Report::of_status(&status);
+            report.finish();
+            assert!(codes(&report).contains(&code) && !report.ok, "{pointer}: {:?}", report.diagnostics);
+        }
+        let mut report = Report::of_status(&base);
+        report.check_readiness(&base);
+        assert_eq!(codes(&report), ["route_evidence_missing"], "no word of its readiness");
+    }
+
+    #[test]
+    fn an_answer_about_references_that_is_torn_or_cut_is_no_pass() {
+        let judge = |references: Value| {
+            let mut report = report("openai");
+            report.check_references(&references);
+            report.diagnostics.into_iter().map(|one| one.code).collect::<Vec<_>>()
+        };
+        assert_eq!(judge(json!({"stale": [], "stale_count": 0, "truncated": false})), Vec::<String>::new());
+        for torn in [
+            json!({}),
+            json!([]),
+            json!({"stale": []}),
+            json!({"stale_count": 0}),
+            json!({"stale": 1, "stale_count": 0}),
+        ] {
+            assert_eq!(judge(torn.clone()), ["route_reference_check_failed"], "{torn}");
+        }
+        assert_eq!(judge(json!({"stale": [], "stale_count": 0, "truncated": true})), ["route_references_truncated"]);
+        assert_eq!(judge(json!({"stale": [], "stale_count": 3, "truncated": false})), ["route_references_truncated"]);
+        let stale = |kind: &str| json!({"stale": [{"kind": kind, "id": "x", "route_id": "gone"}], "stale_count": 1});
+        for (kind, code) in [
+            ("run", "stale_run_route"),
+            ("session", "stale_session_route_policy"),
+            ("schedule", "stale_schedule_route"),
+            ("runtime", "stale_runtime_route"),
+            ("something new", "stale_route_reference"),
+        ] {
+            assert_eq!(judge(stale(kind)), [code], "{kind}");
+        }
+    }
 }

@@ -204,7 +204,9 @@ impl Reader<'_> {
                 format!("{}: {} ({what})", path.clone().unwrap_or_default(), text("message").unwrap_or_default());
             self.found.add_with(code, message, path, text("action").or_else(|| next_of_probe(&what)));
         }
-        if self.flag("/storage/ok") == Some(false) && !self.found.has("storage_probe_failed") {
+        // A lost lock makes it false as well, and is named below.
+        let lost = self.status.pointer("/storage/state_root_lock/held") == Some(&Value::Bool(false));
+        if self.flag("/storage/ok") == Some(false) && !lost && !self.found.has("storage_probe_failed") {
             let stale = self.status.pointer("/storage/stale") == Some(&Value::Bool(true));
             let damage = self.text("/storage/scrub/damage").map(|damage| format!(": {damage}"));
             let message = match damage {
@@ -234,12 +236,18 @@ impl Reader<'_> {
         self.found.pass("journal", "the journal accepts records");
     }
 
-    /// A daemon without hooks has no such group, which is no failure: nothing of it can surprise anybody.
+    /// A daemon that has no hooks says so, or has no such group: nothing of it can surprise anybody. Where some are
+    /// configured, the daemon must tell how they were checked.
     fn hooks(&mut self) {
         let Some(group) = self.status.get("hooks") else { return };
         if group["supported"] == false {
             return;
         }
+        if self.number("/hooks/configured_count") == Some(0) {
+            return self.found.pass("hooks", "no hooks are configured");
+        }
+        self.list("/hooks/diagnostics");
+        self.list("/hooks/http_targets");
         for finding in group["diagnostics"].as_array().into_iter().flatten() {
             let text = |name: &str| finding[name].as_str().map(str::to_string);
             let code = match Severity::of(finding["severity"].as_str().unwrap_or_default()) {

@@ -108,6 +108,9 @@ pub(super) struct Submitted {
     pub max_output_tokens: Option<u32>,
     #[serde(default)]
     pub temperature: Option<f64>,
+    /// Model of the same route to go on with when the first one fails.
+    #[serde(default)]
+    pub fallback_model: Option<String>,
     #[serde(default)]
     pub budget: super::budget::Budget,
     #[serde(flatten)]

@@ -41,37 +41,53 @@ impl<'r> Carried<'r> {
         self.hand.engine.tools.lanes.leave(self.hand.job.id);
     }
 
-    /// The route that may do what this one could not. A failed call has run no tool and shown no text for good: tools run
+    /// The route and model that may do what these could not: the submission's other model first, then the route's failover.
+    /// A failed call has run no tool and shown no text for good: tools run
     /// after an answer is complete, and previews are taken back when another answer says something else.
-    pub(super) fn failover(&self, error: &ProviderError) -> Option<&'r Route> {
-        let named = self.route.failover.as_ref().filter(|_| error.class.may_fail_over())?;
+    pub(super) fn failover(&self, error: &ProviderError) -> Option<(&'r Route, String)> {
+        if !error.class.may_fail_over() {
+            return None;
+        }
+        let other = self.submitted.fallback_model.as_ref().filter(|other| **other != self.model);
+        if let Some(model) = other.filter(|_| self.context.moved.is_none()) {
+            return Some((self.route, model.clone()));
+        }
         let engine = self.hand.engine;
+        let named = self.route.failover.as_ref()?;
+        // What an agent was not granted no failure grants it.
         let is_granted = self.scope.grants_route(named);
-        engine.tools.routes.as_ref()?.get(named).filter(|_| is_granted).map(|route| &**route)
+        let next = engine.tools.routes.as_ref()?.get(named).filter(|_| is_granted)?;
+        Some((next, next.default_model.clone()))
     }
 
     /// Goes on with another route, for the rest of the run; the note that makes it durable.
-    pub(super) fn move_to(&mut self, next: &'r Route, error: &ProviderError) -> Note {
-        self.give_up_place();
+    pub(super) fn move_to(&mut self, (next, model): (&'r Route, String), error: &ProviderError) -> Note {
+        if next.id != self.route.id {
+            self.give_up_place();
+        }
         let failure = Failure { code: error.class.code().to_string(), message: error.to_string() };
         let Failure { code, message } = self.hand.presentable(failure);
         let moved = RouteMoved {
             from_route: self.route.id.clone(),
             from_model: self.model.to_string(),
             to_route: next.id.clone(),
-            to_model: next.default_model.clone(),
+            to_model: model.clone(),
             reason: code,
             message,
         };
         log::warn!(
-            "{}: route {} failed ({}), going on with {}",
+            "{}: {} on route {} failed ({}), going on with {} on {}",
             self.hand.job.id,
+            moved.from_model,
             moved.from_route,
             moved.reason,
+            moved.to_model,
             moved.to_route
         );
         self.route = next;
-        self.model = next.default_model.clone();
-        note(NoteKind::RouteFailover, &moved)
+        self.model = model;
+        let note = note(NoteKind::RouteFailover, &moved);
+        self.context.moved = Some(moved);
+        note
     }
 }

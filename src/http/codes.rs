@@ -279,6 +279,21 @@ codes! {
     TASK_LIMIT: 429 "tasks" "task_limit",
         "As many tasks are open as may be.",
         "end some, or wait for them";
+    DELIVERY_NOT_FOUND: 404 "deliveries" "delivery_not_found",
+        "There is no such delivery, or it finished long ago and is no longer listed.",
+        "list deliveries, or read the run's records";
+    DELIVERY_STATE_CONFLICT: 409 "deliveries" "delivery_state_conflict",
+        "The delivery is not in a state for this.",
+        "read the delivery again";
+    DELIVERY_LIMIT: 429 "deliveries" "delivery_limit",
+        "As many deliveries are owed or dead as may be, or the run names too many reply targets.",
+        "resolve or drop dead letters, or name fewer targets";
+    DELIVERY_BACKPRESSURE_SELECTOR_REQUIRED: 400 "deliveries" "delivery_backpressure_selector_required",
+        "Neither a target nor a plugin was named.",
+        "name the target or the plugin whose failures are to be forgotten";
+    INVALID_REPLY_TARGET: 400 "deliveries" "invalid_reply_target",
+        "A reply target cannot be used as it is.",
+        "correct it as the detail says";
     TASK_OUTPUT_UNREADABLE: 503 "tasks" "task_output_unreadable",
         "The task's output file cannot be read.",
         "check shell-tasks in the state root and its disk";
@@ -374,6 +389,73 @@ codes! {
     AUTH_STORE_UNAVAILABLE: 503 "secrets" "auth_store_unavailable",
         "The encrypted store cannot be opened or written.",
         "check the master key and the state root, see GET /v1/status";
+
+    CONNECTOR_NOT_FOUND: 404 "connectors" "connector_not_found",
+        "No connector of this kind has this name.",
+        "list them with GET /v1/runtime/connectors";
+    CONNECTOR_INVALID: 400 "connectors" "connector_invalid",
+        "The connector's configuration breaks a rule.",
+        "read the detail and correct the named field";
+    CONNECTOR_FILE_BACKED: 409 "connectors" "connector_file_backed",
+        "The connector comes from the file of --connectors-config.",
+        "change the file and restart the daemon, or use another name";
+    CONNECTOR_REFERENCED: 409 "connectors" "connector_referenced",
+        "Something still refers to the connector.",
+        "take the reference named in the detail away first";
+    CONNECTOR_REVISION_CONFLICT: 409 "connectors" "connector_revision_conflict",
+        "The connector was changed meanwhile.",
+        "read it again and decide anew";
+    CONNECTOR_LIMIT: 409 "connectors" "connector_limit",
+        "As many connectors, or binding keys, exist as may be.",
+        "delete what is not needed";
+    CONNECTORS_HELD: 503 "connectors" "connectors_held",
+        "Nothing passes through connectors, as after the start of a copied or restored state root.",
+        "check the restored state, then run kheish-daemon connectors release";
+    CONNECTOR_UNKNOWN: 404 "connector_ingress" "connector_unknown",
+        "No connector of this kind has this name.",
+        "check the URL that the sender was given";
+    CONNECTOR_UNAUTHORIZED: 401 "connector_ingress" "unauthorized",
+        "The connector's token is missing or wrong.",
+        "give the sender the connector's present token";
+    SIGNATURE_MISSING: 401 "connector_ingress" "signature_missing",
+        "A header of the signature is missing, doubled or malformed.",
+        "have the sender sign, and keep proxies from stripping its headers";
+    SIGNATURE_INVALID: 401 "connector_ingress" "signature_invalid",
+        "The signature does not fit the body and the present secret.",
+        "give the sender the present secret, and keep proxies from rewriting the body or the path";
+    SIGNATURE_EXPIRED: 401 "connector_ingress" "signature_expired",
+        "The signature's timestamp is too far from now.",
+        "correct the clocks of both sides; a replayed request stays refused";
+    CONNECTOR_SECRET_UNAVAILABLE: 503 "connector_ingress" "connector_secret_unavailable",
+        "A secret of the connector is missing, revoked or cannot be read.",
+        "set the slot again, see GET /v1/runtime/connectors";
+    EVENT_INVALID: 400 "connector_ingress" "event_invalid",
+        "The event breaks a rule of its connector.",
+        "read the detail and correct the sender";
+    EVENT_SOURCE_REFUSED: 403 "connector_ingress" "event_source_refused",
+        "The event comes from a place that the connector does not allow.",
+        "add it to the connector's list if it should be served";
+    EVENT_CONFLICT: 409 "connector_ingress" "event_conflict",
+        "An earlier event had the same id and other content.",
+        "give each event an id of its own";
+    EVENT_SESSION_MISSING: 409 "connector_ingress" "event_session_missing",
+        "The event's session does not exist and the connector may not create it.",
+        "create the session, or set session_policy.create_if_missing";
+    HTTP_INGRESS_RATE_LIMITED: 429 "connector_ingress" "http_ingress_rate_limited",
+        "The http connector takes no more events per second.",
+        "retry after the Retry-After time, or raise ingress_events_per_second";
+    EXTERNAL_INGRESS_RATE_LIMITED: 429 "connector_ingress" "external_ingress_rate_limited",
+        "The external connector takes no more events per second.",
+        "retry after the Retry-After time, or raise ingress_events_per_second";
+    CHAT_INGRESS_RATE_LIMITED: 429 "connector_ingress" "chat_ingress_rate_limited",
+        "The Slack or Telegram connector takes no more events per second.",
+        "retry after the Retry-After time, or raise ingress_events_per_second";
+    CREDENTIAL_UNKNOWN: 404 "connector_ingress" "credential_unknown",
+        "The connector has no credential of this name.",
+        "compare the name with credential_slots of the connector";
+    CREDENTIAL_REFUSED: 401 "connector_ingress" "credential_refused",
+        "The token stands for no live lease of this credential.",
+        "restart the sidecar by putting its connector again";
 
     AUDIT_UNAVAILABLE: 503 "audit" "audit_unavailable",
         "The act cannot be put on record, so it was not begun.",

@@ -40,7 +40,8 @@ pub enum Refused {
 }
 
 impl Refused {
-    const ALL: [Self; 11] = [
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
         Self::Connections,
         Self::ConnectionsOfPeer,
         Self::Descriptors,

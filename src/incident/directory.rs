@@ -4,9 +4,9 @@
 //! Never: writes into a directory that holds something already, or over a file.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -34,6 +34,8 @@ impl Evidence {
         if fs::read_dir(path)?.next().is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not empty"));
         }
+        // One that was there may be open to others.
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
         Ok(Self { path: path.to_path_buf(), lines: Vec::new(), bytes: 0 })
     }
 

@@ -34,6 +34,9 @@ pub const CANARY_OUTPUT_TOKENS: u32 = 4_096;
 pub const CANARY_ROUTE_CHARS_MAX: usize = 60;
 /// Characters of a canary's answer that a failure shows.
 pub const CANARY_QUOTE_CHARS_MAX: usize = 240;
+/// `doctor --offline`: bytes that must be left in the file system, else it fails: a segment of the journal and its spare are made
+/// ahead, and a store is replaced whole.
+pub const DOCTOR_SPACE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// A credential that expires sooner is worth a warning.
 pub const DOCTOR_EXPIRY_WARNING_MS: u64 = 10 * 60 * 1_000;
 /// Findings of one kind that `doctor --offline` names, such as files that others may read; the rest is counted.
@@ -43,8 +46,10 @@ pub const DOCTOR_NAMED_MAX: usize = 20;
 
 /// `incident collect` without `--run` and `--session`: the newest runs that are taken in full.
 pub const INCIDENT_RUNS_DEFAULT: usize = 20;
+/// Runs of named sessions that `incident collect` takes in full, the newest first; the rest is named as missing.
+pub const INCIDENT_RUNS_MAX: usize = 1_000;
 /// Pages of one list that `incident collect` follows; then the list is kept as far as it was read and named as cut.
-pub const INCIDENT_PAGES_MAX: usize = 50;
+pub const INCIDENT_PAGES_MAX: usize = 1_000;
 /// Bytes of the control-plane audit file that are taken, from its end.
 pub const INCIDENT_AUDIT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of one file of an evidence directory that `incident verify` reads as text: the manifest and the signature.

@@ -23,6 +23,8 @@ pub const CONTRACT_DEPTH_MAX: usize = 64;
 pub const CONTRACT_STEPS_MAX: usize = 200_000;
 /// Issues of a contract that are told at once; the rest is left out.
 pub const CONTRACT_ISSUES_MAX: usize = 32;
+/// Bytes of the place and of the reason of a mismatch, each; longer ones are cut.
+pub const CONTRACT_MESSAGE_BYTES_MAX: usize = 512;
 /// Times that an answer is sent back to the model because it does not fit its schema, at most.
 pub const OUTPUT_REPAIRS_MAX: u32 = 5;
 /// The same for a session's contract that names no number.

@@ -44,3 +44,9 @@ pub const CLI_SLO_SAMPLES_MAX: u64 = 1_000;
 pub const CLI_SLO_INTERVAL_MS: u64 = 5_000;
 /// Bytes of a file of thresholds.
 pub const CLI_THRESHOLDS_BYTES_MAX: usize = 64 * 1024;
+/// Pause between two looks of `top`.
+pub const CLI_TOP_INTERVAL_MS: u64 = 1_000;
+/// Smallest pause, and how soon `top` notices a resized window.
+pub const CLI_TOP_INTERVAL_MS_MIN: u64 = 200;
+/// Time for one look of `top`: a key is answered no later.
+pub const CLI_TOP_REQUEST_MS: u64 = 1_000;

@@ -39,6 +39,8 @@ pub struct Auth {
     release: Release,
     /// The header that holds the credential alone; `None` is the bearer form.
     header: Option<&'static str>,
+    /// Stands in the target's path where the credential goes; then no header holds it.
+    path_marker: Option<&'static str>,
     /// Header lines that belong to the credential and are no secret.
     labels: Vec<(&'static str, String)>,
 }
@@ -47,12 +49,17 @@ impl Auth {
     /// `release` is called once, after the peer is connected and its certificate verified, just before the
     /// request head is written. When it refuses, nothing of the request is sent.
     pub fn bearer_from(release: impl FnOnce() -> Result<Secret, CredentialRefused> + Send + 'static) -> Self {
-        Self { release: Mutex::new(Box::new(release)), header: None, labels: Vec::new() }
+        Self { release: Mutex::new(Box::new(release)), header: None, path_marker: None, labels: Vec::new() }
     }
 
     /// The same credential, alone in the header `name` (lower case) and not as a bearer token.
     pub fn in_header(self, name: &'static str) -> Self {
         Self { header: Some(name), ..self }
+    }
+
+    /// The same credential, in the path of the request in place of `marker`, and in no header: for APIs that want it so.
+    pub fn in_path(self, marker: &'static str) -> Self {
+        Self { path_marker: Some(marker), ..self }
     }
 
     /// Header lines (lower-case names) that go along with the credential, such as the organization that it belongs to.
@@ -85,6 +92,7 @@ pub(super) struct Pending {
     stand_in: String,
     release: Release,
     header: Option<&'static str>,
+    path_marker: Option<&'static str>,
 }
 
 impl Pending {
@@ -94,15 +102,21 @@ impl Pending {
             reason: "the system's random source failed; next: check /dev/urandom".to_string(),
         })?;
         let stand_in = to_hex(&random);
-        Ok(Self { stand_in, release: auth.release, header: auth.header })
+        Ok(Self { stand_in, release: auth.release, header: auth.header, path_marker: auth.path_marker })
     }
 
-    /// Name and value of the header that is handed to the HTTP client.
-    pub(super) fn header(&self) -> (&'static str, String) {
-        match self.header {
-            Some(name) => (name, self.stand_in.clone()),
-            None => ("authorization", format!("Bearer {}", self.stand_in)),
+    /// Name and value of the header that is handed to the HTTP client; none for a credential of the path.
+    pub(super) fn header(&self) -> Option<(&'static str, String)> {
+        match (self.path_marker, self.header) {
+            (Some(_), _) => None,
+            (None, Some(name)) => Some((name, self.stand_in.clone())),
+            (None, None) => Some(("authorization", format!("Bearer {}", self.stand_in))),
         }
+    }
+
+    /// `uri` as it is handed to the HTTP client.
+    pub(super) fn in_uri(&self, uri: String) -> String {
+        self.path_marker.map_or(uri.clone(), |marker| uri.replacen(marker, &self.stand_in, 1))
     }
 
     /// Position of the stand-in in the bytes about to be written.
@@ -129,6 +143,10 @@ impl Pending {
         }
         if !secret.expose().iter().all(u8::is_ascii_graphic) {
             return refuse("it holds blanks, line ends or non-ASCII bytes; next: store it again without them");
+        }
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b":_-.~".contains(byte);
+        if self.path_marker.is_some() && !secret.expose().iter().all(is_plain) {
+            return refuse("it cannot stand in a path; next: check that the right value was stored");
         }
         Ok(secret)
     }

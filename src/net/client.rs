@@ -282,12 +282,13 @@ impl Net {
         let state = Arc::new(CallState::default());
         let has_auth = request.auth.is_some();
         let pending = request.auth.map(Pending::new).transpose()?;
-        let mut builder = http::Request::builder().method(request.method.as_http()).uri(request.target.uri());
+        let uri = request.target.uri();
+        let uri = pending.as_ref().map_or(uri.clone(), |pending| pending.in_uri(uri));
+        let mut builder = http::Request::builder().method(request.method.as_http()).uri(uri);
         for (name, value) in request.headers {
             builder = builder.header(*name, *value);
         }
-        if let Some(pending) = &pending {
-            let (name, value) = pending.header();
+        if let Some((name, value)) = pending.as_ref().and_then(Pending::header) {
             builder = builder.header(name, value);
         }
         let agent = self.agent(&request.timeouts, request.target, guard, pending, &state, cancel);

@@ -268,6 +268,11 @@ impl Target {
         self.uri()
     }
 
+    /// What the request line says: the path, and the query if there is one.
+    pub fn path_and_query(&self) -> &str {
+        &self.path_and_query
+    }
+
     /// The URI as the HTTP client wants it. A unix socket gets a made-up host.
     pub(super) fn uri(&self) -> String {
         match &self.endpoint {

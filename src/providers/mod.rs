@@ -37,6 +37,7 @@ pub use message::{
 pub use options::{
     Expected, GenerationOptions, PreparedSchema, ReasoningOption, ResponseFormat, Stage, Summary, ToolChoiceOption,
 };
+pub(crate) use retry::hint_ms as retry_hint_ms;
 pub use retry::retry_delay_ms;
 pub use routes::{
     Capabilities, Diagnostic, ModelSupport, Route, RouteCredential, Routes, RoutesError, RoutesSource, Severity,

@@ -34,7 +34,7 @@ pub fn retry_delay_ms(attempt: u32, error: &ProviderError, random: u32) -> Optio
 
 /// Reads `retry-after-ms`, else `retry-after` as seconds or as a date. Zero, negative, past and unreadable
 /// values are no hint.
-pub(super) fn hint_ms<'h>(header: &impl Fn(&str) -> Option<&'h str>, now_ms: u64) -> Option<u64> {
+pub(crate) fn hint_ms<'h>(header: &impl Fn(&str) -> Option<&'h str>, now_ms: u64) -> Option<u64> {
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| value.is_finite());
     let ms = match header("retry-after-ms").and_then(number) {
         Some(ms) => ms,

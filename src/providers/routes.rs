@@ -317,8 +317,11 @@ impl Routes {
                 None
             }
             None => {
-                let message = "`default_route` is required with two or more routes; next: name one of them";
-                findings.add(Severity::Error, "default_route_missing", None, message);
+                let message = "`default_route` is required with two or more routes; next: write `default_route = \"<id>\"` \
+                               above the first of them";
+                // In the order of the file, which is not that of the ids.
+                let first = raw.routes.iter().map(|(id, _)| id.place).min_by_key(|place| (place.line, place.column));
+                findings.add(Severity::Error, "default_route_missing", first, message);
                 None
             }
         };

@@ -84,19 +84,25 @@ pub struct Places<'a> {
 /// # Errors
 /// Names the two.
 pub fn check_start(raw: &RawServe, config: &Config) -> Result<(), PlacesError> {
-    let mut kept = Vec::new();
-    let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
-    keep("--routes-file", config.routes_file.clone());
-    keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
-    keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));
-    keep("--audit-signing-key-file", config.audit_signing_key_file.clone());
-    keep(KEY_FILE_VARIABLE, std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
     check(&Places {
         workspace: &config.workspace_root,
         read_only: &config.sandbox_read_only_paths,
         state_root: &config.state_root,
-        kept,
+        kept: kept_files(raw, config),
     })
+}
+
+/// Files with secrets or with what the daemon trusts, each with its option or variable.
+pub fn kept_files(raw: &RawServe, config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let mut kept = Vec::new();
+    let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
+    keep("--routes-file", config.routes_file.clone());
+    keep("--connectors-config", config.connectors_config.clone());
+    keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
+    keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));
+    keep("--audit-signing-key-file", config.audit_signing_key_file.clone());
+    keep(KEY_FILE_VARIABLE, std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
+    kept
 }
 
 /// Refuses places that lie together, whatever links lead to them. What does not exist yet counts as well.

@@ -312,9 +312,9 @@ pub(super) fn disk(case: &Case<'_>) -> Result<Verdict, Missing> {
     // Some file systems make inodes as they need them, and tell of none.
     let inodes = sample.number(&format!("/storage/probes/{place}/space/inodes_used_percent")).unwrap_or(0);
     let over = |key| case.thresholds.get("disk", key);
-    let level = if used >= over("page_percent") || inodes >= over("page_inode_percent") {
+    let level = if used > over("page_percent") || inodes >= over("page_inode_percent") {
         Level::Page
-    } else if used >= over("warning_percent") {
+    } else if used > over("warning_percent") {
         Level::Warning
     } else {
         Level::Ok

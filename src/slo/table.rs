@@ -248,8 +248,8 @@ pub static ROWS: &[Row] = &[
         ],
         judge: judge::disk,
         alerts: &[
-            warns("kheish_state_root_used_ratio >= 0.8", ""),
-            pages("kheish_state_root_used_ratio >= 0.9 or kheish_state_root_inodes_used_ratio >= 0.95", ""),
+            warns("kheish_state_root_used_ratio > 0.8", ""),
+            pages("kheish_state_root_used_ratio > 0.9 or kheish_state_root_inodes_used_ratio >= 0.95", ""),
         ],
     },
 ];

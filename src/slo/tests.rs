@@ -222,10 +222,10 @@ fn storage_warns_of_a_diagnostic_and_pages_at_once() {
         ]
     };
     for (used, inodes, expected) in [
-        (79, 94, Level::Ok),
-        (80, 0, Level::Warning),
-        (89, 0, Level::Warning),
-        (90, 0, Level::Page),
+        (80, 94, Level::Ok),
+        (81, 0, Level::Warning),
+        (90, 0, Level::Warning),
+        (91, 0, Level::Page),
         (10, 95, Level::Page),
     ] {
         assert_eq!(judge("disk", Profile::Staging, &space(used, inodes)), expected, "{used} {inodes}");

@@ -12,7 +12,7 @@ mod leftovers;
 mod output;
 mod reaper;
 mod view;
-mod wire;
+pub(crate) mod wire;
 pub mod worker;
 
 use std::collections::BTreeMap;

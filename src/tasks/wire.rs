@@ -10,7 +10,7 @@ use crate::limits::TASK_FRAME_BYTES_MAX;
 
 /// Kinds of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// To the worker: what to run, a [`Start`].
     Start,
     /// To the worker: end it.
@@ -55,17 +55,17 @@ pub(super) struct Start {
 
 /// How it ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Ended {
-    pub(super) exit_code: Option<i32>,
-    pub(super) signal: Option<i32>,
+pub(crate) struct Ended {
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// Its end had been asked for.
-    pub(super) stopped: bool,
+    pub(crate) stopped: bool,
     /// Processes that could not be ended, as the worker numbers them.
-    pub(super) left: Vec<u32>,
+    pub(crate) left: Vec<u32>,
 }
 
 /// A frame as bytes.
-pub(super) fn frame(kind: Kind, content: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: Kind, content: &[u8]) -> Vec<u8> {
     debug_assert!(content.len() <= TASK_FRAME_BYTES_MAX);
     let mut bytes = Vec::with_capacity(content.len() + 5);
     bytes.extend_from_slice(&(content.len() as u32).to_le_bytes());
@@ -75,19 +75,19 @@ pub(super) fn frame(kind: Kind, content: &[u8]) -> Vec<u8> {
 }
 
 /// Writes a frame.
-pub(super) fn write(channel: &mut impl Write, kind: Kind, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write(channel: &mut impl Write, kind: Kind, content: &[u8]) -> io::Result<()> {
     channel.write_all(&frame(kind, content))
 }
 
 /// Frames out of bytes as they come.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     bytes: Vec<u8>,
 }
 
 impl Frames {
     /// Takes in what is there; `false` at the end of the stream.
-    pub(super) fn read(&mut self, channel: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    pub(crate) fn read(&mut self, channel: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
         let count = channel.read(buffer)?;
         self.bytes.extend_from_slice(&buffer[..count]);
         Ok(count > 0)
@@ -97,7 +97,7 @@ impl Frames {
     ///
     /// # Errors
     /// Not what a worker writes: an unknown kind, or a length beyond the bound.
-    pub(super) fn next(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
         let Some((head, rest)) = self.bytes.split_at_checked(5) else { return Ok(None) };
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = Kind::of(head[4]).filter(|_| length <= TASK_FRAME_BYTES_MAX);

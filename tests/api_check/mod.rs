@@ -201,10 +201,13 @@ pub fn check_over_http<A>(routes: &[Route<A>], target: &Target<'_>, state: &mut 
         let mut check =
             |what: &str, headers: &[(&str, &str)], target_path: &str, body: Option<&[u8]>, wanted: &[&'static Code]| {
                 let answer = call(target.address, method, target_path, headers, body);
-                assert_documented(route, what, &answer, wanted);
+                // Whoever is not known to a connector is refused before anything else of the request is looked at.
+                let unknown = (route.access == Access::Connector).then_some(&codes::CONNECTOR_UNKNOWN);
+                let wanted: Vec<&'static Code> = wanted.iter().copied().chain(unknown).collect();
+                assert_documented(route, what, &answer, &wanted);
                 assert_eq!(state(), before, "{method} {}: {what} changed something", route.path);
             };
-        if route.access != Access::Public {
+        if !matches!(route.access, Access::Public | Access::Connector) {
             check("no token", &[], &path, None, &[&codes::MISSING_TOKEN, &codes::RATE_LIMITED]);
             check(
                 "no token, with a body",
@@ -305,7 +308,7 @@ pub fn check_admission<A: Send + Sync>(front: &Front<A>, routes: &[Route<A>], ad
         let accepted = admit(method, &path, Some(&admin)).expect(&what);
         assert_eq!(accepted, route.body_bytes_max, "{what}");
         assert!(route.body_bytes_max <= BODY_BYTES_MAX, "{what}");
-        if route.access == Access::Public {
+        if matches!(route.access, Access::Public | Access::Connector) {
             assert!(admit(method, &path, None).is_ok(), "{what}: public");
             assert!(admit(method, &path, Some("nonsense")).is_ok(), "{what}: public");
         } else {
@@ -326,7 +329,7 @@ pub fn check_admission<A: Send + Sync>(front: &Front<A>, routes: &[Route<A>], ad
                     let refused = read.expect_err(&what);
                     assert_eq!((refused.status, code(&refused).as_str()), (403, "insufficient_access"), "{what}");
                 }
-                Access::ReadOnly | Access::Public => assert!(read.is_ok(), "{what}: read-only"),
+                Access::ReadOnly | Access::Public | Access::Connector => assert!(read.is_ok(), "{what}: read-only"),
             }
         }
         let served = |other: &str| {
@@ -342,7 +345,7 @@ pub fn check_admission<A: Send + Sync>(front: &Front<A>, routes: &[Route<A>], ad
             let allow = header(&refused, "allow").expect("an Allow header");
             assert!(allow.split(", ").any(|name| name == method), "{what}: Allow is {allow}");
             assert!(allow.split(", ").all(served), "{what}: Allow is {allow}");
-            if route.access != Access::Public {
+            if !matches!(route.access, Access::Public | Access::Connector) {
                 assert_eq!(admit(other, &path, None).expect_err(&what).status, 401, "{what}: {other} without a token");
                 assert_eq!(
                     admit(other, &path, Some(&reader)).expect_err(&what).status,

@@ -170,7 +170,7 @@ fn accepts(settings: &Settings) -> io::Result<Value> {
 }
 
 fn status(settings: &Settings) -> io::Result<Value> {
-    println!("\nGET /v1/status");
+    println!("\nGET /v1/status, with {} runs", scenarios::STATUS_RUNS);
     let mut rows = Vec::new();
     for clients in &settings.clients {
         let mut points = Vec::new();

@@ -62,9 +62,14 @@ pub fn accepts(base: &Path, load: Load) -> io::Result<(Sample, u64)> {
     Ok((sample, cpu_us))
 }
 
-/// `GET /v1/status`.
+/// Runs that a daemon holds when its status is asked for: the promise is about as many.
+pub const STATUS_RUNS: u64 = 100_000;
+
+/// `GET /v1/status` of a daemon with [`STATUS_RUNS`].
 pub fn status(base: &Path, load: Load) -> io::Result<Sample> {
     let (_folder, daemon) = held(base, "status")?;
+    daemon.create_sessions()?;
+    daemon.submit(0, Load::count(64, STATUS_RUNS))?;
     let sample = load::run(daemon.address, load, &mut Http::get("/v1/status", TOKEN))?;
     daemon.process.stop()?;
     Ok(sample)

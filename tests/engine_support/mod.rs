@@ -265,6 +265,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => run,
@@ -281,6 +282,7 @@ impl World {
             route: "main".to_string(),
             model: "m".to_string(),
             idempotency: None,
+            reply_targets: Vec::new(),
         });
         match decision {
             Ok(Decision::Accepted { run, .. }) => Some(run),

@@ -325,6 +325,7 @@ impl Home {
             has_token: true,
             segment_bytes: SEGMENT_BYTES,
             options: Vec::new(),
+            variables: Vec::new(),
             wrapper: Vec::new(),
         }
     }
@@ -360,6 +361,7 @@ pub struct Serve<'h> {
     has_token: bool,
     segment_bytes: u64,
     options: Vec<String>,
+    variables: Vec<(String, String)>,
     wrapper: Vec<String>,
 }
 
@@ -392,6 +394,12 @@ impl Serve<'_> {
         self
     }
 
+    /// More variables of its environment.
+    pub fn variables(mut self, variables: &[(&str, &str)]) -> Self {
+        self.variables.extend(variables.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        self
+    }
+
     /// A program that runs the daemon in its own place (it must `exec`), with its options.
     pub fn under(mut self, wrapper: &[String]) -> Self {
         self.wrapper = wrapper.to_vec();
@@ -414,6 +422,7 @@ impl Serve<'_> {
             command.arg("--dumpable");
         }
         command.env_clear().env("RUST_BACKTRACE", "1").envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.envs(self.home.master_key_file.as_ref().map(|path| ("KHEISH_AUTH_STORE_MASTER_KEY_FILE", path)));
         command
     }

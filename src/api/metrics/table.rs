@@ -666,7 +666,7 @@ pub static METRICS: &[Metric] = &[
         Counter,
         "Connections and requests refused or cut, by reason.",
         "reason",
-        Source::Fields("/http/refused"),
+        Source::Refusals("/http/refused"),
     ),
     metric(
         "kheish_broker_commands_total",

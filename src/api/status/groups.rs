@@ -185,6 +185,14 @@ pub struct ConnectorsStatus {
     pub ingress_count: u64,
     /// Messages refused since start.
     pub ingress_refused_count: u64,
+    /// Nothing passes, as after the start of a copied or restored state root.
+    pub held: bool,
+    /// Those whose subject was revoked.
+    pub revoked_count: u64,
+    /// Those that name a slot which is missing or revoked.
+    pub unusable_secret_count: u64,
+    /// Those that anybody may send events to.
+    pub unauthenticated_count: u64,
 }
 
 /// `mcp` of the status.

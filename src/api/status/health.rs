@@ -10,8 +10,7 @@ use super::{ControlPlane, Runs, health_codes};
 use crate::api::context::Api;
 use crate::api::readiness::{ProviderReadiness, not_ready};
 use crate::commit::{CommandError, CoreView};
-use crate::core::TaskCounts;
-use crate::core::TaskStatus;
+use crate::core::{TaskCounts, TaskStatus};
 use crate::limits::{
     DELIVERY_WORKER_STALE_MS, PENDING_WAIT_PAGE_MS, PENDING_WAIT_WARNING_MS, QUEUED_RUN_LAG_PAGE_MS,
     SCHEDULE_LAG_WARNING_MS, STALE_ACTIVE_RUN_PAGE_MS,
@@ -296,14 +295,14 @@ fn posture(judged: &Judged<'_>) -> Vec<Finding> {
 }
 
 fn routes_file(judged: &Judged<'_>) -> Vec<Finding> {
-    let diagnostics = || judged.api.routes.iter().flat_map(|routes| routes.diagnostics());
+    let diagnostics = crate::api::runtime::route_diagnostics(judged.api);
     let mut found: Vec<Finding> = Vec::new();
-    let mut errors = diagnostics().filter(|diagnostic| diagnostic.severity == providers::Severity::Error);
+    let mut errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == providers::Severity::Error);
     if let Some(first) = errors.next() {
         let message = format!("{}; {} more", first.message, errors.count());
         found.push((Severity::Error, "route_diagnostics_error", message, first.route_id.clone()));
     }
-    let mut warnings = diagnostics().filter(|diagnostic| diagnostic.severity == providers::Severity::Warning);
+    let mut warnings = diagnostics.iter().filter(|diagnostic| diagnostic.severity == providers::Severity::Warning);
     if let Some(first) = warnings.next() {
         let message = format!("{}; {} more", first.message, warnings.count());
         found.push((Severity::Info, "route_diagnostics_warning", message, first.route_id.clone()));
@@ -360,6 +359,15 @@ fn absent_rooms(judged: &Judged<'_>) -> Vec<Finding> {
         let message = format!("{} side processes end again and again", connectors.crash_looping_count);
         found.push((Severity::Warning, "connector_process_crash_looping", message, None));
     }
+    if connectors.held {
+        let message = "connectors are held: nothing passes through them".to_string();
+        found.push((Severity::Warning, "connectors_held", message, None));
+    }
+    if connectors.unusable_secret_count + connectors.revoked_count > 0 {
+        let count = connectors.unusable_secret_count + connectors.revoked_count;
+        let message = format!("{count} connectors are revoked, or name a slot that is missing or revoked");
+        found.push((Severity::Warning, "connector_secrets_unusable", message, None));
+    }
     if mcp.error_count > 0 {
         let message = format!("{} MCP servers could not be reached", mcp.error_count);
         found.push((Severity::Warning, "mcp_servers_unreachable", message, None));
@@ -367,7 +375,7 @@ fn absent_rooms(judged: &Judged<'_>) -> Vec<Finding> {
     found
 }
 
-fn agents(agents: &AgentsStatus, found: &mut Vec<Finding>) {
+pub(super) fn agents(agents: &AgentsStatus, found: &mut Vec<Finding>) {
     if agents.failed > 0 {
         found.push((Severity::Info, "failed_agents", format!("{} agents have failed", agents.failed), None));
     }
@@ -378,7 +386,7 @@ fn agents(agents: &AgentsStatus, found: &mut Vec<Finding>) {
     }
 }
 
-fn schedules(schedules: &SchedulesStatus, found: &mut Vec<Finding>) {
+pub(super) fn schedules(schedules: &SchedulesStatus, found: &mut Vec<Finding>) {
     if schedules.backoff_count > 0 {
         let message = format!("{} schedules wait before another attempt", schedules.backoff_count);
         found.push((Severity::Info, "schedule_retry_backoff", message, None));
@@ -389,7 +397,7 @@ fn schedules(schedules: &SchedulesStatus, found: &mut Vec<Finding>) {
     }
 }
 
-fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
+pub(super) fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
     if delivery.unresolved_dead_lettered > 0 {
         let message = format!("{} deliveries were given up", delivery.unresolved_dead_lettered);
         found.push((Severity::Warning, "delivery_dead_letters", message, None));
@@ -417,7 +425,7 @@ fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
     }
 }
 
-fn hooks(hooks: &HooksStatus, recent_failures: u64, found: &mut Vec<Finding>) {
+pub(super) fn hooks(hooks: &HooksStatus, recent_failures: u64, found: &mut Vec<Finding>) {
     if hooks.unresolved_dead_lettered_count > 0 {
         let message = format!("{} hook calls were given up", hooks.unresolved_dead_lettered_count);
         let hook = hooks.last_unresolved_dead_letter_hook.clone();

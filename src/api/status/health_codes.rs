@@ -165,7 +165,7 @@ pub static HEALTH_CODES: &[HealthCode] = &[
     row(
         "route_diagnostics_warning",
         &[Info],
-        "the routes file has something that was warned of at start",
+        "the routes file has something to be warned of, drift included",
         "the route",
         "routes file",
         "`kheish-daemon doctor routes`",
@@ -181,7 +181,7 @@ pub static HEALTH_CODES: &[HealthCode] = &[
     row(
         "provider_readiness_warning",
         &[Info],
-        "a route works, and will not for long or not as configured",
+        "the routes file has changed or is gone, so the default route may not be what it is after a restart",
         "the route",
         "broker, routes file",
         "`kheish-daemon doctor routes --check-auth`",
@@ -451,6 +451,22 @@ pub static HEALTH_CODES: &[HealthCode] = &[
         "",
         "connectors",
         "look at the daemon's log for its last words",
+    ),
+    row(
+        "connectors_held",
+        &[Warning],
+        "nothing passes through connectors",
+        "",
+        "connectors",
+        "check the restored state, then `kheish-daemon connectors release`",
+    ),
+    row(
+        "connector_secrets_unusable",
+        &[Warning],
+        "a connector is revoked, or a slot that it names is missing or revoked",
+        "",
+        "connectors, secrets",
+        "look at `unusable_secrets` and `revoked` in `kheish-daemon connectors list`, and set the slot again",
     ),
     row(
         "mcp_servers_unreachable",

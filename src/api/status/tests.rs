@@ -5,6 +5,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::groups::{AgentsStatus, DeliveryStatus, HooksStatus, SchedulesStatus};
 use super::health::{self, HealthWarning, Severity};
 use super::health_codes::{HEALTH_CODES, find};
 use super::runs::{RunThresholds, Runs, runs};
@@ -48,7 +49,14 @@ impl World {
         }
         let request = raw(&json!({}));
         let (route, model) = ("main".to_string(), "m".to_string());
-        match self.decide(Command::SubmitRun { session, request, route, model, idempotency: None }) {
+        match self.decide(Command::SubmitRun {
+            session,
+            request,
+            route,
+            model,
+            idempotency: None,
+            reply_targets: Vec::new(),
+        }) {
             Decision::Accepted { run, .. } => run,
             other => panic!("{other:?}"),
         }
@@ -183,7 +191,10 @@ fn ages_survive_a_replay() {
         let (route, model) = ("main".to_string(), "m".to_string());
         let request = raw(&json!({}));
         let session = session.clone();
-        apply(&mut world, Command::SubmitRun { session, request, route, model, idempotency: None });
+        apply(
+            &mut world,
+            Command::SubmitRun { session, request, route, model, idempotency: None, reply_targets: Vec::new() },
+        );
     }
     let (live, mut again) = (world.state.counts(), replayed.counts());
     again.ready = live.ready;
@@ -260,6 +271,80 @@ fn stale_runs_are_named_idlest_first_and_counted() {
     assert_eq!(runs["stale_non_terminal_run_ids"], json!(ids[1..6]));
     assert_eq!(runs["stale_non_terminal_run_count"], 7);
     assert_eq!(runs["oldest_non_terminal_run_idle_ms"], STALE_RUN_WARNING_MS + 14 * MINUTE_MS);
+}
+
+#[test]
+fn groups_are_judged_by_their_figures_and_zeros_find_nothing() {
+    let mut found = Vec::new();
+    health::agents(&AgentsStatus::default(), &mut found);
+    health::schedules(&SchedulesStatus::default(), &mut found);
+    health::delivery(&DeliveryStatus::default(), &mut found);
+    health::hooks(&HooksStatus::default(), 0, &mut found);
+    assert_eq!(found, []);
+
+    let text = |text: &str| Some(text.to_string());
+    health::agents(
+        &AgentsStatus {
+            failed: 1,
+            audit_sink_error_count: 2,
+            last_audit_sink_error: text("full"),
+            ..Default::default()
+        },
+        &mut found,
+    );
+    health::schedules(
+        &SchedulesStatus {
+            backoff_count: 1,
+            oldest_due_schedule_lag_ms: Some(120_001),
+            oldest_due_schedule_id: text("daily"),
+            ..Default::default()
+        },
+        &mut found,
+    );
+    let due = DeliveryStatus { supported: true, pending: 1, ..Default::default() };
+    let trouble = DeliveryStatus {
+        unresolved_dead_lettered: 1,
+        status_error: text("unreadable"),
+        blocked_target_count: 1,
+        open_circuit_target_count: 1,
+        worker_heartbeat_at_ms: Some(1),
+        worker_lag_ms: Some(120_001),
+        ..due.clone()
+    };
+    health::delivery(&due, &mut found);
+    health::delivery(&trouble, &mut found);
+    let hooks = HooksStatus {
+        unresolved_dead_lettered_count: 1,
+        last_unresolved_dead_letter_hook: text("notify"),
+        dead_letter_persist_failure_count: 1,
+        dead_letter_read_error: text("denied"),
+        dead_letter_store_path: text("/store"),
+        ..Default::default()
+    };
+    health::hooks(&hooks, 0, &mut found);
+    health::hooks(&hooks, 1, &mut found);
+    let seen: Vec<(Severity, &str, Option<&str>)> =
+        found.iter().map(|(severity, code, _, related)| (*severity, *code, related.as_deref())).collect();
+    use Severity::{Error, Info, Warning};
+    let expected = [
+        (Info, "failed_agents", None),
+        (Warning, "agent_supervisor_audit_sink_errors", Some("full")),
+        (Info, "schedule_retry_backoff", None),
+        (Warning, "scheduler_lag", Some("daily")),
+        (Error, "delivery_worker_not_running", None),
+        (Warning, "delivery_dead_letters", None),
+        (Error, "delivery_status_unavailable", None),
+        (Warning, "delivery_targets_blocked", None),
+        (Warning, "delivery_target_circuit_open", None),
+        (Warning, "delivery_worker_stale", None),
+        (Warning, "hook_dead_letters", Some("notify")),
+        (Info, "hook_dead_letter_persist_failures", None),
+        (Warning, "hook_dead_letter_store_unreadable", Some("/store")),
+        (Warning, "hook_dead_letters", Some("notify")),
+        (Warning, "hook_dead_letter_persist_failures", None),
+        (Warning, "hook_dead_letter_store_unreadable", Some("/store")),
+    ];
+    assert_eq!(seen, expected);
 }
 
 /// Every source file but the table itself.

@@ -46,6 +46,8 @@ pub const KINDS: &[&str] = &[
     "audit",
     "access-log",
     "task-reaper",
+    "connectors",
+    "connector-look",
     "net-resolver",
 ];
 

@@ -22,6 +22,10 @@ pub enum AuditEvent {
     CorsOriginRateLimited,
     /// A request named a host that an unauthenticated listener does not answer for.
     HostRejected,
+    /// What came through a connector was refused.
+    ConnectorRefused,
+    /// A peer's refused events are no longer written one by one; once for each window.
+    ConnectorRateLimited,
     /// Lines were left out to bound a flood.
     RefusalsSuppressed,
     /// A caller changed something, or tried to.
@@ -39,6 +43,8 @@ impl AuditEvent {
             Self::CorsOriginRejected => "cors_origin_rejected",
             Self::CorsOriginRateLimited => "cors_origin_rate_limited",
             Self::HostRejected => "host_rejected",
+            Self::ConnectorRefused => "connector_refused",
+            Self::ConnectorRateLimited => "connector_rate_limited",
             Self::RefusalsSuppressed => "refusals_suppressed",
             Self::AdminAction => "admin_action",
             Self::ActsComplete => "acts_complete",
