@@ -828,6 +828,10 @@ pub const TOOL_SEARCH_ITEMS_MAX: usize = 200;
 pub const TOOL_SEARCH_ENTRIES_MAX: usize = 500_000;
 /// Levels that a search descends; each holds one descriptor.
 pub const TOOL_SEARCH_DEPTH_MAX: usize = 64;
+/// Bytes read of one ignore file; what follows means nothing.
+pub const TOOL_IGNORE_BYTES_MAX: u64 = 64 * 1024;
+/// Rules taken of one ignore file; each is compared with each entry below it.
+pub const TOOL_IGNORE_RULES_MAX: usize = 500;
 /// Bytes of files that one search reads.
 pub const TOOL_SEARCH_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Part of a line that is compared with a pattern; matches behind it are not found, and the result says so.

@@ -33,12 +33,12 @@ use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, SecretReference, 
 use crate::clock::{Clock, SystemClock};
 use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
 use crate::config::{Config, RawServe};
-use crate::connectors::egress::{Egress, WayOut};
+use crate::connectors::egress::Egress;
 use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
-use crate::delivery::{DeliveryRoom, NoConnectors, self};
+use crate::delivery::{self, DeliveryRoom};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};

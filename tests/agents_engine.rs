@@ -501,7 +501,7 @@ fn revoking_the_parent_takes_the_childs_credentials_away() {
 /// child's command ran at most once, or the child was told that nobody knows.
 #[test]
 fn a_power_cut_at_any_call_of_the_disk_loses_no_child_and_makes_none_twice() {
-    let every = if std::env::var_os("KHEISH_BATTERIES").is_some() { 1 } else { 7 };
+    let every = if std::env::var_os("KHEISH_BATTERIES").is_some() { 1 } else { 15 };
     let mut cut_at = 1;
     loop {
         let server = model(|request, _| delegating(request));

@@ -562,3 +562,43 @@ fn malformed_arguments_name_the_field_and_what_is_expected() {
     }
     assert_eq!(tools::arguments("  ").expect("nothing is an empty object").get(), "{}");
 }
+
+#[test]
+fn what_ignore_files_name_is_left_out_said_so_and_shown_on_request() {
+    let scratch = Scratch::new("tools_ignore");
+    let root = scratch.path().to_path_buf();
+    for (path, text) in [
+        (".gitignore", "target/\n*.log\n"),
+        ("a.rs", "needle"),
+        ("b.log", "needle"),
+        ("target/deep/c.rs", "needle"),
+        ("sub/.gitignore", "!kept.log\nd.rs\n"),
+        ("sub/d.rs", "needle"),
+        ("sub/kept.log", "needle"),
+        // No pattern at all, and far too much of it: bounded, and it hides nothing.
+        ("odd/.gitignore", &format!("[\n\\\n{}\n", "x".repeat(1_000_000))),
+        ("odd/e.rs", "needle"),
+    ] {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), text).unwrap();
+    }
+    fs::write(root.join("odd").join("f.rs"), b"needle\xff").unwrap();
+    for workspace in workspaces(&root) {
+        let found = |tool: &str, input: Value| -> (Vec<String>, bool) {
+            let result = ok(&workspace, tool, &input);
+            let items = result["paths"].as_array().or(result["matches"].as_array()).unwrap();
+            let path = |item: &Value| item.as_str().or(item["path"].as_str()).unwrap().to_string();
+            let says = result["notes"].to_string().contains("ignore files");
+            (items.iter().map(path).collect(), says)
+        };
+        let seen = ["a.rs", "odd/e.rs", "odd/f.rs", "sub/kept.log"].map(String::from).to_vec();
+        assert_eq!(found("grep_search", json!({"pattern": "needle"})), (seen, true));
+        let rust = ["a.rs", "odd/e.rs", "odd/f.rs"].map(String::from).to_vec();
+        assert_eq!(found("glob_search", json!({"pattern": "*.rs"})), (rust, true));
+        let (all, says) = found("grep_search", json!({"pattern": "needle", "include_ignored": true}));
+        assert_eq!((all.len(), says), (7, false));
+        // What is named is shown.
+        let named = ["target/deep/c.rs"].map(String::from).to_vec();
+        assert_eq!(found("list_files", json!({"base": "target"})), (named, false));
+    }
+}

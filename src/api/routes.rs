@@ -8,7 +8,8 @@ use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
     accounts, agent_routes, approval_routes, audit, builtin, connector_routes, contract_routes, delivery_routes,
-    doctor_routes, mcp_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status, streams, tasks,
+    doctor_routes, mcp_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
+    streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};

@@ -8,7 +8,9 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, agents, approvals, audit, blobs, connector, connectors, contracts, debug, deliveries, doctor, doctor_routes, events, incident, input, journal, mcp, mcp_oauth, overview, permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
+    accounts, agents, approvals, audit, blobs, connector, connectors, contracts, debug, deliveries, doctor,
+    doctor_routes, events, incident, input, journal, mcp, mcp_oauth, overview, permissions, questions, runs, runtime,
+    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.

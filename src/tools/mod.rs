@@ -7,6 +7,7 @@ mod capture;
 mod edit;
 mod error;
 mod glob;
+mod ignore;
 mod offered;
 mod output;
 pub mod process;

@@ -30,6 +30,8 @@ struct Listing {
     base: String,
     depth: Option<usize>,
     limit: Option<usize>,
+    #[serde(default)]
+    include_ignored: bool,
 }
 
 #[derive(Serialize)]
@@ -79,7 +81,7 @@ pub(super) fn list(input: &RawValue, workspace: &Workspace, control: &Control) -
     let input: Listing = parse(input)?;
     let depth = input.depth.unwrap_or(TOOL_SEARCH_DEPTH_MAX);
     let mut shown = Shown::new(input.limit);
-    let mut walk = Walk::new(control, depth, &input.base);
+    let mut walk = Walk::new(control, depth, &input.base, input.include_ignored);
     walk.over(workspace.directory(&input.base)?, &mut |found| match found {
         Found::File { path, .. } => shown.push(path.to_string(), json_bytes(path)),
         Found::ClosedDirectory { path } => shown.push(format!("{path}/"), json_bytes(path)),
@@ -93,6 +95,8 @@ struct Globbing {
     #[serde(default)]
     base: String,
     limit: Option<usize>,
+    #[serde(default)]
+    include_ignored: bool,
 }
 
 /// `glob_search`.
@@ -100,7 +104,7 @@ pub(super) fn glob(input: &RawValue, workspace: &Workspace, control: &Control) -
     let input: Globbing = parse(input)?;
     let glob = Glob::new(&input.pattern, "pattern")?;
     let mut shown = Shown::new(input.limit);
-    let mut walk = Walk::new(control, TOOL_SEARCH_DEPTH_MAX, &input.base);
+    let mut walk = Walk::new(control, TOOL_SEARCH_DEPTH_MAX, &input.base, input.include_ignored);
     walk.over(workspace.directory(&input.base)?, &mut |found| match found {
         Found::File { path, below, .. } if glob.matches(below) => shown.push(path.to_string(), json_bytes(path)),
         Found::File { .. } | Found::ClosedDirectory { .. } => Flow::Go,
@@ -122,6 +126,8 @@ struct Grepping {
     #[serde(default)]
     ignore_case: bool,
     limit: Option<usize>,
+    #[serde(default)]
+    include_ignored: bool,
 }
 
 #[derive(Serialize)]
@@ -190,7 +196,7 @@ pub(super) fn grep(input: &RawValue, workspace: &Workspace, control: &Control) -
         long_lines: 0,
         over: false,
     };
-    let mut walk = Walk::new(control, TOOL_SEARCH_DEPTH_MAX, &input.base);
+    let mut walk = Walk::new(control, TOOL_SEARCH_DEPTH_MAX, &input.base, input.include_ignored);
     if !input.base.is_empty() && workspace.is_file(&input.base)? {
         let (file, _) = workspace.regular_file(&input.base)?;
         grep.file(&input.base, file);

@@ -105,7 +105,8 @@ pub static TOOLS: &[ToolDef] = &[
         input_schema: r#"{"type":"object","properties":{
 "base":{"type":"string","maxLength":4096,"description":"Directory, relative to the workspace. Default: the workspace."},
 "depth":{"type":"integer","minimum":1,"maximum":64,"description":"Levels to descend. Default: all."},
-"limit":{"type":"integer","minimum":1,"description":"Paths at most, up to 200. Default 200."}
+"limit":{"type":"integer","minimum":1,"description":"Paths at most, up to 200. Default 200."},
+"include_ignored":{"type":"boolean","description":"Show what .gitignore files leave out too."}
 },"additionalProperties":false}"#,
         ..READING
     },
@@ -117,7 +118,8 @@ pub static TOOLS: &[ToolDef] = &[
         input_schema: r#"{"type":"object","properties":{
 "pattern":{"type":"string","minLength":1,"maxLength":1024,"description":"For example `src/**/*.rs`."},
 "base":{"type":"string","maxLength":4096,"description":"Directory, relative to the workspace. Default: the workspace."},
-"limit":{"type":"integer","minimum":1,"description":"Paths at most, up to 200. Default 200."}
+"limit":{"type":"integer","minimum":1,"description":"Paths at most, up to 200. Default 200."},
+"include_ignored":{"type":"boolean","description":"Show what .gitignore files leave out too."}
 },"required":["pattern"],"additionalProperties":false}"#,
         ..READING
     },
@@ -131,7 +133,8 @@ pub static TOOLS: &[ToolDef] = &[
 "base":{"type":"string","maxLength":4096,"description":"Directory or file, relative to the workspace. Default: the workspace."},
 "glob":{"type":"string","minLength":1,"maxLength":1024,"description":"Search only files that match this pattern of glob_search."},
 "ignore_case":{"type":"boolean","description":"Upper and lower case are the same."},
-"limit":{"type":"integer","minimum":1,"description":"Matches at most, up to 200. Default 200."}
+"limit":{"type":"integer","minimum":1,"description":"Matches at most, up to 200. Default 200."},
+"include_ignored":{"type":"boolean","description":"Search what .gitignore files leave out too."}
 },"required":["pattern"],"additionalProperties":false}"#,
         ..READING
     },

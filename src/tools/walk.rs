@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 
 use super::Control;
+use super::ignore::{self, Ignored};
 use crate::limits::{TOOL_SEARCH_DEPTH_MAX, TOOL_SEARCH_ENTRIES_MAX};
 use crate::sys::files::{self, Entries, Kind, Open};
 
@@ -54,11 +55,15 @@ pub(super) struct Walk<'a> {
     unreadable: u64,
     too_deep: bool,
     over: bool,
+    /// What ignore files say, unless they are not asked.
+    ignored: Option<Ignored>,
+    left_out: u64,
 }
 
 impl<'a> Walk<'a> {
     /// A walk that descends `depth_max` levels below `base`, of which paths are shown with its name.
-    pub(super) fn new(control: &'a Control, depth_max: usize, base: &str) -> Self {
+    /// With `include_ignored` it does not read ignore files.
+    pub(super) fn new(control: &'a Control, depth_max: usize, base: &str, include_ignored: bool) -> Self {
         let mut base = base.trim_start_matches("./").trim_end_matches('/').to_string();
         if base == "." {
             base.clear();
@@ -66,7 +71,8 @@ impl<'a> Walk<'a> {
         if !base.is_empty() {
             base.push('/');
         }
-        Self { control, depth_max, base, entries: 0, unreadable: 0, too_deep: false, over: false }
+        let ignored = (!include_ignored).then(Ignored::default);
+        Self { control, depth_max, base, entries: 0, unreadable: 0, too_deep: false, over: false, ignored, left_out: 0 }
     }
 
     /// Walks everything below `base`, names in byte order, a directory's content before what follows it.
@@ -91,17 +97,40 @@ impl<'a> Walk<'a> {
             return visit(Found::ClosedDirectory { path: path.trim_end_matches('/') });
         }
         let length = path.len();
+        let has_file = names.iter().any(|(name, kind)| name == OsStr::new(ignore::FILE) && *kind == Kind::File);
+        let has_rules = has_file && self.ignored.as_mut().is_some_and(|ignored| ignored.enter(&directory, length));
+        let flow = self.entries(&directory, names, path, depth, visit);
+        if has_rules && let Some(ignored) = &mut self.ignored {
+            ignored.leave();
+        }
+        flow
+    }
+
+    fn entries(
+        &mut self,
+        directory: &File,
+        names: Vec<(OsString, Kind)>,
+        path: &mut String,
+        depth: usize,
+        visit: &mut dyn FnMut(Found<'_>) -> Flow,
+    ) -> Flow {
+        let length = path.len();
         for (name, kind) in names {
             if self.over || self.control.is_over() {
                 self.over = true;
                 return Flow::Stop;
             }
             path.push_str(&name.to_string_lossy());
+            if self.ignored.as_ref().is_some_and(|ignored| ignored.covers(path, kind == Kind::Directory)) {
+                self.left_out += 1;
+                path.truncate(length);
+                continue;
+            }
             let flow = if kind == Kind::Directory {
-                self.child(&directory, &name, path, depth, visit)
+                self.child(directory, &name, path, depth, visit)
             } else {
                 let below = &path[self.base.len()..];
-                visit(Found::File { path, below, name: &name, kind, directory: &directory })
+                visit(Found::File { path, below, name: &name, kind, directory })
             };
             path.truncate(length);
             if flow == Flow::Stop {
@@ -169,6 +198,9 @@ impl<'a> Walk<'a> {
         let mut notes = Vec::new();
         if self.unreadable > 0 {
             notes.push(format!("{} directories could not be read", self.unreadable));
+        }
+        if self.left_out > 0 {
+            notes.push(format!("{} entries are left out by ignore files: include_ignored shows them", self.left_out));
         }
         if self.too_deep {
             notes.push(format!("directories deeper than {TOOL_SEARCH_DEPTH_MAX} levels were not entered"));
