@@ -52,7 +52,8 @@ impl Core {
     }
 
     /// What can be told of the state: connectors with their revisions, the hold, bindings, runs.
-    fn shown(state: &State) -> (Vec<(String, u64, String)>, Option<String>, Vec<([u8; 16], String)>, u64) {
+    type Shown = (Vec<(String, u64, String)>, Option<String>, Vec<([u8; 16], String)>, u64);
+    fn shown(state: &State) -> Shown {
         let connectors = state.connectors();
         let all = connectors.iter().map(|known| (known.name.clone(), known.revision, known.config.to_string()));
         let hold = connectors.hold.as_ref().map(|hold| hold.reason.clone().unwrap_or_default());

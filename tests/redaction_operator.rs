@@ -58,7 +58,7 @@ fn a_signing_key_file_named_by_a_flag_silences_the_key_in_the_environment_and_tw
     let variable = format!("KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY={seed}");
     let options = ["--audit-signing-key-file", path.to_str().unwrap()];
     let key_of = |daemon: &daemon::Daemon| daemon.get("/v1/audit/public-key").json()["key_id"].clone();
-    let daemon = home.serve().under(&with(&[variable.clone()])).options(&options).start();
+    let daemon = home.serve().under(&with(std::slice::from_ref(&variable))).options(&options).start();
     assert_eq!(key_of(&daemon), json!(key.key_id()));
     let log = daemon.stop();
     assert!(log.contains("--audit-signing-key-file is given, so KHEISH_EXTERNAL_ACTION_AUDIT_SIGNING_KEY is not used"));

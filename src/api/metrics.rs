@@ -11,6 +11,7 @@ use super::context::Api;
 use crate::http::problem::{Problem, codes};
 use crate::http::{Refused, Response};
 
+mod figures;
 mod process;
 mod table;
 

@@ -2,9 +2,10 @@
 //! Owns: names, kinds, labels, and where each figure stands in the status document.
 //! Never: has a label whose values a caller chooses.
 
-use serde_json::Value;
-
 use super::Kind::{self, Counter, Gauge};
+use super::figures::{
+    dead_threads, error_findings, full_seconds, full_without_ticket, info_findings, probes_not_ok, warning_findings,
+};
 use super::{Metric, Read, Series, Source};
 
 const fn metric(name: &'static str, kind: Kind, help: &'static str, label: &'static str, source: Source) -> Metric {
@@ -13,50 +14,6 @@ const fn metric(name: &'static str, kind: Kind, help: &'static str, label: &'sta
 
 const fn of(label: &'static str, read: Read) -> Series {
     Series { label, read }
-}
-
-fn findings(status: &Value, severity: &str) -> f64 {
-    let warnings = status.pointer("/health/warnings").and_then(Value::as_array);
-    warnings.into_iter().flatten().filter(|warning| warning["severity"] == severity).count() as f64
-}
-
-fn info_findings(status: &Value) -> f64 {
-    findings(status, "info")
-}
-
-fn warning_findings(status: &Value) -> f64 {
-    findings(status, "warning")
-}
-
-fn error_findings(status: &Value) -> f64 {
-    findings(status, "error")
-}
-
-fn probes_not_ok(status: &Value) -> f64 {
-    let probes = status.pointer("/storage/probes").and_then(Value::as_array);
-    probes.into_iter().flatten().filter(|probe| probe["state"] != "ok").count() as f64
-}
-
-fn is_full(status: &Value) -> bool {
-    status.pointer("/runtime/debug_level").is_some_and(|level| level == "full")
-}
-
-fn full_without_ticket(status: &Value) -> f64 {
-    let has = |name: &str| status.pointer(name).is_some_and(|value| !value.is_null());
-    let in_a_window = has("/runtime/debug/ticket") && has("/runtime/debug/until_ms");
-    f64::from(is_full(status) && !in_a_window)
-}
-
-fn full_seconds(status: &Value) -> f64 {
-    let at = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0);
-    let since_ms = at("/runtime/debug/since_ms");
-    if is_full(status) && since_ms > 0.0 { (at("/snapshot_at_ms") - since_ms).max(0.0) * 0.001 } else { 0.0 }
-}
-
-fn dead_threads(status: &Value) -> f64 {
-    let threads = status["threads"].as_array().into_iter().flatten();
-    let count = |thread: &Value, name: &str| thread[name].as_f64().unwrap_or(0.0);
-    threads.map(|thread| count(thread, "count") - count(thread, "alive")).sum()
 }
 
 /// Every metric.
