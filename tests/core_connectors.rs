@@ -22,6 +22,9 @@ struct Core {
     log: Vec<Event>,
 }
 
+/// Connectors, why they are held, bindings, and the revision.
+type Shown = (Vec<(String, u64, String)>, Option<String>, Vec<([u8; 16], String)>, u64);
+
 impl Core {
     fn new() -> Self {
         let mut state = State::default();
@@ -52,7 +55,6 @@ impl Core {
     }
 
     /// What can be told of the state: connectors with their revisions, the hold, bindings, runs.
-    type Shown = (Vec<(String, u64, String)>, Option<String>, Vec<([u8; 16], String)>, u64);
     fn shown(state: &State) -> Shown {
         let connectors = state.connectors();
         let all = connectors.iter().map(|known| (known.name.clone(), known.revision, known.config.to_string()));
