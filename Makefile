@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean
+.PHONY: help demo smokes test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,15 @@ test: ## Everything that CI runs and that needs no root: format, lints, all test
 	$(CARGO) clippy $(CARGO_OPTIONS) --all-targets -- --deny warnings
 	for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
 	./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --no-fail-fast
+
+smokes: ## Every smoke of the runbooks against the debug binary, offline (python3; nginx and openssl where installed)
+	$(CARGO) build $(CARGO_OPTIONS)
+	@for smoke in ops_reverse_proxy_config_smoke ops_backup_restore_smoke ops_slo_probe_smoke ops_runbook_live_smoke \
+		ops_tls_proxy_live_smoke browser_origin_smoke run_mcp_local_true_binary; do \
+		echo "== $$smoke"; \
+		env -u OPENAI_API_KEY -u KHEISH_OPENAI_API_KEY KHEISH_E2E_SKIP_BUILD=1 \
+			KHEISH_BIN="$${CARGO_TARGET_DIR:-target}/debug/kheish-daemon" bash scripts/e2e/$$smoke.sh || exit 1; \
+	done
 
 test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
 	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill

@@ -426,7 +426,7 @@ fn connectors_are_a_way_out_with_their_own_credentials_and_places() {
     let foreign = settled(&daemon, &runs[2], "dead_lettered");
     assert!(foreign["terminal_error"].to_string().contains("allowed_chat_ids"), "{foreign}");
     let unknown = settled(&daemon, &runs[3], "dead_lettered");
-    assert!(unknown["terminal_error"].to_string().contains("no connector"), "{unknown}");
+    assert!(unknown["terminal_error"].to_string().contains("no slack connector"), "{unknown}");
     let seen = receiver.at("/deliver");
     assert_eq!(seen.len(), 2, "a sidecar that knows another token is asked again");
     assert_eq!(seen[1].headers["authorization"], "Bearer shared-0123456789abcdef");

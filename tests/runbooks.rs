@@ -14,6 +14,15 @@ use serde_json::{Value, json};
 
 const CREDENTIALS: &str = include_str!("data/runbooks/credentials.sh");
 const INCIDENT: &str = include_str!("data/runbooks/incident.sh");
+/// What `make smokes` runs: the command, where it stands, and the words of it there.
+const SMOKES: [(&str, &str, &str); 2] = [
+    (
+        "deliveries list --run-id <run_id>",
+        include_str!("../scripts/e2e/lib/runbook_live.py"),
+        "\"deliveries\", \"list\", \"--run-id\", run",
+    ),
+    ("bash scripts/e2e/run_mcp_local_true_binary.sh", include_str!("../Makefile"), "run_mcp_local_true_binary;"),
+];
 /// Scripts that the tests of their rooms run.
 const OTHERS: [&str; 2] = [include_str!("data/runbooks/connectors.sh"), include_str!("data/runbooks/doctor.sh")];
 
@@ -85,8 +94,12 @@ fn every_command_of_the_runbooks_is_run_here_or_named_as_pending_and_never_both(
             command
         })
         .collect();
+    for (command, source, words) in SMOKES {
+        assert!(all.contains(&command) && source.contains(words), "{command:?} is not run by its smoke");
+    }
     for command in &all {
-        let is_run = run.contains(*command) || others.iter().any(|other| other.starts_with(*command));
+        let by_smoke = SMOKES.iter().any(|(known, ..)| known == command);
+        let is_run = by_smoke || run.contains(*command) || others.iter().any(|other| other.starts_with(*command));
         let places = (is_run, pending.contains(command));
         assert!(places.0 != places.1, "{command:?} is run and pending, or neither: {places:?}");
     }

@@ -205,8 +205,8 @@ fn label(field: &str, text: Option<String>, bytes_max: usize) -> Result<String, 
 }
 
 fn spawn_of(api: &Api, call: &Call, dry_run: bool) -> Result<Spawn, Problem> {
-    let parent = agent_of(api, call)?.view.session.id;
     let body: SpawnBody = json::parse_or_default(&call.body)?;
+    let parent = agent_of(api, call)?.view.session.id;
     for (field, given) in [("capability_scope", &body.capability_scope), ("fork_context", &body.fork_context)] {
         if given.as_ref().is_some_and(|value| !value.is_null()) {
             let detail = format!("{field} is not supported by this daemon version; next: leave it out");
@@ -363,6 +363,7 @@ pub fn dead_letters(api: &Api, call: &Call) -> Result<Response, Problem> {
 
 /// `POST /v1/agents/{agent_id}/mailbox/{message_id}/ack`.
 pub fn acknowledge(api: &Api, call: &Call) -> Result<Response, Problem> {
+    call.no_fields()?;
     let session = agent_of(api, call)?.view.session.id;
     let id = call.param("message_id")?.to_string();
     let command = Command::Agent(AgentCommand::Acknowledge { session, id });

@@ -225,6 +225,7 @@ struct Replayed {
 
 /// `POST /v1/deliveries/{delivery_id}/replay`.
 pub fn replay(api: &Api, call: &Call) -> Result<Response, Problem> {
+    call.no_fields()?;
     let (id, force) = (delivery_id(call)?, call.query.flag(FORCE.name));
     match decide(api, call, DeliveryCommand::Replay { id, force })? {
         Decision::Delivery(again, _) => {

@@ -60,8 +60,9 @@ impl Egress {
     }
 }
 
-fn refused<T>(what: &str) -> Result<T, EgressError> {
-    Err(EgressError::Refused(format!("{what} is not on the connector's list; next: add it and replay the delivery")))
+fn refused<T>(what: &str, list: &str) -> Result<T, EgressError> {
+    let text = format!("{what} is not among the connector's {list}; next: add it and replay the delivery");
+    Err(EgressError::Refused(text))
 }
 
 impl Connectors for Egress {
@@ -80,10 +81,10 @@ impl Connectors for Egress {
                 let is_allowed =
                     |list: &[String], given: &str| list.is_empty() || list.iter().any(|known| known == given);
                 if !is_allowed(&config.allowed_channel_ids, &slack.channel_id) {
-                    return refused("the channel");
+                    return refused("the channel", "allowed_channel_ids");
                 }
                 if slack.team_id.as_ref().is_some_and(|team| !is_allowed(&config.allowed_team_ids, team)) {
-                    return refused("the team");
+                    return refused("the team", "allowed_team_ids");
                 }
                 let of_team =
                     config.team_bot_tokens.iter().find(|token| Some(&token.team_id) == slack.team_id.as_ref());
@@ -104,7 +105,7 @@ impl Connectors for Egress {
                 let entry = self.entry(ConnectorKind::Telegram, &telegram.connector)?;
                 let Settings::Telegram(config) = &entry.settings else { unreachable!("found by kind") };
                 if !config.allowed_chat_ids.is_empty() && !config.allowed_chat_ids.contains(&telegram.chat_id) {
-                    return refused("the chat");
+                    return refused("the chat", "allowed_chat_ids");
                 }
                 let secret = self.secret(&entry, "bot_token", config.bot_token.as_ref())?;
                 let base_url = config.api_base_url.clone().unwrap_or_else(|| TELEGRAM_API.to_string());
