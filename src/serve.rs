@@ -480,19 +480,20 @@ impl Daemon {
         }
         // In this order: an engine that lets go of its run must find no core that hands it the next one, which nobody
         // would stop any more.
+        self.api.core.stop();
+        self.api.stops.stop_all();
+        // After the core: the end of a server must not be recorded as what became of a call.
         self.api.mcp.stop();
-        for worker in self.mcp {
+        drop(self.stop_upkeep);
+        self.api.capture.stop();
+        let others = [self.answerer, self.snapshots, self.upkeep, self.capture];
+        for worker in std::iter::once(self.core).chain(self.engines).chain(others) {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
                 clean = false;
             }
         }
-        self.api.core.stop();
-        self.api.stops.stop_all();
-        drop(self.stop_upkeep);
-        self.api.capture.stop();
-        let others = [self.answerer, self.snapshots, self.upkeep, self.capture];
-        for worker in std::iter::once(self.core).chain(self.engines).chain(others) {
+        for worker in self.mcp {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
                 clean = false;
