@@ -13,6 +13,4 @@ mod target;
 
 pub use room::{DeliveryRoom, Parts};
 pub use settings::{PolicyError, policy_from_environment};
-pub use target::{
-    Address, ConnectorEgress, Connectors, EgressError, NoConnectors, ReplyTargetInput, TargetError, Trust,
-};
+pub use target::{Address, ConnectorEgress, Connectors, EgressError, ReplyTargetInput, TargetError, Trust};

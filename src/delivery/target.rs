@@ -345,15 +345,6 @@ pub trait Connectors: Send + Sync {
     fn egress(&self, address: &Address) -> Result<ConnectorEgress, EgressError>;
 }
 
-/// A daemon without connectors.
-pub struct NoConnectors;
-
-impl Connectors for NoConnectors {
-    fn egress(&self, _: &Address) -> Result<ConnectorEgress, EgressError> {
-        Err(EgressError::Refused("there is no such connector; next: configure it and replay the delivery".to_string()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,11 +83,8 @@ def incident(smoke, url, session, run, view):
     events = smoke.cli(url, "session-events", "sessions", "events", session)
     smoke.expect("sessions events has the run", run in json.dumps(events))
     smoke.cli(url, "tasks-list", "tasks", "list", session)
-    if smoke.has_command("deliveries", "list"):
-        deliveries = smoke.cli(url, "deliveries-list", "deliveries", "list", "--run-id", run)
-        smoke.expect("a run without a target is delivered to nobody", run not in json.dumps(deliveries))
-    else:
-        smoke.is_not_built("deliveries list --run-id")
+    deliveries = smoke.cli(url, "deliveries-list", "deliveries", "list", "--run-id", run)
+    smoke.expect("a run without a target is delivered to nobody", run not in json.dumps(deliveries))
     actions = external_actions(smoke, url, "external-actions", run)
     smoke.cli(url, "interrupt", "sessions", "interrupt", session)
     smoke.cli(url, "cancel", "runs", "cancel", run)
@@ -126,9 +123,6 @@ def lease_of(smoke, url, label):
 
 def connector(smoke, url):
     """Rotation of a sidecar's credentials, as the runbook has it."""
-    if not smoke.has_command("connectors", "list"):
-        smoke.is_not_built("connectors put-external ops-webhook")
-        return
     port, runs_before = free_port(), len(smoke.cli(url, "runs-before", "runs", "list"))
     first, second, shared = (os.urandom(18).hex() for _ in range(3))
     for name, value in (("webhook secret 1", first), ("webhook secret 2", second), ("shared token", shared)):

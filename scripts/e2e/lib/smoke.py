@@ -162,9 +162,7 @@ class Daemon:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = smoke.evidence / f"{name}.log"
         words = ["serve", "--bind", f"127.0.0.1:{self.port}", "--state-root", state, "--workspace-root", workspace]
-        words += ["--routes-file", routes, "--http-auth-mode", "bearer"]
-        if smoke.has_command("serve", "--mcp-discovery", "disabled"):
-            words += ["--mcp-discovery", "disabled"]
+        words += ["--routes-file", routes, "--mcp-discovery", "disabled", "--http-auth-mode", "bearer"]
         words += ["--http-admin-token-file", smoke.admin_file, "--http-readonly-token-file", smoke.read_only_file, *extra]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -211,7 +209,6 @@ class Smoke:
         self.master_file = self.secrets / "auth-store-master-key"
         self.daemons, self.others, self.polite = [], [], []
         self.checks = 0
-        self.pending = []
         self.private_values = {}
         self.private(self.master_file, self.run_binary("secrets", "generate").strip())
         self.private(self.admin_file, base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("="))
@@ -232,7 +229,7 @@ class Smoke:
             process.wait()
         shutil.rmtree(self.secrets, ignore_errors=True)
         verdict = {"scenario": self.scenario, "status": "failed" if kind else "passed", "checks": self.checks}
-        verdict |= {"pending": self.pending, "evidence": str(self.evidence)}
+        verdict |= {"evidence": str(self.evidence)}
         (self.evidence / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n")
         if kind is not None and issubclass(kind, (Failed, OSError, subprocess.SubprocessError)):
             print(f"{self.scenario}: {error}\nevidence: {self.evidence}", file=sys.stderr)
@@ -319,16 +316,6 @@ class Smoke:
     def stop_politely(self, process):
         """A helper process that must be asked to end, since it has children."""
         self.polite.append(process)
-
-    def is_not_built(self, what):
-        """A step that this build cannot run yet: counted, and named in the verdict."""
-        self.pending.append(what)
-
-    def has_command(self, *words):
-        result = subprocess.run(
-            [str(self.binary), "__check-command", *words], capture_output=True, timeout=COMMAND_SECONDS, check=False
-        )
-        return result.returncode == 0
 
     # --- places -----------------------------------------------------------------------------------------------------
 
