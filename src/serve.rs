@@ -35,7 +35,7 @@ use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Par
 use crate::config::{Config, RawServe};
 use crate::connectors::egress::Egress;
 use crate::connectors::file::FileConnector;
-use crate::connectors::{Registry, Sidecars, file, sidecar};
+use crate::connectors::{self, Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
 use crate::delivery::{self, DeliveryRoom};
@@ -258,7 +258,9 @@ impl Daemon {
             .map_err(step("MCP servers"))?;
         let of_file = file_connectors.iter().flat_map(|connector| connector.inline.values().cloned());
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file);
-        let mut foreign: Vec<_> = inline.chain(Mcp::environment_secrets(&servers)).collect();
+        let of_connectors = connectors::environment_secrets(&file_connectors, &core.connectors());
+        let of_environment = Mcp::environment_secrets(&servers).into_iter().chain(of_connectors);
+        let mut foreign: Vec<_> = inline.chain(of_environment).collect();
         foreign.extend(redact_tokens::from_environment().map_err(step("redaction"))?);
         let exchange = Arc::new(HttpExchange::new(net.clone(), Arc::new(core.clone())));
         let broker = Broker::start(BrokerParts { store, log: broker_log, foreign, exchange, clock: clock.clone() })

@@ -266,6 +266,56 @@ fn a_child_asks_its_parent_which_answers_and_waits_again() {
     assert_eq!((&said[1], &said[2]), (&json!("invalid_arguments"), &json!("question_not_open")));
 }
 
+/// The parent of the grandchild was looked at alone, and whoever waited further up slept until its deadline.
+#[test]
+fn an_agent_that_waits_for_a_grandchild_goes_on_when_that_ends() {
+    let server = model(|request, _| match task(request).as_str() {
+        "parent" => match (result(request, "s"), result(request, "w"), result(request, "l"), result(request, "v")) {
+            (None, ..) => Answer::Items(vec![spawn("s", "child", json!({"retention": "retain"}))]),
+            (Some(made), None, ..) => Answer::Items(vec![wait("w", &[&made["agent_id"]])]),
+            (Some(_), Some(_), None, _) => Answer::Items(vec![call("l", "list_agents", json!({}))]),
+            (Some(made), Some(_), Some(listed), None) => {
+                let all = listed["agents"].as_array().expect("a list");
+                let other = all.iter().find(|agent| agent["agent_id"] != made["agent_id"]).expect("the grandchild");
+                Answer::Items(vec![wait("v", &[&other["agent_id"]])])
+            }
+            (.., Some(waited)) => done(&waited.to_string()),
+        },
+        "child" => match result(request, "g") {
+            None => Answer::Items(vec![spawn("g", "grandchild", json!({"retention": "retain"}))]),
+            Some(_) => done("made it"),
+        },
+        _ => match result(request, "q") {
+            None => {
+                let questions = json!({"questions": [{"id": "q", "question": "Why?"}]});
+                Answer::Items(vec![call("q", "ask_user_question", questions)])
+            }
+            Some(_) => done("because"),
+        },
+    });
+    let world = world(&server.url(), &Bench::new());
+    bypass(&world);
+    let parent = world.submit("parent");
+    world.bell.wait_until("both waits", || {
+        (world.kinds(parent).iter().filter(|kind| *kind == "agents.awaited").count() == 2).then_some(())
+    });
+    let grandchild = agents(&world)[2].view.session.id.clone();
+    let run = child_runs(&world, &grandchild)[0];
+    until(&world, run, RunStatus::WaitingForUserQuestion);
+    let id = world.bodies(run, "question.asked")[0]["id"].as_str().unwrap().to_string();
+    let answers = vec![QuestionAnswer {
+        question_id: "q".to_string(),
+        selected_option_ids: Vec::new(),
+        freeform_answer: Some("because".to_string()),
+    }];
+    let answer = Box::new(Reply { id, answers, declined: false, justification: None });
+    let target = Target::Session(grandchild);
+    world.core.execute(Command::ResolveQuestion { target, answer, idempotency: None }).unwrap();
+    world.wait_for(parent, RunStatus::Completed);
+    let waited = said(&world, parent);
+    assert_eq!((&waited["timed_out"], &waited["agents"][0]["output"]), (&json!(false), &json!("because")));
+}
+
 #[test]
 fn a_person_may_answer_what_a_child_asks_its_parent_and_its_deadline_lets_it_go_on() {
     let asks = |more: Value| {

@@ -3,9 +3,10 @@
 
 use kheish_daemon::core::{
     Body, Command, ConnectorCommand, ConnectorKind, Decision, Event, IdempotencyKey, Ingest, IngestOutcome, Refusal,
-    State, Txn,
+    ReplyPlugin, RunReplyTarget, State, Txn,
 };
 use kheish_daemon::ids::{RunId, SessionId};
+use kheish_daemon::limits::{DELIVERIES_OPEN_MAX, REPLY_TARGETS_MAX};
 use serde_json::value::RawValue;
 
 fn raw(text: &str) -> Box<RawValue> {
@@ -166,4 +167,32 @@ fn nothing_passes_while_connectors_are_held_but_what_came_before_is_known() {
     core.decide(hold(false, None)).expect("released");
     assert_eq!(outcome(core.decide(event("s", true, 2, 1, &[]))), told(2, "s", "accepted"));
     core.assert_same_when_read_back();
+}
+
+/// A session was made first and the run refused afterwards, so that each repetition left another empty session.
+#[test]
+fn an_event_that_owes_one_delivery_too_many_leaves_no_session_behind() {
+    let mut core = Core::new();
+    let target = |place: usize| RunReplyTarget {
+        plugin: ReplyPlugin::Http,
+        address: format!(r#"{{"url":"https://a.example/{place}"}}"#),
+    };
+    let all: Vec<RunReplyTarget> = (0..REPLY_TARGETS_MAX).map(target).collect();
+    let owing = |id: &str, key: u16, reply_targets: &[RunReplyTarget]| {
+        let ConnectorCommand::Ingest(ingest) = event(id, true, 0, 0, &[]) else { unreachable!("made above") };
+        let mut whole = [0; 16];
+        whole[..2].copy_from_slice(&key.to_be_bytes());
+        let idempotency = Some(IdempotencyKey { key: whole, fingerprint: [1; 16] });
+        ConnectorCommand::Ingest(Ingest { idempotency, reply_targets: reply_targets.to_vec(), ..ingest })
+    };
+    // Sixty events a session, which its queue can hold.
+    let events = DELIVERIES_OPEN_MAX / REPLY_TARGETS_MAX;
+    for number in 0..events {
+        core.decide(owing(&format!("s{}", number / 60), number as u16, &all)).expect("there is room");
+    }
+    let sessions = core.state.counts().sessions;
+    let refused = core.decide(owing("new", u16::MAX, &all));
+    assert!(matches!(refused, Err(Refusal::DeliveryLimit { .. })), "{refused:?}");
+    assert_eq!(core.state.counts().sessions, sessions);
+    core.decide(owing("new", u16::MAX, &[])).expect("what owes nothing is taken");
 }

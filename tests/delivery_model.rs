@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kheish_daemon::audit::key::SigningKey;
 use kheish_daemon::core::{
-    AttemptOutcome, Command, Decision, DeliveryCommand, DeliveryError, DeliveryJob, DeliveryPolicy, DeliveryQuery,
-    DeliveryStatus, Event, Note, NoteKind, Outcome, ReplyPlugin, RunReplyTarget, State, TargetKey, Txn,
+    AttemptOutcome, Command, ConnectorCommand, Decision, DeliveryCommand, DeliveryError, DeliveryJob, DeliveryPolicy,
+    DeliveryQuery, DeliveryStatus, Event, Note, NoteKind, Outcome, ReplyPlugin, RunReplyTarget, State, TargetKey, Txn,
 };
 use kheish_daemon::ids::SessionId;
 use kheish_daemon::limits::DELIVERY_SENDERS_UNPROVEN_MAX;
@@ -164,4 +164,90 @@ fn no_delivery_is_lost_or_passed_by_another_and_replay_and_snapshot_agree() {
     for seed in seeds(12) {
         one_life(seed);
     }
+}
+
+/// A state with one completed run that owes one delivery to each of `targets`; the time is 1.
+fn owing(targets: Vec<RunReplyTarget>) -> State {
+    let mut state = State::default();
+    state.open_epoch(7);
+    let session = SessionId::parse("s").expect("legal");
+    let submit = Command::SubmitRun {
+        session: session.clone(),
+        request: RawValue::from_string("{}".to_string()).expect("JSON"),
+        route: "main".to_string(),
+        model: "m".to_string(),
+        idempotency: None,
+        reply_targets: targets,
+    };
+    decide(&mut state, 1, Command::CreateSession { id: session, thread_id: None });
+    let Decision::Accepted { run, .. } = decide(&mut state, 1, submit) else { panic!("not accepted") };
+    let notes = vec![note(NoteKind::Output, r#"{"output":{"content":"x"}}"#)];
+    decide(&mut state, 1, Command::Finish { run, notes, outcome: Outcome::Completed });
+    state
+}
+
+/// One command as a batch of its own.
+fn decide(state: &mut State, now_ms: u64, command: Command) -> Decision {
+    let signer = SigningKey::from_seed(&[7; 32]);
+    let mut txn = Txn::new(state, now_ms, now_ms).signed_by(&signer);
+    let decision = txn.decide(command).expect("legal");
+    let (delta, _) = txn.finish();
+    state.absorb(delta);
+    decision
+}
+
+fn settle(state: &mut State, now_ms: u64, job: &DeliveryJob, outcome: AttemptOutcome) {
+    let number = job.delivery.id.number;
+    let asked = note(NoteKind::ActionRequest, &format!(r#"{{"action":{number},"kind":"k","target":"t"}}"#));
+    let told = note(NoteKind::ActionResponse, &format!(r#"{{"action":{number},"outcome":"failed"}}"#));
+    decide(state, now_ms, Command::Delivery(Box::new(DeliveryCommand::Begin { number, note: asked })));
+    let settle = DeliveryCommand::Settle { number, note: told, outcome, policy: POLICY };
+    decide(state, now_ms, Command::Delivery(Box::new(settle)));
+}
+
+fn dead() -> AttemptOutcome {
+    AttemptOutcome::Dead(DeliveryError { class: "x".to_string(), detail: None, http_status: None })
+}
+
+/// An operator's pause is no failure: it used up the attempts, and what waited was dead before it ended.
+#[test]
+fn what_goes_through_a_connector_waits_while_connectors_are_held_and_uses_no_attempt() {
+    let target = |plugin, address: &str| RunReplyTarget { plugin, address: address.to_string() };
+    let mut state = owing(vec![target(ReplyPlugin::Slack, "{}"), target(ReplyPlugin::Http, "{}")]);
+    let hold = |held| Command::Connector(Box::new(ConnectorCommand::Hold { held, reason: None }));
+    decide(&mut state, 10, hold(true));
+    let job = state.take_delivery(20).expect("the plain one");
+    assert_eq!(job.delivery.target.plugin, ReplyPlugin::Http);
+    assert_eq!((state.take_delivery(u64::MAX), state.next_delivery_ms()), (None, None));
+    // The same after a restart from a snapshot.
+    let mut restored = State::default();
+    state.freeze().into_lines().for_each(|line| restored.restore_line(&line).expect("it fits"));
+    restored.finish_replay();
+    assert_eq!(restored.take_delivery(u64::MAX).map(|job| job.delivery.target.plugin), Some(ReplyPlugin::Http));
+    assert_eq!(restored.take_delivery(u64::MAX), None);
+    decide(&mut state, 30, hold(false));
+    let waited = state.take_delivery(40).expect("the other one");
+    assert_eq!((waited.delivery.target.plugin, waited.delivery.attempts), (ReplyPlugin::Slack, 0));
+}
+
+/// The oldest dead letters, sent again already, used up each bulk's limit, and it never came to the others.
+#[test]
+fn dead_letters_that_were_sent_again_are_told_from_those_that_were_not() {
+    let target = |number: u32| RunReplyTarget { plugin: ReplyPlugin::Http, address: number.to_string() };
+    let mut state = owing((0..2).map(target).collect());
+    while let Some(job) = state.take_delivery(100) {
+        settle(&mut state, 100, &job, dead());
+    }
+    let ask = |state: &State, without_replay| {
+        let query =
+            DeliveryQuery { unresolved_only: true, without_replay, limit: usize::MAX, ..DeliveryQuery::default() };
+        state.delivery_page(&query).items.iter().map(|item| item.delivery.id.number).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(&state, true), [1, 2]);
+    let id = state.delivery_page(&DeliveryQuery { limit: 1, ..DeliveryQuery::default() }).items[0].delivery.id;
+    decide(&mut state, 200, Command::Delivery(Box::new(DeliveryCommand::Replay { id, force: false })));
+    assert_eq!(ask(&state, true), [2], "the first is under way again");
+    let job = state.take_delivery(300).expect("the replay");
+    settle(&mut state, 300, &job, dead());
+    assert_eq!((ask(&state, true), ask(&state, false)), (vec![2, 3], vec![1, 2, 3]), "the replay is dead as well");
 }

@@ -178,12 +178,20 @@ impl Event {
                 .request_mac
                 .fingerprint("event", &[entry.kind.as_str(), &entry.name, &content.to_string()]),
         });
+        let create = entry.settings.session_policy().create_if_missing;
         let paid = pay(api, &entry, &bucket, idempotency.as_ref())?;
-        store(api, &route, &submission.files)?;
+        // Files stay for good: none is stored for an event that is known, or that finds no session.
+        let is_new = submission.files.is_empty()
+            || match &idempotency {
+                Some(key) => api.core.run_of_key(key.key)?.is_none(),
+                None => true,
+            } && (create || api.core.session(&session)?.is_some());
+        if is_new {
+            store(api, &route, &submission.files)?;
+        }
         let (request, mut summary) = redacted(api, submission.request, submission.summary).map_err(as_event)?;
         summary.provider = Some(route.clone());
         summary.model = Some(model.clone());
-        let create = entry.settings.session_policy().create_if_missing;
         let ingest = Ingest { session, create, bind, request, route, model, idempotency, reply_targets };
         let command = Command::Connector(Box::new(ConnectorCommand::Ingest(ingest)));
         Ok(Prepared { entry, bucket: paid.then_some(bucket), command, summary })
@@ -261,8 +269,9 @@ impl Prepared {
                     Ok(Ingested { outcome: IngestOutcome::Conflict, .. }) | Err(_) => &entry.counters.rejected,
                 };
                 Counters::count(counter);
-                let is_new = matches!(&outcome, Ok(Ingested { outcome: IngestOutcome::Accepted { .. }, .. }));
-                if let Some(bucket) = bucket.filter(|_| !is_new) {
+                // Only the honest repetition is free: what is refused again and again costs a token each time.
+                let is_repeated = matches!(&outcome, Ok(Ingested { outcome: IngestOutcome::Duplicate(_), .. }));
+                if let Some(bucket) = bucket.filter(|_| is_repeated) {
                     entry.give_token_back(&bucket);
                 }
                 done(outcome);

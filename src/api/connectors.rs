@@ -18,7 +18,7 @@ use crate::commit::CommandError;
 use crate::connectors::check::{self, ConfigError};
 use crate::connectors::config::{merge, secret_fields};
 use crate::connectors::registry::Counters;
-use crate::connectors::{Entry, SecretRef, Settings, Source, view};
+use crate::connectors::{Entry, SecretRef, Settings, Source, from_environment, variable, view};
 use crate::core::{Command, ConnectorCommand, ConnectorKind, Decision, Refusal};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
@@ -235,16 +235,8 @@ fn check_references(api: &Api, settings: &Settings, coming: &[(SlotId, Secret)])
     Ok(())
 }
 
-fn variable(name: &str) -> Option<Secret> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| Secret::new(value.into_bytes()))
-}
-
 fn redact_variables(api: &Api, settings: &Settings) -> Result<(), Problem> {
-    let named = settings.secrets().into_iter().filter_map(|(_, secret)| match secret {
-        SecretRef::Env(name) => variable(name),
-        _ => None,
-    });
-    let values: Vec<_> = named.map(std::sync::Arc::new).collect();
+    let values = from_environment(settings);
     if !values.is_empty() {
         api.broker.also_redact(values)?;
     }

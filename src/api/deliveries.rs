@@ -171,7 +171,7 @@ fn page(api: &Api, call: &Call, filter: DeliveryFilter) -> Result<Response, Prob
             Some((at_ms, DeliveryId::parse(id).ok_or_else(foreign_cursor)?.number))
         }
     };
-    let query = DeliveryQuery { filter, unresolved_only: false, after, limit: request.limit };
+    let query = DeliveryQuery { filter, unresolved_only: false, without_replay: false, after, limit: request.limit };
     let found = api.core.deliveries(query)?;
     let (mut items, mut has_more, mut last) = (Vec::new(), found.has_more, None);
     for item in found.items {
@@ -313,8 +313,18 @@ pub fn replay_bulk(api: &Api, call: &Call) -> Result<Response, Problem> {
     };
     let unresolved_only = body.unresolved_only.unwrap_or(true);
     let limit = body.limit.unwrap_or(DELIVERY_BULK_DEFAULT).clamp(1, DELIVERY_BULK_MAX);
-    let found_page = api.core.deliveries(DeliveryQuery { filter, unresolved_only, after: None, limit })?;
-    let selected = found_page.items.len();
+    let ask = |without_replay| {
+        let filter = filter.clone();
+        api.core.deliveries(DeliveryQuery { filter, unresolved_only, without_replay, after: None, limit })
+    };
+    let found_page = ask(false)?;
+    // Those that are under way again already must not use up the limit of those that are not.
+    let mut items = if body.force { Vec::new() } else { ask(true)?.items };
+    let is_new = |item: &DeliveryItem| items.iter().all(|other| other.delivery.id != item.delivery.id);
+    let others: Vec<_> = found_page.items.into_iter().filter(is_new).collect();
+    items.extend(others);
+    items.truncate(limit);
+    let selected = items.len();
     let mut done = ReplayedBulk {
         dry_run: body.dry_run,
         force: body.force,
@@ -327,7 +337,7 @@ pub fn replay_bulk(api: &Api, call: &Call) -> Result<Response, Problem> {
         truncated: found_page.has_more,
         items: Vec::with_capacity(selected),
     };
-    for item in found_page.items {
+    for item in items {
         let id = item.delivery.id;
         let (action, replay) = if body.dry_run {
             ("would_replay", None)

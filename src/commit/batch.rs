@@ -15,14 +15,14 @@ use super::snapshotter::SnapshotJob;
 use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::core::{
-    Body, Command, ConnectorCommand, ConnectorRecord, Decision, DeliveryCommand, DeliveryJob, Delta, Event, State,
-    Target, TaskCommand, TaskRecord, Txn,
+    AgentCommand, Body, Command, ConnectorCommand, ConnectorRecord, Decision, DeliveryCommand, DeliveryJob, Delta,
+    Event, State, Target, TaskCommand, TaskRecord, Txn,
 };
 use crate::ids::{RunId, SessionId};
 use crate::journal::{Draft, Journal, JournalError};
 use crate::limits::{
     CORE_ANSWERS_INLINE_MAX, CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX,
-    CORE_TICK_MS, RUNTIME_SETTINGS_BYTES_MAX,
+    CORE_TICK_MS, MAILBOX_BYTES_MAX, RUNTIME_SETTINGS_BYTES_MAX,
 };
 use crate::worker::idle;
 
@@ -563,6 +563,13 @@ fn weight(command: &Command) -> usize {
             ConnectorCommand::Put { config, .. } => config.get().len(),
             _ => 0,
         },
+        Command::Agent(command) => match command {
+            AgentCommand::Spawn(spawn) => spawn.task.as_ref().map_or(0, |task| task.request.get().len()),
+            // The message itself, and the run that takes all that wait.
+            AgentCommand::Post { .. } => MAILBOX_BYTES_MAX,
+            _ => 0,
+        },
+        Command::UpdateSession { .. } => RUNTIME_SETTINGS_BYTES_MAX,
         // Ending a session writes a record for each queued run.
         Command::EndSession { .. } => CORE_BATCH_BYTES_MAX / 2,
         // Prompts and rules, or the settlement of waiting approvals.

@@ -16,5 +16,6 @@ pub mod view;
 pub mod webhook;
 
 pub use config::{SecretRef, Settings};
-pub use registry::{Entry, Registry, Source};
+pub use registry::{Entry, Registry, Source, environment_secrets};
+pub use secrets::{from_environment, variable};
 pub use sidecar::Sidecars;

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::bucket::Buckets;
 use super::config::{SecretRef, Settings};
 use super::file::FileConnector;
-use super::secrets::{SecretError, Secrets, Versioned};
+use super::secrets::{SecretError, Secrets, Versioned, from_environment};
 use crate::broker::{BrokerHandle, SecretReference};
 use crate::commit::CoreHandle;
-use crate::core::{Connector, ConnectorKind, ConnectorsHold};
+use crate::core::{Connector, ConnectorKind, Connectors, ConnectorsHold};
+use crate::secret::Secret;
 
 /// Where a connector was configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -215,12 +216,23 @@ impl Registry {
     }
 }
 
+fn settings_of(connector: &Connector) -> Result<Settings, String> {
+    let value = serde_json::from_str(connector.config.get()).map_err(|error| error.to_string());
+    value.and_then(|value| Settings::read(connector.kind, value))
+}
+
+/// What connectors take from the daemon's environment, for the redaction, which must know it before they are used.
+pub fn environment_secrets(of_file: &[FileConnector], of_runtime: &Connectors) -> Vec<Arc<Secret>> {
+    let of_runtime = of_runtime.iter().filter_map(|connector| settings_of(connector).ok());
+    let all = of_file.iter().map(|connector| connector.settings.clone()).chain(of_runtime);
+    all.flat_map(|settings| from_environment(&settings)).collect()
+}
+
 /// `None` for a configuration that another build wrote and this one cannot read: it is logged, and refused at ingress as
 /// unknown, which is the safe side.
 fn compile(connector: &Connector, before: Option<&Entry>) -> Option<Arc<Entry>> {
-    let Connector { kind, name, revision, updated_at_ms, config } = connector;
-    let value = serde_json::from_str(config.get()).map_err(|error| error.to_string());
-    let settings = match value.and_then(|value| Settings::read(*kind, value)) {
+    let Connector { kind, name, revision, updated_at_ms, config: _ } = connector;
+    let settings = match settings_of(connector) {
         Ok(settings) => settings,
         Err(error) => {
             log::error!("{kind} connector {name} cannot be used: {error}; next: put it again");

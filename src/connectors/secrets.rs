@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::SecretRef;
+use super::config::{SecretRef, Settings};
 use crate::broker::{BrokerError, BrokerHandle, LeaseRequest, Provider, SlotId, Subject, SubjectId, Use};
 use crate::limits::LEASE_TTL_MS_MIN;
 use crate::secret::Secret;
@@ -62,6 +62,20 @@ pub struct Versioned {
     pub version: u64,
 }
 
+/// A variable of the daemon's environment, unless it is blank.
+pub fn variable(name: &str) -> Option<Secret> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| Secret::new(value.into_bytes()))
+}
+
+/// The values of the variables that a connector names.
+pub fn from_environment(settings: &Settings) -> Vec<Arc<Secret>> {
+    let named = settings.secrets().into_iter().filter_map(|(_, secret)| match secret {
+        SecretRef::Env(name) => variable(name),
+        SecretRef::SecretRef(_) | SecretRef::Inline(_) => None,
+    });
+    named.map(Arc::new).collect()
+}
+
 /// The secrets of one connector.
 #[derive(Debug)]
 pub struct Secrets {
@@ -105,9 +119,8 @@ impl Secrets {
         match source {
             SecretRef::SecretRef(slot) => self.of_slot(broker, slot, now_ms),
             SecretRef::Env(name) => {
-                let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-                let value = value.ok_or_else(|| SecretError::Variable { name: name.clone() })?;
-                Ok(Versioned { secret: Arc::new(Secret::new(value.into_bytes())), version: 0 })
+                let secret = variable(name).ok_or_else(|| SecretError::Variable { name: name.clone() })?;
+                Ok(Versioned { secret: Arc::new(secret), version: 0 })
             }
             SecretRef::Inline(_) => {
                 let secret = self.inline.get(field).cloned();

@@ -190,7 +190,7 @@ pub(super) struct Applied {
 }
 
 /// Whether a request, draft or record, asks a model; formats that did not say a kind knew no other.
-pub(super) fn is_model_call(body: &RawValue) -> bool {
+pub(crate) fn is_model_call(body: &RawValue) -> bool {
     #[derive(Deserialize)]
     struct Kind<'a> {
         #[serde(borrow, default)]

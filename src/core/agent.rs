@@ -132,9 +132,10 @@ impl Mailbox {
         self.pending.len() + self.delivering.len()
     }
 
-    /// Bytes of these, roughly.
-    pub(super) fn bytes(&self) -> usize {
-        self.pending.iter().chain(&self.delivering).map(|held| held.mail.payload.to_string().len()).sum()
+    /// How many of these still count at `now_ms`, and their bytes, roughly: what has expired leaves with the next record.
+    pub(super) fn load(&self, now_ms: u64) -> (usize, usize) {
+        let counted = self.pending.iter().filter(|held| !held.is_expired(now_ms)).chain(&self.delivering);
+        counted.fold((0, 0), |(count, bytes), held| (count + 1, bytes + held.mail.payload.to_string().len()))
     }
 
     fn bury(&mut self, held: Held, error: &str) {
@@ -225,7 +226,10 @@ impl Txn<'_> {
                     return Err(format!("message {} is posted twice", mail.id));
                 }
                 let held = Held { mail: mail.clone(), at_ms: event.at_ms, seq: event.seq, attempts: 0, error: None };
-                self.change_mailbox(session, |mailbox| mailbox.pending.push(held));
+                self.change_mailbox(session, |mailbox| {
+                    mailbox.bury_pending("expired", |held| held.is_expired(event.at_ms));
+                    mailbox.pending.push(held);
+                });
             }
             MailRecord::Acknowledged(taken) => self.change_mailbox(session, |mailbox| {
                 mailbox.pending.retain(|held| held.mail.id != taken.id);

@@ -18,7 +18,7 @@ use super::txn::{Txn, agent_id, times};
 use crate::ids::{RunId, SessionId};
 use crate::limits::{
     AGENT_CHILDREN_OPEN_MAX, AGENT_DEPTH_MAX, AGENT_DESCENDANTS_OPEN_MAX, AGENT_QUEUE_RUNS_MAX,
-    AGENT_SPAWNS_PER_RUN_MAX, AGENTS_OPEN_MAX, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX, SESSIONS_MAX,
+    AGENT_SPAWNS_PER_RUN_MAX, AGENTS_OPEN_MAX, MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX, QUEUED_RUNS_MAX, SESSIONS_MAX,
 };
 use crate::permissions::{Effective, Mode};
 
@@ -231,6 +231,10 @@ impl Txn<'_> {
         {
             return Err(AgentRefusal::Scope(format!("route {:?} is not granted", task.route)).into());
         }
+        // As `submit_run` would say behind the first record, where it is too late.
+        if spawn.task.is_some() && (self.queued_runs() >= QUEUED_RUNS_MAX || self.next_run() == u32::MAX) {
+            return Err(Refusal::RunQueueFull);
+        }
         let mode = self.mode_for_child(&of_parent.settings, spawn.permission_mode)?;
         let number = self.session_count() as u32 + 1;
         let id = self.id_for_child(spawn.session, number)?;
@@ -332,7 +336,8 @@ impl Txn<'_> {
         if scope.is_some_and(|scope| !scope.grants_route(&mail.route)) {
             return Err(AgentRefusal::Scope(format!("route {:?} is not granted to the recipient", mail.route)).into());
         }
-        let (count, bytes) = self.mailbox(session).map_or((0, 0), |mailbox| (mailbox.waiting(), mailbox.bytes()));
+        let now_ms = self.now_ms();
+        let (count, bytes) = self.mailbox(session).map_or((0, 0), |mailbox| mailbox.load(now_ms));
         if count >= MAILBOX_MESSAGES_MAX || bytes + mail.payload.to_string().len() > MAILBOX_BYTES_MAX {
             return Err(AgentRefusal::MailboxFull(to).into());
         }
@@ -389,12 +394,16 @@ impl Txn<'_> {
         }
     }
 
-    /// Lets the parent of a child go on, if it waits for that child and for nothing else.
+    /// Lets whoever waits for a child go on, if that waits for nothing else: its parent, or one further up.
     pub(super) fn wake_parent(&mut self, child: u32) {
-        let Some(parent) = self.parent_of(child) else { return };
-        let active = self.session(parent).expect("parents exist").active;
-        if self.step(active).and_then(|step| step.agents.as_ref()).is_some_and(|wait| wait.sessions.contains(&child)) {
-            self.continue_if_agents_rest(active);
+        let mut above = self.parent_of(child);
+        while let Some(waiting) = above {
+            let active = self.session(waiting).expect("parents exist").active;
+            let wait = self.step(active).and_then(|step| step.agents.as_ref());
+            if wait.is_some_and(|wait| wait.sessions.contains(&child)) {
+                self.continue_if_agents_rest(active);
+            }
+            above = self.parent_of(waiting);
         }
     }
 

@@ -368,6 +368,7 @@ impl Txn<'_> {
         if !bind.is_empty() && self.binding_count() + bind.len() > SESSION_BINDINGS_MAX {
             return Err(Refusal::ConnectorLimit { what: "binding keys", most: SESSION_BINDINGS_MAX });
         }
+        self.admit_targets(&reply_targets)?;
         let session_number = match known {
             Some(number) => number,
             None => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::delivery::{Delivery, DeliveryCounts, DeliveryStatus, TargetKey, TargetPressure};
+use super::delivery::{Delivery, DeliveryCounts, DeliveryStatus, ReplyPlugin, TargetKey, TargetPressure};
 use crate::ids::Seq;
 use crate::limits::{DELIVERIES_KEPT_MAX, DELIVERY_SENDERS_UNPROVEN_MAX, DELIVERY_TARGETS_KEPT_MAX};
 
@@ -62,6 +62,8 @@ pub(super) struct Deliveries {
     pub(super) delivered: u64,
     pub(super) dead: u64,
     pub(super) hold: Option<DeliveryHold>,
+    /// Whether connectors are held: what goes through one waits without counting attempts.
+    connectors_held: bool,
     pub(super) rows: BTreeMap<u32, Delivery>,
     pub(super) targets: BTreeMap<TargetKey, TargetState>,
     pub(super) routes: BTreeMap<u32, Arc<[TargetKey]>>,
@@ -197,7 +199,8 @@ impl Deliveries {
         if state.pressure.consecutive_failures > 0 {
             self.failing.insert(key);
         }
-        if !self.in_flight.contains_key(&key) {
+        let waits_for_connectors = self.connectors_held && key.plugin != ReplyPlugin::Http;
+        if !self.in_flight.contains_key(&key) && !waits_for_connectors {
             let (class, at_ms) = (usize::from(!state.is_proven()), state.pressure.blocked_until_ms);
             self.due[class].insert((at_ms, head, key));
             self.due_at.insert(key, (class, at_ms, head));
@@ -306,8 +309,18 @@ impl Deliveries {
         }
     }
 
+    /// Connectors are held, or no longer.
+    pub(super) fn set_connectors_held(&mut self, held: bool) {
+        if self.connectors_held != held {
+            self.connectors_held = held;
+            let keys: Vec<TargetKey> = self.queues.keys().copied().collect();
+            keys.into_iter().for_each(|key| self.refresh(key));
+        }
+    }
+
     /// After a restart nothing is in hand.
-    pub(super) fn finish_replay(&mut self) {
+    pub(super) fn finish_replay(&mut self, connectors_held: bool) {
+        self.connectors_held = connectors_held;
         self.in_flight.clear();
         self.unproven_in_flight = 0;
         let keys: BTreeSet<TargetKey> = self.queues.keys().chain(self.targets.keys()).copied().collect();

@@ -29,6 +29,8 @@ pub struct DeliveryQuery {
     pub filter: DeliveryFilter,
     /// Only dead letters that nobody has dealt with.
     pub unresolved_only: bool,
+    /// Only those that have not been sent again, as far as what was sent again is kept.
+    pub without_replay: bool,
     /// Behind this time and number.
     pub after: Option<(u64, u32)>,
     /// How many at most.
@@ -81,6 +83,7 @@ impl State {
                 && plugin.is_none_or(|plugin| plugin == row.target.plugin)
                 && status.is_none_or(|status| status == row.status)
                 && (!query.unresolved_only || row.is_unresolved())
+                && (!query.without_replay || !self.deliveries.rows.contains_key(&row.replay))
         };
         let mut all: Vec<&Delivery> = match run {
             None => self.deliveries.in_order(None).filter(matches).collect(),

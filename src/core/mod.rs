@@ -43,6 +43,7 @@ mod turn;
 mod txn;
 mod view;
 
+pub(crate) use action::is_model_call;
 pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES, SignedRecord, Signer, record_hash};
 pub use agent::{AgentLink, ChildOf, Held, Mail, MailAcknowledged, MailRecord, Mailbox, Retention};
 pub use agent_decide::{AgentCommand, AgentRefusal, MAILBOX_DELIVERY, Spawn, SpawnTask};

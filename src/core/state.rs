@@ -175,7 +175,7 @@ impl State {
         self.derived.ready.clear();
         self.derived.resumable =
             self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
-        self.deliveries.finish_replay();
+        self.deliveries.finish_replay(self.connectors.hold.is_some());
     }
 
     /// Running, and not waiting for child agents.
@@ -207,6 +207,7 @@ impl State {
         } = delta;
         self.deliveries.absorb(deliveries);
         if let Some(connectors) = connectors {
+            self.deliveries.set_connectors_held(connectors.hold.is_some());
             self.connectors = connectors;
         }
         self.bindings.extend(bindings);

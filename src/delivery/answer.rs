@@ -16,8 +16,8 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Text for people: one line, no control characters, short.
-pub(super) fn detail(text: &str) -> Option<String> {
+/// Text for people: one line, no control characters, short. Of a text that has been redacted.
+pub(super) fn shortened(text: &str) -> Option<String> {
     let mut words = String::new();
     for word in text.split(|char: char| char.is_whitespace() || char.is_control()).filter(|word| !word.is_empty()) {
         if !words.is_empty() {
@@ -35,7 +35,7 @@ pub(super) fn detail(text: &str) -> Option<String> {
 }
 
 pub(super) fn error(class: &str, text: &str, http_status: Option<u16>) -> DeliveryError {
-    DeliveryError { class: class.to_string(), detail: detail(text), http_status }
+    DeliveryError { class: class.to_string(), detail: Some(text.to_string()), http_status }
 }
 
 /// What it means that a request has no answer.
@@ -267,8 +267,8 @@ mod tests {
 
     #[test]
     fn a_receivers_words_are_one_short_line() {
-        assert_eq!(detail(" a\r\n\tb\u{1b}[31m  c ").as_deref(), Some("a b [31m c"));
-        assert_eq!(detail(" \n "), None);
-        assert_eq!(detail(&"x".repeat(9_000)).map(|text| text.chars().count()), Some(DELIVERY_DETAIL_CHARS_MAX + 3));
+        assert_eq!(shortened(" a\r\n\tb\u{1b}[31m  c ").as_deref(), Some("a b [31m c"));
+        assert_eq!(shortened(" \n "), None);
+        assert_eq!(shortened(&"x".repeat(9_000)).map(|text| text.chars().count()), Some(DELIVERY_DETAIL_CHARS_MAX + 3));
     }
 }

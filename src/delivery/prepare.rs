@@ -14,7 +14,7 @@ use super::target::{Address, ConnectorEgress, EgressError, HttpAddress};
 use crate::broker::{BrokerError, Lease, LeaseRequest, Provider, SlotId, Subject, SubjectId, Use};
 use crate::core::{AttemptOutcome, Body, DeliveryJob, RunReplyTarget};
 use crate::hex::to_hex;
-use crate::limits::LEASE_TTL_MS_MIN;
+use crate::limits::LEASE_TTL_MS_DEFAULT;
 use crate::net::{Auth, BaseUrl, CredentialRefused, Target};
 use crate::secret::Secret;
 
@@ -122,7 +122,8 @@ fn of_http(
             slot,
             provider: Provider::Generic,
             use_for: Use::Connector(DELIVERIES.to_string()),
-            ttl_ms: LEASE_TTL_MS_MIN,
+            // Released when the attempt ends; until then it must outlast a slow disk, look-up and handshake.
+            ttl_ms: LEASE_TTL_MS_DEFAULT,
         };
         around.broker.lease(request, around.clock.now_ms()).map(Some).map_err(|error| refused(&error))
     };

@@ -91,7 +91,7 @@ impl Sender {
                 delivery_target: job.delivery.target.to_string(),
             },
         });
-        if !self.record(&DeliveryCommand::Begin { number, note }) {
+        if !self.begin(DeliveryCommand::Begin { number, note }) {
             return false;
         }
         let (outcome, answer) = match prepared {
@@ -118,6 +118,22 @@ impl Sender {
         });
         let settle = DeliveryCommand::Settle { number, note, outcome, policy: self.around.policy };
         self.record(&settle) && !is_cut_off
+    }
+
+    /// Makes the record of a request durable; `false` when it cannot be now. What was prepared has a time in its
+    /// signature and leases that expire, so it is prepared anew rather than kept until the disk has space.
+    fn begin(&self, command: DeliveryCommand) -> bool {
+        match self.around.core.execute(Command::Delivery(Box::new(command))) {
+            Ok(_) => true,
+            Err(CommandError::StorageFull { .. } | CommandError::WriteFailed { .. } | CommandError::Busy) => {
+                self.cut.wait(Duration::from_millis(DELIVERY_RECORD_PAUSE_MS));
+                false
+            }
+            Err(error) => {
+                log::warn!("a delivery's record was refused: {error}");
+                false
+            }
+        }
     }
 
     /// Makes a record durable, however long the disk is full; `false` when it cannot be or the daemon stops.
@@ -179,10 +195,11 @@ impl Sender {
         Ok(Answer { status, retry_after_ms: hint_ms, body })
     }
 
-    /// A receiver may say back what it was sent.
+    /// A receiver may say back what it was sent. Only a text without secrets is made short: a cut through one would
+    /// leave its beginning.
     fn redacted(&self, mut outcome: AttemptOutcome) -> AttemptOutcome {
         if let AttemptOutcome::Retry { error, .. } | AttemptOutcome::Dead(error) = &mut outcome {
-            error.detail = error.detail.take().map(|text| self.around.broker.redact(&text));
+            error.detail = error.detail.take().and_then(|text| answer::shortened(&self.around.broker.redact(&text)));
         }
         outcome
     }

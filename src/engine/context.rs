@@ -11,7 +11,7 @@ use super::input::{Files, StoredPart};
 use super::records::{AcceptedBody, CompactedBody, MessageBody, OutputRejected, RouteMoved, body};
 use crate::core::{
     AgentsAwaited, ApprovalRequested, ApprovalResolved, QuestionAsked, QuestionResolved, ToolCallFinished,
-    ToolCallStarted,
+    ToolCallStarted, is_model_call,
 };
 use crate::ids::Seq;
 use crate::journal::{ReadError, Reader, Record};
@@ -281,7 +281,8 @@ pub(super) fn assemble(
                 gathered.newest_first.push((input.clone(), record.seq));
                 own_started = true;
             }
-            "external_action.request" if is_own => own_actions += 1,
+            // As a run in hand counts: MCP calls and pages of the web are no turns.
+            "external_action.request" if is_own => own_actions += u32::from(is_model_call(&record.body)),
             "output.rejected" if is_own || completed == Some(run) => {
                 let rejected: OutputRejected = read(&record)?;
                 repairs = repairs.max(if is_own { rejected.attempt } else { 0 });

@@ -191,7 +191,10 @@ fn a_resumed_run_counts_the_calls_that_it_had_requested_before() {
     log.start(2);
     log.add("external_action.request", 2, &json!({"action": 1}));
     log.add("external_action.response", 2, &json!({"action": 1}));
-    log.add("external_action.request", 2, &json!({"action": 2}));
+    log.add("external_action.request", 2, &json!({"action": 2, "kind": "model_provider"}));
+    // What the run asked of others is no turn of the model: live, it is not counted either.
+    log.add("external_action.request", 2, &json!({"action": 3, "kind": "mcp"}));
+    log.add("external_action.request", 2, &json!({"action": 4, "kind": "web_fetch"}));
     log.add("run.resumed", 2, &json!({"submitted_at_ms": 1, "found": "model_call_in_flight"}));
     let transcript = log.assemble(2);
     assert_eq!(transcript.own_actions, 2);
