@@ -884,6 +884,9 @@ pub const TASK_OUTPUT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What is kept of it then.
 pub const TASK_OUTPUT_BYTES_KEPT: u64 = 6 * 1024 * 1024;
 const _: () = assert!(TASK_OUTPUT_BYTES_KEPT + TASK_FRAME_BYTES_MAX as u64 + 256 < TASK_OUTPUT_BYTES_MAX);
+/// Read before a part of an output that is shown, so that a secret at the cut is recognised.
+pub const TASK_OUTPUT_MARGIN_BYTES: u64 = 128 * 1024;
+const _: () = assert!(TASK_OUTPUT_MARGIN_BYTES >= 2 * SECRET_BYTES_MAX as u64, "the longest secret fits in hex");
 /// Output files of ended tasks; the oldest is removed.
 pub const TASK_OUTPUT_FILES_MAX: usize = 1_000;
 /// Their bytes together; the oldest is removed.

@@ -230,7 +230,14 @@ impl Daemon {
             Err(error) => log::error!("the journal could not be closed: {error}"),
         })
         .map_err(step("threads"))?;
-        core.execute(Command::SettleActions).map_err(step("journal"))?;
+        match core.execute(Command::SettleActions) {
+            Ok(_) => {}
+            // A full disk must not keep an operator from the daemon; the next start closes them.
+            Err(error @ (CommandError::StorageFull { .. } | CommandError::WriteFailed { .. })) => {
+                log::warn!("what became of the daemon's own actions could not be recorded: {error}");
+            }
+            Err(error) => return Err(step("journal")(error)),
+        }
         let routes_since_ms = note_routes(&core, routes.as_deref())?;
         let routes_watch =
             routes.clone().map(|routes| RoutesWatch::begin(routes, config.default_route.clone(), clock.now_ms()));

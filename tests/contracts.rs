@@ -195,7 +195,7 @@ fn a_session_holds_input_and_answers_to_its_contracts_and_refuses_what_it_cannot
     assert_eq!(provider.requests().len(), 2);
     assert!(provider.requests()[0].1.contains(r#"{\"ask\":\"two\"}"#), "{:?}", provider.requests()[0]);
 
-    // The same submission is the same one whatever the contract is by now.
+    // The same submission is the same one whatever the output contract is by now.
     home.cli_json(&daemon, &["sessions", "set-output-contract", "s", "--file", file, "--max-repair-attempts", "0"]);
     assert_eq!(submit("{\"ask\": \"two\"}", "k1").json()["run_id"], json!(run));
     let strict = submit("{\"ask\":\"three\"}", "k2").json()["run_id"].as_str().expect("an id").to_string();

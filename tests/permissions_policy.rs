@@ -38,7 +38,14 @@ fn host(text: &str) -> ArgumentMatcher {
 
 fn verdict(policy: &Policy, tool: &str, input: &str, mode: Effective) -> Verdict {
     let input = RawValue::from_string(input.to_string()).expect("tests write JSON");
-    policy.decide(&Question { tool, facts: Facts::of_name(tool), input: &input, mode, workspace_root: WORKSPACE })
+    policy.decide(&Question {
+        tool,
+        facts: Facts::of_name(tool),
+        input: &input,
+        mode,
+        workspace_root: WORKSPACE,
+        base: WORKSPACE,
+    })
 }
 
 fn decide(rules: &[Rule], tool: &str, input: &str) -> Behavior {
@@ -226,6 +233,7 @@ fn a_path_rule_speaks_of_every_path_of_a_call() {
         input: &input,
         mode: Mode::Default.into(),
         workspace_root: "not/absolute",
+        base: "not/absolute",
     };
     assert_eq!(policy.decide(&question).decision, Deny, "without a workspace nothing can be judged");
 }
@@ -410,6 +418,31 @@ fn random_rules_keep_the_promises() {
             }
         }
     }
+}
+
+/// A child with `secrets` as its workspace names the same file `key.txt`: the rule did not find it there.
+#[test]
+fn a_relative_pattern_holds_for_whoever_has_only_a_part_of_the_workspace() {
+    let decide = |behavior, tool: &str, below: &str, named: &str| {
+        let policy = Policy::new(&[on(rule(RuleScope::User, "*", behavior), path("secrets/**"))]).expect("legal rules");
+        let input = RawValue::from_string(serde_json::json!({ "path": named }).to_string()).expect("tests write JSON");
+        let base = format!("{WORKSPACE}/{below}");
+        let mode = Mode::Default.into();
+        let facts = Facts::of_name(tool);
+        policy.decide(&Question { tool, facts, input: &input, mode, workspace_root: WORKSPACE, base: &base }).decision
+    };
+    for (tool, below, named) in [
+        ("read_file", "secrets", "key.txt"),
+        ("write_file", "secrets", "key.txt"),
+        ("read_file", "secrets/deep", "../key.txt"),
+        ("list_files", "secrets", "."),
+        ("read_file", "other", "../secrets/key.txt"),
+    ] {
+        assert_eq!(decide(Deny, tool, below, named), Deny, "{tool} {named} in {below}");
+    }
+    assert_eq!(decide(Deny, "read_file", "src", "secrets/key.txt"), Allow, "src/secrets is another place");
+    assert_eq!(decide(Allow, "write_file", "src", "secrets/key.txt"), Ask, "nor does an allowance reach there");
+    assert_eq!(decide(Allow, "write_file", "secrets", "key.txt"), Allow);
 }
 
 #[test]

@@ -201,7 +201,7 @@ class Webhook(Connector):
                 file.write(json.dumps(delivery) + "\n")
             return
         target = json.loads(delivery.get("reply_route") or "{}")
-        url = target.get("callback_url")
+        url = target.get("callback_url") if isinstance(target, dict) else None
         if url:
             body = {"content": delivery.get("content", ""), "metadata": delivery.get("metadata")}
             call_back(url, target.get("allowed_callback_hosts") or [], json.dumps(body).encode())
@@ -271,7 +271,8 @@ def call_back(url, allowed, body):
         raise Retryable(f"the callback failed: {error}") from None
     if status >= 500 or status in (408, 425, 429):
         raise Retryable(f"the callback answered {status}")
-    if status >= 400:
+    if not 200 <= status < 300:
+        # A redirect is not followed, so that nothing was delivered.
         raise Terminal(f"the callback answered {status}")
 
 

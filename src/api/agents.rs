@@ -223,7 +223,8 @@ fn spawn_of(api: &Api, call: &Call, dry_run: bool) -> Result<Spawn, Problem> {
     let named = body.nickname.or_else(|| body.subtask.as_ref().and_then(|subtask| subtask.name.clone()));
     let name = label("nickname", named, AGENT_NAME_BYTES_MAX)?;
     let thread_id = Some(label("thread_id", body.thread_id, THREAD_ID_BYTES_MAX)?).filter(|id| !id.is_empty());
-    let task = body.subtask.map(|subtask| first_run(api, &parent, subtask, body.route_policy)).transpose()?;
+    let first = |subtask| first_run(api, &parent, subtask, body.route_policy, !dry_run);
+    let task = body.subtask.map(first).transpose()?;
     Ok(Spawn {
         parent,
         run: None,
@@ -245,8 +246,14 @@ fn spawn_of(api: &Api, call: &Call, dry_run: bool) -> Result<Spawn, Problem> {
     })
 }
 
-/// The child's first run; it has the parent's route where none is named.
-fn first_run(api: &Api, parent: &SessionId, subtask: Subtask, route: Option<RouteBody>) -> Result<SpawnTask, Problem> {
+/// The child's first run; it has the parent's route where none is named. Its files are stored where `keep` says so.
+fn first_run(
+    api: &Api,
+    parent: &SessionId,
+    subtask: Subtask,
+    route: Option<RouteBody>,
+    keep: bool,
+) -> Result<SpawnTask, Problem> {
     let route = route.unwrap_or_default();
     let content = match (subtask.description.filter(|text| !text.trim().is_empty()), subtask.content) {
         (Some(description), Some(content)) => Some(format!("{description}\n\n{content}")),
@@ -264,7 +271,9 @@ fn first_run(api: &Api, parent: &SessionId, subtask: Subtask, route: Option<Rout
     let own = api.core.session_settings(parent);
     let submission = input.check(None, None)?;
     let (route, model) = pin(api, own.as_deref(), &submission)?;
-    store(api, &route, &submission.files)?;
+    if keep {
+        store(api, &route, &submission.files)?;
+    }
     let Submission { request, summary, .. } = submission;
     let (request, _) = redacted(api, request, summary)?;
     Ok(SpawnTask { request, route, model })

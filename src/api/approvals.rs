@@ -137,6 +137,16 @@ pub fn list_of_session(api: &Api, call: &Call) -> Result<Response, Problem> {
     listed(api, call, Some(session))
 }
 
+/// Arguments that replace the model's. A masked one must not be run, and one with a secret not be recorded.
+fn edited(input: serde_json::Map<String, serde_json::Value>) -> Result<Box<RawValue>, Problem> {
+    let text = serde_json::Value::from(input).to_string();
+    if redaction::text(&text) != text {
+        let detail = "updated_input holds a secret; next: let the command read it from where it is kept";
+        return Err(Problem::new(&codes::BAD_REQUEST, detail));
+    }
+    Ok(RawValue::from_string(text).expect("a serialised value is JSON"))
+}
+
 fn resolve(api: &Api, call: &Call, target: Target) -> Result<RunId, Problem> {
     let body: ResolveBody = json::parse(&call.body)?;
     if body.resolutions.len() > APPROVAL_BATCH_MAX {
@@ -151,10 +161,7 @@ fn resolve(api: &Api, call: &Call, target: Target) -> Result<RunId, Problem> {
             let detail = "updated_input was given with a denial; next: leave it out, or allow the call";
             return Err(Problem::new(&codes::BAD_REQUEST, detail));
         }
-        let updated_input = resolution.updated_input.map(|input| {
-            let text = serde_json::Value::from(input).to_string();
-            RawValue::from_string(text).expect("a serialised value is JSON")
-        });
+        let updated_input = resolution.updated_input.map(edited).transpose()?;
         resolutions.push(Resolution {
             id: resolution.request_id,
             allow,

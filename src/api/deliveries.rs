@@ -342,10 +342,16 @@ pub fn replay_bulk(api: &Api, call: &Call) -> Result<Response, Problem> {
         let (action, replay) = if body.dry_run {
             ("would_replay", None)
         } else {
-            match decide(api, call, DeliveryCommand::Replay { id, force: body.force })? {
-                Decision::Delivery(again, true) => ("existing_replay", Some(again.id)),
-                Decision::Delivery(again, false) => ("replayed", Some(again.id)),
-                other => return Err(unexpected(&other)),
+            match decide(api, call, DeliveryCommand::Replay { id, force: body.force }) {
+                Ok(Decision::Delivery(again, true)) => ("existing_replay", Some(again.id)),
+                Ok(Decision::Delivery(again, false)) => ("replayed", Some(again.id)),
+                Ok(other) => return Err(unexpected(&other)),
+                // What was sent again is told of; the caller comes back for the rest.
+                Err(_) if !done.items.is_empty() => {
+                    done.truncated = true;
+                    break;
+                }
+                Err(problem) => return Err(problem),
             }
         };
         done.replayed += usize::from(action == "replayed");

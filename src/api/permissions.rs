@@ -125,7 +125,8 @@ fn decide(api: &Api, policy: &Policy, tool: &str, input: &RawValue, mode: Effect
     // As the engine resolved it at start.
     let workspace_root = api.config.workspace_root.canonicalize().unwrap_or_default();
     let workspace_root = workspace_root.to_string_lossy();
-    let question = Question { tool, facts: facts_of(tool), input, mode, workspace_root: &workspace_root };
+    let (workspace_root, base) = (&*workspace_root, &*workspace_root);
+    let question = Question { tool, facts: facts_of(tool), input, mode, workspace_root, base };
     policy.decide(&question)
 }
 

@@ -65,7 +65,13 @@ pub fn load(path: &Path) -> Result<Vec<FileConnector>, FileError> {
     if text.len() > CONNECTORS_FILE_BYTES_MAX {
         return Err(refused(format!("it has more than {CONNECTORS_FILE_BYTES_MAX} bytes; next: shorten it")));
     }
-    parse(&text).map_err(refused)
+    let found = parse(&text).map_err(refused)?;
+    let holds_secrets = found.iter().any(|connector| !connector.inline.is_empty());
+    if holds_secrets && metadata.mode() & 0o077 != 0 {
+        let cause = "it holds secrets and others than its owner can read it; next: chmod 600, or use secret_ref";
+        return Err(refused(cause.to_string()));
+    }
+    Ok(found)
 }
 
 /// Reads the text of a file.
@@ -162,6 +168,25 @@ fn take_secret(
 mod tests {
     use super::*;
     use crate::connectors::config::SecretRef;
+
+    #[test]
+    fn a_file_with_secrets_is_refused_while_others_can_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("kheish-connectors-file-{}", std::process::id()));
+        let with_secret = "[[http_connectors]]\nname = \"a\"\nbearer_token = \"a-token-of-a-test\"\n";
+        let without = "[[http_connectors]]\nname = \"a\"\nbearer_token_secret_ref = \"a.b\"\n";
+        let loads = |text: &str, mode: u32| {
+            std::fs::write(&path, text).expect("a scratch file");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("own file");
+            load(&path).map(|found| found.len()).map_err(|error| error.cause)
+        };
+        assert_eq!((loads(with_secret, 0o600), loads(without, 0o644)), (Ok(1), Ok(1)));
+        for mode in [0o604, 0o640] {
+            assert!(loads(with_secret, mode).expect_err("readable").contains("chmod 600"), "{mode:o}");
+        }
+        assert!(loads(without, 0o622).expect_err("writable").contains("chmod go-w"));
+        std::fs::remove_file(path).expect("own file");
+    }
 
     #[test]
     fn the_four_arrays_are_read_with_their_secrets() {

@@ -163,8 +163,9 @@ impl Registry {
 
     /// The table as of the last committed change.
     pub fn table(&self) -> Arc<Table> {
-        let published = self.0.core.connectors();
         let mut cached = self.0.table.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read inside the lock, so that no older table replaces a newer one.
+        let published = self.0.core.connectors();
         if let Some(table) = cached.as_ref().filter(|table| table.revision == published.revision) {
             return table.clone();
         }

@@ -40,6 +40,18 @@ impl Hand<'_> {
         }
     }
 
+    /// What the core says to a question. A core that is busy or held up by its disk is asked again, for as long as the run
+    /// is not stopped: letting it go would strand it until the next start.
+    pub(super) fn ask<T>(&self, question: impl Fn() -> Result<T, CommandError>) -> Result<T, Left> {
+        loop {
+            match question() {
+                Ok(answer) => return Ok(answer),
+                Err(CommandError::Busy | CommandError::NoAnswer { .. }) => self.pause(ENGINE_RETRY_MS)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Makes notes durable; the last one's position.
     pub(super) fn record(&self, notes: Vec<Note>) -> Result<Seq, Left> {
         match self.until_taken(&Command::Record { run: self.job.id, notes })? {
@@ -55,17 +67,19 @@ impl Hand<'_> {
 
     /// The agents and sessions above a child: a revocation of any of them reaches what it uses.
     pub(super) fn those_above(&self) -> Result<Vec<SubjectId>, Left> {
-        let session = self.job.session.clone();
-        Ok(self.engine.tools.core.read(move |state| {
-            let mut above = Vec::new();
-            let mut next = state.session_number(&session).and_then(|number| state.session(number));
-            while let Some(child) = next.and_then(|session| session.child.as_ref()) {
-                above.push(SubjectId::agent(format!("agent-{}", child.parent)));
-                above.push(SubjectId::session(&child.link.session));
-                next = state.session(child.parent);
-            }
-            above
-        })?)
+        self.ask(|| {
+            let session = self.job.session.clone();
+            self.engine.tools.core.read(move |state| {
+                let mut above = Vec::new();
+                let mut next = state.session_number(&session).and_then(|number| state.session(number));
+                while let Some(child) = next.and_then(|session| session.child.as_ref()) {
+                    above.push(SubjectId::agent(format!("agent-{}", child.parent)));
+                    above.push(SubjectId::session(&child.link.session));
+                    next = state.session(child.parent);
+                }
+                above
+            })
+        })
     }
 
     /// Keeps a piece of an exchange for debugging, as far as the level in force says.

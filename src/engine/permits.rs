@@ -6,6 +6,7 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::commit::CommandError;
 use crate::core::{PermissionDecided, Ruling, ToolLimits};
 use crate::hex::to_hex;
 use crate::ids::SessionId;
@@ -31,14 +32,17 @@ pub struct InForce {
 
 /// Where settings come from.
 pub trait Settings: Send + Sync {
-    /// Those of a session, now. `None` is the daemon's own.
-    fn in_force(&self, session: &SessionId) -> InForce;
+    /// Those of a session, now.
+    ///
+    /// # Errors
+    /// They cannot be had now. There is no answer that would be safe instead: each leaves out what somebody has denied.
+    fn in_force(&self, session: &SessionId) -> Result<InForce, CommandError>;
 }
 
 /// Settings that never change, for a daemon without any and for tests.
 impl Settings for InForce {
-    fn in_force(&self, _session: &SessionId) -> InForce {
-        self.clone()
+    fn in_force(&self, _session: &SessionId) -> Result<InForce, CommandError> {
+        Ok(self.clone())
     }
 }
 
@@ -57,10 +61,13 @@ pub(super) fn digest(tool: &str, input: &RawValue, workspace: &str, policy: &Pol
 }
 
 /// What rules and mode say to a call.
-pub(super) fn verdict(in_force: &InForce, def: &ToolDef, input: &RawValue, workspace: &str) -> Verdict {
+///
+/// Patterns begin at the workspace `root` for every agent: one that has a part of it, and names its paths from `base`, meets
+/// the same rules.
+pub(super) fn verdict(in_force: &InForce, def: &ToolDef, input: &RawValue, root: &str, base: &str) -> Verdict {
     let facts = Facts::of_name(def.name);
     let decide = |policy: &Policy, mode| {
-        policy.decide(&Question { tool: def.name, facts, input, mode, workspace_root: workspace })
+        policy.decide(&Question { tool: def.name, facts, input, mode, workspace_root: root, base })
     };
     let own = decide(&in_force.policy, in_force.mode);
     in_force.above.iter().map(|(policy, mode)| decide(policy, *mode)).fold(own, |strictest, above| {

@@ -152,7 +152,7 @@ impl Engine {
             failed("route_unknown", text)
         })?;
         let submitted = Submitted::read(pinned.request).map_err(|error| failed("journal_read", error))?;
-        let child = self.tools.core.session(&hand.job.session)?.and_then(|view| view.session.child);
+        let child = hand.ask(|| self.tools.core.session(&hand.job.session))?.and_then(|view| view.session.child);
         let scope = AgentScope::of(child.as_deref());
         if !scope.grants_route(&pinned.route) {
             let text = format!("route {} is not granted to this agent; next: submit with another one", pinned.route);
@@ -252,7 +252,7 @@ impl Carried<'_> {
     }
 
     fn ask_route(&mut self, notes: Vec<Note>, live: &mut LiveText) -> Result<Asked, Left> {
-        let in_force = self.in_force();
+        let in_force = self.in_force()?;
         let schema = self.submitted.options.prepared_schema();
         let stage = match self.context.messages.last() {
             Some(Message::User { .. }) if self.context.repairs > 0 => Stage::Repair,
@@ -366,10 +366,9 @@ impl Carried<'_> {
         let hand = self.hand;
         let newest = match notes.is_empty() {
             false => hand.record(notes)?,
-            true => match hand.engine.tools.core.run(hand.job.id) {
-                Ok(Some(position)) => position.last_seq,
-                Ok(None) => return Err(Left::Ended),
-                Err(error) => return Err(error.into()),
+            true => match hand.ask(|| hand.engine.tools.core.run(hand.job.id))? {
+                Some(position) => position.last_seq,
+                None => return Err(Left::Ended),
             },
         };
         let reader = &hand.engine.tools.reader;
@@ -454,8 +453,8 @@ impl Carried<'_> {
         remaining.map_or(limit_ms, |remaining| limit_ms.min(remaining))
     }
 
-    pub(super) fn in_force(&self) -> InForce {
-        self.hand.engine.tools.settings.in_force(&self.hand.job.session)
+    pub(super) fn in_force(&self) -> Result<InForce, Left> {
+        self.hand.ask(|| self.hand.engine.tools.settings.in_force(&self.hand.job.session))
     }
 
     /// The tool of this name, if a call of it can be carried out for this agent.
@@ -469,12 +468,22 @@ impl Carried<'_> {
         self.context.own_actions
     }
 
-    /// The agent's workspace: what relative paths begin at.
+    /// The daemon's workspace: what relative patterns of rules begin at.
+    pub(super) fn root(&self) -> &str {
+        &self.hand.engine.tools.workspace
+    }
+
+    /// The agent's workspace: what relative paths of its calls begin at. Where a link leads to it, the place that it leads
+    /// to, as the sandbox has it.
     pub(super) fn workspace(&self) -> String {
-        let root = &self.hand.engine.tools.workspace;
+        let root = self.root();
         match self.scope.workspace.as_str() {
-            "" => root.clone(),
-            below => format!("{}/{below}", root.trim_end_matches('/')),
+            "" => root.to_string(),
+            below => {
+                let named = format!("{}/{below}", root.trim_end_matches('/'));
+                let real = std::fs::canonicalize(&named).ok();
+                real.and_then(|path| path.into_os_string().into_string().ok()).unwrap_or(named)
+            }
         }
     }
 

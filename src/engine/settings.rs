@@ -7,7 +7,7 @@ use super::permits::{InForce, Settings};
 use crate::commit::{CommandError, CoreHandle};
 use crate::core::SessionSettings;
 use crate::ids::SessionId;
-use crate::permissions::{Effective, Mode};
+use crate::permissions::Effective;
 
 /// Settings as the core has them.
 pub struct CoreSettings {
@@ -39,16 +39,10 @@ impl CoreSettings {
 }
 
 impl Settings for CoreSettings {
-    fn in_force(&self, session: &SessionId) -> InForce {
+    fn in_force(&self, session: &SessionId) -> Result<InForce, CommandError> {
+        let line = self.line(session)?;
         let runtime = self.core.view().runtime.clone();
         let settings = runtime.settings();
-        let line = match self.line(session) {
-            Ok(line) => line,
-            Err(error) => {
-                log::error!("the settings of session {session} cannot be read, so nothing is allowed: {error}");
-                return InForce { mode: Mode::DontAsk.into(), policy: runtime.policy().clone(), ..InForce::default() };
-            }
-        };
         // From the top down: an agent has the rules of those above it, and its own.
         let mut policy = runtime.policy().clone();
         let mut levels = Vec::with_capacity(line.len());
@@ -62,13 +56,13 @@ impl Settings for CoreSettings {
         }
         let (policy, mode) = levels.pop().unwrap_or_else(|| (policy, settings.permission_mode.into()));
         levels.reverse();
-        InForce {
+        Ok(InForce {
             policy,
             mode,
             above: levels,
             instructions: settings.system_prompt.render(None),
             limits: settings.tool_limits.clone(),
             approval_expires_after_ms: self.approval_expires_after_ms,
-        }
+        })
     }
 }

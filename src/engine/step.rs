@@ -74,7 +74,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             limits: ToolLimits::default(),
             result_bytes: 0,
         };
-        let in_force = turn.run.in_force();
+        let in_force = turn.run.in_force()?;
         turn.limits = in_force.limits.clone();
         let mut ready = Vec::new();
         let mut asks = Vec::new();
@@ -147,7 +147,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         if let Some((asked, answer)) = answer
             && answer.behavior != Ruling::Allow
         {
-            let verdict = permits::verdict(in_force, def, &input, &workspace);
+            let verdict = permits::verdict(in_force, def, &input, self.run.root(), &workspace);
             let record = permits::record(&call.call_id, def, &verdict, Ruling::Deny, Some(asked.id.clone()));
             self.notes.push(note(NoteKind::PermissionDecided, &record));
             return Judged::Over(CallOutcome::Denied, denied(answer));
@@ -161,7 +161,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
             },
         };
-        let verdict = permits::verdict(in_force, def, &input, &workspace);
+        let verdict = permits::verdict(in_force, def, &input, self.run.root(), &workspace);
         let approved = answer.map(|(asked, _)| asked.id.clone());
         let decision = match (permits::ruling(verdict.decision), &approved) {
             (Ruling::Ask, Some(_)) => Ruling::Allow,

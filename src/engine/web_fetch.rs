@@ -140,8 +140,9 @@ impl Records<'_> {
     fn may_follow(&self, target: &Target) -> bool {
         let input = json!({"url": target.whole()}).to_string();
         let Ok(input) = RawValue::from_string(input) else { return false };
-        let in_force = self.room.settings.in_force(&self.caller.session);
-        permits::verdict(&in_force, self.def, &input, &self.room.workspace).decision == Behavior::Allow
+        let Ok(in_force) = self.room.settings.in_force(&self.caller.session) else { return false };
+        let root = &self.room.workspace;
+        permits::verdict(&in_force, self.def, &input, root, root).decision == Behavior::Allow
     }
 }
 

@@ -45,8 +45,10 @@ pub struct Question<'a> {
     pub input: &'a RawValue,
     /// The mode in force.
     pub mode: Effective,
-    /// Absolute path of the workspace that relative paths begin at.
+    /// Absolute path of the workspace that relative patterns begin at.
     pub workspace_root: &'a str,
+    /// Absolute path that the call's relative paths begin at: the workspace, or the part of it that a child agent has.
+    pub base: &'a str,
 }
 
 /// Where the rule behind a decision comes from.
@@ -138,7 +140,8 @@ impl Policy {
     /// Decides a call. Total: every call gets a verdict.
     pub fn decide(&self, question: &Question<'_>) -> Verdict {
         let workspace = Path::absolute(question.workspace_root);
-        let arguments = Arguments::read(question.tool, question.input, workspace.as_ref());
+        let base = Path::absolute(question.base);
+        let arguments = Arguments::read(question.tool, question.input, base.as_ref());
         let matching: Vec<&Compiled> =
             self.rules.iter().filter(|rule| rule.matches(question.tool, &arguments, workspace.as_ref())).collect();
         let that = |behavior: Behavior| matching.iter().copied().filter(move |rule| rule.rule.behavior == behavior);

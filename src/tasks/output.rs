@@ -8,7 +8,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::limits::{TASK_OUTPUT_BYTES_KEPT, TASK_OUTPUT_BYTES_MAX, TASK_OUTPUT_FILES_MAX, TASK_OUTPUTS_BYTES_MAX};
+use crate::limits::{
+    TASK_OUTPUT_BYTES_KEPT, TASK_OUTPUT_BYTES_MAX, TASK_OUTPUT_FILES_MAX, TASK_OUTPUT_MARGIN_BYTES,
+    TASK_OUTPUTS_BYTES_MAX,
+};
 
 /// Figures of one output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,41 +60,74 @@ impl OutputFile {
     fn rotate(&mut self) -> io::Result<()> {
         let rotation_count = self.figures.rotation_count + 1;
         let note = format!(
-            "[older output was dropped: the newest {TASK_OUTPUT_BYTES_KEPT} of {} bytes, rotation {rotation_count}]\n",
+            "[older output was dropped: the newest {TASK_OUTPUT_BYTES_KEPT} at most of {} bytes, rotation {rotation_count}]\n",
             self.figures.total_bytes
         );
         let fresh = self.path.with_extension("new");
         let mut file =
             OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(note.as_bytes())?;
-        self.file.seek(SeekFrom::Start(self.figures.size_bytes - TASK_OUTPUT_BYTES_KEPT))?;
+        let cut = self.figures.size_bytes - TASK_OUTPUT_BYTES_KEPT;
+        let kept_from = cut + rest_of_line(&mut self.file, cut)?;
+        self.file.seek(SeekFrom::Start(kept_from))?;
         io::copy(&mut self.file, &mut file)?;
         fs::rename(&fresh, &self.path)?;
         self.file = file;
-        self.figures.size_bytes = note.len() as u64 + TASK_OUTPUT_BYTES_KEPT;
+        self.figures.size_bytes = note.len() as u64 + self.figures.size_bytes - kept_from;
         self.figures.rotation_count = rotation_count;
         Ok(())
     }
 }
 
-/// The newest at most `bytes_max` bytes of an output, as text, and whether that is all of the file; `None` when there is no
-/// file any more.
+/// Bytes from `at` to the beginning of the next line, 0 where none begins within a secret's length: a line that is cut may
+/// begin with the end of a secret, which nothing recognises any more.
+fn rest_of_line(file: &mut File, at: u64) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut bytes = Vec::new();
+    file.take(TASK_OUTPUT_MARGIN_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes.iter().position(|byte| *byte == b'\n').map_or(0, |place| place as u64 + 1))
+}
+
+/// The newest at most `bytes_max` bytes of an output, as redacted text, and whether that is all of the file; `None` when
+/// there is no file any more. A secret that the cut would go through is not shown in part either.
 ///
 /// # Errors
 /// The file is there and cannot be read.
-pub fn tail(directory: &Path, id: &str, bytes_max: u64) -> io::Result<Option<(String, bool)>> {
+pub fn tail(
+    directory: &Path,
+    id: &str,
+    bytes_max: u64,
+    redact: &dyn Fn(&str) -> String,
+) -> io::Result<Option<(String, bool)>> {
     let mut file = match File::open(path_of(directory, id)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
     let size = file.metadata()?.len();
     let skipped = size.saturating_sub(bytes_max);
-    file.seek(SeekFrom::Start(skipped))?;
+    let margin = skipped.min(TASK_OUTPUT_MARGIN_BYTES);
+    file.seek(SeekFrom::Start(skipped - margin))?;
     let mut bytes = Vec::new();
-    file.take(bytes_max).read_to_end(&mut bytes)?;
+    file.take(margin + bytes_max).read_to_end(&mut bytes)?;
+    let mut from = (margin as usize).min(bytes.len());
     // A cut may have landed inside a character.
-    let head = if skipped > 0 { bytes.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
-    Ok(Some((String::from_utf8_lossy(&bytes[head..]).into_owned(), skipped == 0)))
+    from += if skipped > 0 { bytes[from..].iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
+    let text = |part: &[u8]| redact(&String::from_utf8_lossy(part));
+    let whole = text(&bytes);
+    if from == 0 {
+        return Ok(Some((whole, skipped == 0)));
+    }
+    // Where the parts are masked as the whole is, the cut goes through no secret; else it is moved behind the line, and a
+    // few lines further for a secret that has several. Beyond that nothing is shown.
+    for _ in 0..4 {
+        let shown = text(&bytes[from..]);
+        if text(&bytes[..from]) + &shown == whole {
+            return Ok(Some((shown, skipped == 0)));
+        }
+        let rest = bytes[from..].iter().position(|byte| *byte == b'\n');
+        from = rest.map_or(bytes.len(), |place| from + place + 1);
+    }
+    Ok(Some((String::new(), false)))
 }
 
 /// Removes outputs, oldest first, until those that stay keep to the bounds. Those of `live` tasks stay.
@@ -154,7 +190,26 @@ mod tests {
         let first: u64 = kept.clone().nth(1).unwrap().parse().unwrap();
         assert!(kept.skip(1).enumerate().all(|(at, text)| text.parse() == Ok(first + at as u64)), "a line is missing");
         assert!(text.ends_with(&line(lines - 1)));
-        assert_eq!(tail(&directory, "shell-task-1", 64).unwrap(), Some((line(lines - 1), false)));
+        assert_eq!(tail(&directory, "shell-task-1", 64, &as_it_is).unwrap(), Some((line(lines - 1), false)));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    fn as_it_is(text: &str) -> String {
+        text.to_string()
+    }
+
+    /// Whoever chose the number of bytes could have the cut go through a secret, of which the rest was then shown.
+    #[test]
+    fn no_length_of_a_tail_shows_a_part_of_a_secret() {
+        let directory = scratch("secret-tail");
+        fs::write(path_of(&directory, "a"), "before\nkey=TOPSECRET behind\nlast\n").unwrap();
+        let redact = |text: &str| text.replace("TOPSECRET", "<redacted>");
+        for bytes in 1..40 {
+            let (text, _) = tail(&directory, "a", bytes, &redact).unwrap().unwrap();
+            let whole = redact("before\nkey=TOPSECRET behind\nlast\n");
+            assert!(whole.ends_with(&text), "{bytes}: {text:?}");
+            assert!(bytes < 5 || text.ends_with("last\n"), "{bytes}: {text:?}");
+        }
         fs::remove_dir_all(directory).unwrap();
     }
 
@@ -162,7 +217,7 @@ mod tests {
     fn a_tail_never_begins_inside_a_character() {
         let directory = scratch("tail");
         fs::write(path_of(&directory, "a"), "aé€b").unwrap();
-        let tails: Vec<_> = (1..8).map(|bytes| tail(&directory, "a", bytes).unwrap().unwrap()).collect();
+        let tails: Vec<_> = (1..8).map(|bytes| tail(&directory, "a", bytes, &as_it_is).unwrap().unwrap()).collect();
         let text = |text: &str, whole| (text.to_string(), whole);
         let expected = [
             text("b", false),
@@ -174,7 +229,7 @@ mod tests {
             text("aé€b", true),
         ];
         assert_eq!(tails, expected);
-        assert_eq!(tail(&directory, "b", 1).unwrap(), None);
+        assert_eq!(tail(&directory, "b", 1, &as_it_is).unwrap(), None);
         fs::remove_dir_all(directory).unwrap();
     }
 

@@ -178,13 +178,13 @@ impl OutputView {
             Part::Tail(bytes) => bytes,
             Part::Full => TASK_OUTPUT_BYTES_MAX,
         };
-        let found = output::tail(directory, &task.id, bytes_max)?;
+        let found = output::tail(directory, &task.id, bytes_max, redact)?;
         // After the text: figures never tell of less than is shown.
         let live = live();
         let rotated = task.shell.as_ref().and_then(|shell| shell.end.as_ref());
         let rotations = rotated.map_or(live.unwrap_or_default().output.rotation_count, |end| end.output_rotation_count);
         let is_whole = found.as_ref().is_some_and(|(_, is_whole)| *is_whole) && rotations == 0;
-        let text = found.map(|(text, _)| redact(&text));
+        let text = found.map(|(text, _)| text);
         let (output_excerpt, output_text) = match part {
             Part::Tail(_) => (text, None),
             Part::Full => (None, text),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use kheish_daemon::commit::CommandError;
 use kheish_daemon::engine::{InForce, RunWorker, Settings, StartWorker, WorkerScope};
 use kheish_daemon::ids::SessionId;
 use kheish_daemon::net::Cancel;
@@ -181,8 +182,8 @@ impl RunWorker for FakeWorker {
 pub struct Changing(pub Mutex<InForce>);
 
 impl Settings for Changing {
-    fn in_force(&self, _session: &SessionId) -> InForce {
-        self.0.lock().unwrap().clone()
+    fn in_force(&self, _session: &SessionId) -> Result<InForce, CommandError> {
+        Ok(self.0.lock().unwrap().clone())
     }
 }
 

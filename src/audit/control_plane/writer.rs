@@ -158,7 +158,12 @@ impl Writer {
         });
         let is_told = line.act.is_none()
             && line.status.is_some_and(|status| status < 300)
-            && line.request_id.is_some_and(|request| self.told.contains(&request));
+            && line.request_id.is_some_and(|request| {
+                // An id excuses one request: who uses it again for another act is told of again.
+                let before = self.told.len();
+                self.told.retain(|told| *told != request);
+                self.told.len() < before
+            });
         if is_known || is_told {
             self.counters.written.fetch_add(1, Relaxed);
             return;

@@ -386,10 +386,11 @@ impl Supervisor {
             true => self.lease(entry),
             false => Ok(None),
         };
-        let renewed = renewed.unwrap_or_else(|cause| {
-            log::warn!("the lease of connector {name} cannot be renewed: {cause}");
-            None
-        });
+        let renewed = match renewed {
+            Ok(renewed) => renewed,
+            // The old one says what the process holds until it expires, and the next look tries again.
+            Err(cause) => return log::warn!("the lease of connector {name} cannot be renewed yet: {cause}"),
+        };
         if let Some(running) = self.slots.get_mut(name).and_then(|slot| slot.running.as_mut()) {
             running.lease = renewed.map(|lease| (lease.id, lease.expires_at_ms));
         }
