@@ -162,7 +162,7 @@ impl Upkeep {
     /// The newest view, with whether the journal's reserve for a full disk is there. Never waits for a probe.
     pub fn storage(&self, reserve_is_intact: bool) -> StorageView {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let age_ms = self.clock.now_ms().saturating_sub(view.checked_at_ms);
+        let age_ms = self.clock.now_ms().abs_diff(view.checked_at_ms);
         if age_ms > PROBE_STALE_MS {
             view.stale = true;
             view.ok = false;

@@ -151,7 +151,8 @@ fn select(api: &Api, body: &PruneBody) -> Result<Prune, Problem> {
         {
             continue;
         }
-        if pruned.len() + skipped.len() == limit {
+        // What has to stay uses up no place: behind it there may be more that can go.
+        if pruned.len() == limit {
             has_more = true;
             break;
         }
@@ -164,7 +165,9 @@ fn select(api: &Api, body: &PruneBody) -> Result<Prune, Problem> {
             Standing::Held => "held",
             Standing::Unknown => "unknown",
         };
-        skipped.push(Skipped { run_id: bundle.run_id, reason });
+        if skipped.len() < DEBUG_PRUNE_BUNDLES_MAX {
+            skipped.push(Skipped { run_id: bundle.run_id, reason });
+        }
     }
     let pruned_bytes = pruned.iter().map(|bundle| bundle.bytes).sum();
     let dry_run = body.dry_run.unwrap_or(false);

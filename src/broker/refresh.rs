@@ -55,9 +55,20 @@ impl Actor {
     /// A token for a checked lease: the present one while it lasts, else the next one when it is there.
     pub(super) fn redeem_account(&mut self, lease: Lease, now_ms: u64, reply: Sender<Result<Credential, BrokerError>>) {
         let slot = lease.slot.clone();
-        let Some(age) = self.account(&slot).map(|account| oauth::age(account, now_ms)) else {
+        let Some(account) = self.account(&slot) else {
             return drop(reply.send(Err(BrokerError::NotAnAccount { slot })));
         };
+        // Its token may be fresh: until somebody logs in again nobody gets it, also after a restart.
+        if account.last_refresh_outcome.as_deref() == Some(WIDENED) {
+            let refused = BrokerError::RefreshFailed {
+                slot,
+                class: WIDENED,
+                reason: WIDENED_REASON.to_string(),
+                retry_after_ms: None,
+            };
+            return drop(reply.send(Err(refused)));
+        }
+        let age = oauth::age(account, now_ms);
         match age {
             TokenAge::Fresh => drop(reply.send(self.credential(&lease))),
             TokenAge::Aging => {
@@ -207,7 +218,7 @@ impl Actor {
             Ok(former) => {
                 (state.failure, state.failure_count) = (None, 0);
                 if outcome == WIDENED {
-                    let reason = "the server gave scopes that nobody had agreed to".to_string();
+                    let reason = WIDENED_REASON.to_string();
                     state.failure = Some(RefreshFailure { class: WIDENED, reason, is_final: true });
                 }
                 self.retire(former);
@@ -295,6 +306,7 @@ impl Actor {
 }
 
 const WIDENED: &str = "scope_widened";
+const WIDENED_REASON: &str = "the server gave scopes that nobody had agreed to";
 
 fn refuse(waiting: Waiting, error: BrokerError) {
     match waiting {

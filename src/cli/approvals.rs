@@ -347,6 +347,8 @@ fn resolve(
     let client = context.client()?;
     let mut runs: Vec<&str> = open.iter().map(|found| found.run_id.as_str()).collect();
     runs.dedup();
+    // All are answered before any is waited for, whatever becomes of one of them: a denial of all has to reach all.
+    let (mut answered, mut failed) = (Vec::with_capacity(runs.len()), None);
     for run in runs {
         let of_run = open.iter().filter(|found| found.run_id == run);
         let resolutions = of_run
@@ -360,10 +362,17 @@ fn resolve(
         let body = Document::of(&Body { resolutions });
         let headers: Vec<(&str, &str)> = key.iter().map(|key| ("idempotency-key", *key)).collect();
         let path = run_path(run).then("/approvals");
-        let document = client.post(&path, Some(body.as_str().as_bytes()), &headers)?;
-        after_answer(context, &client, &document, how)?;
+        match client.post(&path, Some(body.as_str().as_bytes()), &headers) {
+            Ok(document) => answered.push(document),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    Ok(())
+    for document in &answered {
+        if let Err(error) = after_answer(context, &client, document, how) {
+            failed = failed.or(Some(error));
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// Shows the run behind an answer: as it is, or once it has ended or waits again.

@@ -460,7 +460,8 @@ impl CommitLoop {
         let refused = self.view.refusing.is_some();
         if self.view.poisoned.is_none() && (!refused || has_passed(self.refused_at_ms)) {
             match self.parts.journal.maintain(now_ms) {
-                Ok(_) if refused => {
+                // A disk that is still full is no error of the upkeep; the reserve tells.
+                Ok(_) if refused && self.parts.journal.reserve_is_intact() => {
                     self.view.refusing = None;
                     self.publish();
                 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::budget::Used;
@@ -502,12 +503,29 @@ impl Carried<'_> {
         if text == item.get() {
             return item;
         }
-        RawValue::from_string(text).unwrap_or_else(|_| RawValue::from_string("{}".to_string()).expect("JSON"))
+        RawValue::from_string(text).unwrap_or_else(|_| {
+            let value = serde_json::from_str(item.get()).unwrap_or_default();
+            RawValue::from_string(self.without_secrets(value).to_string()).expect("a value is JSON")
+        })
+    }
+
+    /// The value with each of its texts redacted by itself, which stays the JSON that it is.
+    fn without_secrets(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.redact(&text)),
+            Value::Array(items) => items.into_iter().map(|item| self.without_secrets(item)).collect(),
+            Value::Object(fields) => {
+                let redacted = |(name, value): (String, Value)| (self.redact(&name), self.without_secrets(value));
+                Value::Object(fields.into_iter().map(redacted).collect())
+            }
+            other => other,
+        }
     }
 
     pub(super) fn redacted_question(&self, asked: QuestionAsked) -> QuestionAsked {
-        let text = serde_json::to_string(&asked).expect("questions are plain data");
-        serde_json::from_str(&self.redact(&text)).unwrap_or(asked)
+        let value = serde_json::to_value(&asked).expect("questions are plain data");
+        // Names of fields hold no secret, so what comes out has the fields of a question.
+        serde_json::from_value(self.without_secrets(value)).expect("a question stays one")
     }
 
     /// Keeps the whole of a large result, redacted, before the record that names it.

@@ -236,7 +236,8 @@ impl Journal {
                 Err(error) => return Err(error),
             }
         }
-        let waited_ms = now_ms.saturating_sub(self.unsealed_since_ms);
+        // The difference either way: a clock that was set back must not put seals off.
+        let waited_ms = now_ms.abs_diff(self.unsealed_since_ms);
         if self.parts.unsealed_records > 0 && waited_ms >= self.parts.options.seal_interval_ms {
             self.seal(now_ms)?;
         }

@@ -50,6 +50,12 @@ impl PathPattern {
         self.end_states(path, workspace).is_some_and(|states| states[self.parts.len()])
     }
 
+    /// Whether the pattern matches everything below the path as well.
+    pub(super) fn matches_below(&self, path: &Path, workspace: &Path) -> bool {
+        let ends_open = self.parts.last() == Some(&Part::Any);
+        ends_open && self.end_states(path, workspace).is_some_and(|states| states[self.parts.len() - 1])
+    }
+
     /// Whether it matches the path or could match something below it.
     pub(super) fn reaches(&self, path: &Path, workspace: &Path) -> bool {
         self.end_states(path, workspace).is_some_and(|states| states.contains(&true))

@@ -266,7 +266,11 @@ impl Matcher {
             }
             Self::Path(pattern) => match (&arguments.paths, workspace) {
                 (Field::Is(paths), Some(workspace)) => {
-                    !paths.may_leave && paths.given.iter().all(|path| pattern.matches(path, workspace))
+                    let holds = |path: &Path| match paths.search {
+                        true => pattern.matches_below(path, workspace),
+                        false => pattern.matches(path, workspace),
+                    };
+                    !paths.may_leave && paths.given.iter().all(holds)
                 }
                 _ => false,
             },

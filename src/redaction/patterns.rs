@@ -9,6 +9,8 @@ use crate::limits::{REDACTION_KEY_BYTES_MIN, REDACTION_OPEN_BYTES_MAX};
 const PREFIXES: [&str; 12] =
     ["sk-", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xoxa-", "AKIA", "AIza", "xai-"];
 const PEM_BEGIN: &str = "-----BEGIN ";
+/// The shortest beginning of a key that is taken for one.
+const PEM_MATERIAL_BYTES_MIN: usize = 4;
 const PEM_KEY: &str = "PRIVATE KEY-----";
 const PEM_END: &str = "-----END ";
 const BEARER: &str = "bearer ";
@@ -140,10 +142,32 @@ fn pem_spans(text: &str) -> Vec<(usize, usize)> {
             continue;
         }
         let rest = &text[start..];
-        // Without an end the rest of the text belongs to it.
-        spans.push((start, pem_end(rest).map_or(text.len(), |end| start + end)));
+        match pem_end(rest) {
+            Some(end) => spans.push((start, start + end)),
+            // Without an end all that follows belongs to it, up to the end of the JSON string that it may stand in. The bare
+            // words, as in a search for keys, are no key.
+            None if holds_material(&label[at + 5..]) => {
+                let end = rest.find('"').map_or(text.len(), |quote| start + rest[..quote].trim_end_matches('\\').len());
+                spans.push((start, end));
+            }
+            None => {}
+        }
     }
     spans
+}
+
+/// Whether key material follows a header on the next line, or on the same one as much as no word has.
+fn holds_material(behind: &str) -> bool {
+    let (mut body, mut is_next_line) = (behind, false);
+    while let Some((blank, rest)) =
+        ["\\r", "\\n", "\r", "\n", " ", "\t"].iter().find_map(|blank| Some((blank, body.strip_prefix(blank)?)))
+    {
+        is_next_line |= blank.ends_with(['n', '\n']);
+        body = rest;
+    }
+    let is_material = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-');
+    let least = if is_next_line { PEM_MATERIAL_BYTES_MIN } else { REDACTION_KEY_BYTES_MIN };
+    body.bytes().take_while(is_material).count() >= least
 }
 
 /// Values behind `name=`, `name: `, `"name":"` and the like.
@@ -254,6 +278,19 @@ mod tests {
         let pem = "-----BEGIN RSA PRIVATE KEY-----\\nMIIB\n-----END RSA PRIVATE KEY-----";
         assert_eq!(mask_keys(&format!("a {pem} b")), "a <redacted> b");
         assert_eq!(mask_keys("x -----BEGIN PRIVATE KEY-----\nMIIB and no end"), "x <redacted>");
+        // Encrypted ones have headers of their own.
+        let encrypted = "x -----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIB";
+        assert_eq!(mask_keys(encrypted), "x <redacted>");
+        // The words alone are no key, and a key never ends the JSON that it stands in.
+        for words in [
+            r#"{"command":"grep -rl -- '-----BEGIN RSA PRIVATE KEY-----' ."}"#,
+            "the file begins with `-----BEGIN RSA PRIVATE KEY-----`",
+            "-----BEGIN OPENSSH PRIVATE KEY-----",
+        ] {
+            assert_eq!(mask_keys(words), words);
+        }
+        let cut = r#"{"a":"-----BEGIN PRIVATE KEY-----\nMIIBVgIBADANBg\"","b":1}"#;
+        assert_eq!(mask_keys(cut), r#"{"a":"<redacted>\"","b":1}"#);
     }
 
     #[test]

@@ -147,7 +147,12 @@ impl Jail {
         })?;
         let internet = self.policy.network || self.has(Feature::NetNamespace);
         let ipc = self.has(Feature::IpcNamespace);
-        self.wall(Feature::Seccomp, |_| plain(seccomp::restrict_self(seccomp::Allowed { internet, ipc })))?;
+        let other_processes = self.has(Feature::PidNamespace);
+        // Landlock looks at truncation by path since version 3; before it the root has to keep the files out of sight.
+        let truncation = self.has(Feature::PrivateRoot) && !self.policy.workspace_read_only
+            || landlock::version().is_ok_and(|version| version >= 3);
+        let allowed = seccomp::Allowed { internet, ipc, other_processes, truncation };
+        self.wall(Feature::Seccomp, |_| plain(seccomp::restrict_self(allowed)))?;
         if !self.policy.walls.is_empty() {
             own::set_dumpable(false).map_err(|error| format!("the worker's memory cannot be shut off: {error}"))?;
         }

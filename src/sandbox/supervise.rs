@@ -23,7 +23,12 @@ pub fn outermost(channel: UnixStream, first: u32, jail: &Jail) {
     if jail.has(Feature::Seccomp) || has_pid_namespace {
         // It needs no rights from here on. It runs nothing of a model, so this is hygiene and may fail.
         let _hygiene = own::drop_capabilities().and_then(|()| own::no_new_privileges());
-        let _hygiene = seccomp::restrict_self(seccomp::Allowed { internet: false, ipc: false });
+        let _hygiene = seccomp::restrict_self(seccomp::Allowed {
+            internet: false,
+            ipc: false,
+            other_processes: true,
+            truncation: true,
+        });
     }
     if let Ok(ended) = process_descriptor(first) {
         while own::wait_closed_or_ready(&[channel.as_fd()], &[&ended], None).is_err() {}

@@ -60,6 +60,25 @@ const LISTMOUNT: libc::c_long = 458;
 const ABSENT: &[libc::c_long] =
     &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
 
+/// System V objects are used by number and POSIX queues by name, whoever made them.
+#[rustfmt::skip]
+const IPC: &[libc::c_long] = &[
+    libc::SYS_shmget, libc::SYS_shmat, libc::SYS_shmdt, libc::SYS_shmctl,
+    libc::SYS_msgget, libc::SYS_msgsnd, libc::SYS_msgrcv, libc::SYS_msgctl,
+    libc::SYS_semget, libc::SYS_semop, libc::SYS_semtimedop, libc::SYS_semctl,
+    libc::SYS_mq_open, libc::SYS_mq_unlink, libc::SYS_mq_timedsend, libc::SYS_mq_timedreceive, libc::SYS_mq_notify,
+    libc::SYS_mq_getsetattr,
+];
+
+/// Calls whose first argument is the process that they are about, 0 for the calling one.
+const ON_A_PROCESS: &[libc::c_long] = &[
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+];
+
 /// Namespace flags of clone and unshare: time, mount, cgroup, host name, ipc, user, pid, net.
 const NAMESPACE_FLAGS: u32 =
     0x80 | 0x2_0000 | 0x200_0000 | 0x400_0000 | 0x800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000;
@@ -72,6 +91,10 @@ pub struct Allowed {
     pub internet: bool,
     /// System V and POSIX message queues, semaphores and shared memory.
     pub ipc: bool,
+    /// Limits and scheduling of other processes. Not where the host's are in sight: a limit needs no more than the same user.
+    pub other_processes: bool,
+    /// Truncation by path. Not where nothing but Landlock before version 3 keeps a program from a file: that does not look.
+    pub truncation: bool,
 }
 
 /// Puts the filter on this process and its descendants, for good. Needs no_new_privs.
@@ -130,10 +153,45 @@ fn program(allowed: Allowed) -> Vec<libc::sock_filter> {
         rule(*number, &[ret(errno(libc::ENOSYS))]);
     }
     if !allowed.ipc {
-        let ipc = [libc::SYS_shmget, libc::SYS_shmat, libc::SYS_msgget, libc::SYS_semget, libc::SYS_mq_open];
-        for number in ipc {
-            rule(number, &[ret(errno(libc::EPERM))]);
+        for number in IPC {
+            rule(*number, &[ret(errno(libc::EPERM))]);
         }
+    }
+    if !allowed.other_processes {
+        for number in ON_A_PROCESS {
+            rule(*number, &[load_argument(0), instruction(JUMP_EQUAL, 0, 0, 1), ret(ALLOW), ret(errno(libc::EPERM))]);
+        }
+        // Of processes, groups and users only the calling process.
+        for (number, process) in [(libc::SYS_setpriority, libc::PRIO_PROCESS as u32), (libc::SYS_ioprio_set, 1)] {
+            rule(
+                number,
+                &[
+                    load_argument(0),
+                    instruction(JUMP_EQUAL, process, 0, 3),
+                    load_argument(1),
+                    instruction(JUMP_EQUAL, 0, 0, 1),
+                    ret(ALLOW),
+                    ret(errno(libc::EPERM)),
+                ],
+            );
+        }
+    }
+    if !allowed.truncation {
+        rule(libc::SYS_truncate, &[ret(errno(libc::EPERM))]);
+        // Its flags stand behind a pointer; the older calls say the same.
+        rule(libc::SYS_openat2, &[ret(errno(libc::ENOSYS))]);
+        let emptying = |flags: u32| {
+            [
+                load_argument(flags),
+                instruction(AND, (libc::O_ACCMODE | libc::O_TRUNC) as u32, 0, 0),
+                instruction(JUMP_EQUAL, (libc::O_RDONLY | libc::O_TRUNC) as u32, 0, 1),
+                ret(errno(libc::EPERM)),
+                ret(ALLOW),
+            ]
+        };
+        rule(libc::SYS_openat, &emptying(2));
+        #[cfg(target_arch = "x86_64")]
+        rule(libc::SYS_open, &emptying(1));
     }
     for number in [libc::SYS_clone, libc::SYS_unshare] {
         rule(
@@ -175,7 +233,8 @@ fn program(allowed: Allowed) -> Vec<libc::sock_filter> {
         socket.push(ret(errno(libc::EAFNOSUPPORT)));
     }
     rule(libc::SYS_socket, &socket);
-    // A pair of unix sockets is a pipe, as long as its ends cannot be pointed elsewhere: a datagram end can.
+    // A pair of unix sockets is a pipe, as long as its ends cannot be pointed elsewhere: a datagram end can, and of a raw
+    // pair the kernel makes datagrams.
     rule(
         libc::SYS_socketpair,
         &[
@@ -184,7 +243,8 @@ fn program(allowed: Allowed) -> Vec<libc::sock_filter> {
             ret(errno(libc::EAFNOSUPPORT)),
             load_argument(1),
             instruction(AND, 0xf, 0, 0),
-            instruction(JUMP_EQUAL, libc::SOCK_DGRAM as u32, 0, 1),
+            instruction(JUMP_EQUAL, libc::SOCK_STREAM as u32, 2, 0),
+            instruction(JUMP_EQUAL, libc::SOCK_SEQPACKET as u32, 1, 0),
             ret(errno(libc::EPERM)),
             ret(ALLOW),
         ],
@@ -228,8 +288,8 @@ mod tests {
         }
     }
 
-    const OPEN: Allowed = Allowed { internet: true, ipc: true };
-    const SHUT: Allowed = Allowed { internet: false, ipc: false };
+    const OPEN: Allowed = Allowed { internet: true, ipc: true, other_processes: true, truncation: true };
+    const SHUT: Allowed = Allowed { internet: false, ipc: false, other_processes: false, truncation: false };
 
     fn call(allowed: Allowed, number: libc::c_long, first: u64, second: u64) -> u32 {
         verdict(allowed, ARCHITECTURE, number as u32, [first, second, 0, 0, 0, 0])
@@ -252,8 +312,10 @@ mod tests {
         for number in ABSENT {
             assert_eq!(call(OPEN, *number, 0, 0), errno(libc::ENOSYS), "{number}");
         }
-        assert_eq!(call(OPEN, libc::SYS_shmget, 0, 0), ALLOW);
-        assert_eq!(call(SHUT, libc::SYS_shmget, 0, 0), errno(libc::EPERM));
+        for number in IPC {
+            assert_eq!(call(OPEN, *number, 0, 0), ALLOW, "{number}");
+            assert_eq!(call(SHUT, *number, 0, 0), errno(libc::EPERM), "{number}");
+        }
     }
 
     #[test]
@@ -272,6 +334,43 @@ mod tests {
     }
 
     #[test]
+    fn a_process_changes_no_other_ones_limits_where_the_host_is_in_sight() {
+        for number in ON_A_PROCESS {
+            assert_eq!(call(SHUT, *number, 0, 0), ALLOW, "{number}");
+            assert_eq!(call(SHUT, *number, 4_711, 0), errno(libc::EPERM), "{number}");
+            assert_eq!(call(OPEN, *number, 4_711, 0), ALLOW, "{number}");
+        }
+        for (number, process) in [(libc::SYS_setpriority, 0), (libc::SYS_ioprio_set, 1)] {
+            assert_eq!(call(SHUT, number, process, 0), ALLOW, "{number}");
+            assert_eq!(call(SHUT, number, process, 4_711), errno(libc::EPERM), "{number}");
+            assert_eq!(call(SHUT, number, 2, 0), errno(libc::EPERM), "a user's: {number}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_truncated_by_path_where_no_wall_looks() {
+        let open = |allowed, number: libc::c_long, arguments: [u64; 6]| {
+            verdict(allowed, ARCHITECTURE, number as u32, arguments)
+        };
+        assert_eq!(call(SHUT, libc::SYS_truncate, 0, 0), errno(libc::EPERM));
+        assert_eq!(call(SHUT, libc::SYS_openat2, 0, 0), errno(libc::ENOSYS));
+        assert_eq!(call(SHUT, libc::SYS_ftruncate, 0, 0), ALLOW);
+        for (flags, refused) in [
+            (libc::O_RDONLY | libc::O_TRUNC, true),
+            (libc::O_RDONLY | libc::O_TRUNC | libc::O_CLOEXEC, true),
+            (libc::O_WRONLY | libc::O_TRUNC | libc::O_CREAT, false),
+            (libc::O_RDWR | libc::O_TRUNC, false),
+            (libc::O_RDONLY, false),
+        ] {
+            let expected = if refused { errno(libc::EPERM) } else { ALLOW };
+            assert_eq!(open(SHUT, libc::SYS_openat, [0, 0, flags as u64, 0, 0, 0]), expected, "{flags:o}");
+            assert_eq!(open(OPEN, libc::SYS_openat, [0, 0, flags as u64, 0, 0, 0]), ALLOW, "{flags:o}");
+            #[cfg(target_arch = "x86_64")]
+            assert_eq!(open(SHUT, libc::SYS_open, [0, flags as u64, 0, 0, 0, 0]), expected, "{flags:o}");
+        }
+    }
+
+    #[test]
     fn only_internet_streams_and_datagrams_are_sockets() {
         let nonblocking_stream = (libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as u64;
         for family in [libc::AF_INET, libc::AF_INET6] {
@@ -285,7 +384,11 @@ mod tests {
         }
         let unix = libc::AF_UNIX as u64;
         assert_eq!(call(SHUT, libc::SYS_socketpair, unix, nonblocking_stream), ALLOW);
-        assert_eq!(call(SHUT, libc::SYS_socketpair, unix, libc::SOCK_DGRAM as u64), errno(libc::EPERM));
+        assert_eq!(call(SHUT, libc::SYS_socketpair, unix, libc::SOCK_SEQPACKET as u64), ALLOW);
+        for kind in (0..16).filter(|kind| ![libc::SOCK_STREAM, libc::SOCK_SEQPACKET].contains(kind)) {
+            let kind = (kind | libc::SOCK_CLOEXEC) as u64;
+            assert_eq!(call(OPEN, libc::SYS_socketpair, unix, kind), errno(libc::EPERM), "{kind}");
+        }
         assert_eq!(call(OPEN, libc::SYS_socketpair, 2, 1), errno(libc::EAFNOSUPPORT));
     }
 }
