@@ -162,7 +162,7 @@ fn program(allowed: Allowed) -> Vec<libc::sock_filter> {
             rule(*number, &[load_argument(0), instruction(JUMP_EQUAL, 0, 0, 1), ret(ALLOW), ret(errno(libc::EPERM))]);
         }
         // Of processes, groups and users only the calling process.
-        for (number, process) in [(libc::SYS_setpriority, libc::PRIO_PROCESS as u32), (libc::SYS_ioprio_set, 1)] {
+        for (number, process) in [(libc::SYS_setpriority, libc::PRIO_PROCESS), (libc::SYS_ioprio_set, 1)] {
             rule(
                 number,
                 &[
