@@ -5,7 +5,8 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo smokes test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean
+.PHONY: help demo smokes test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean \
+	install dist dist-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +59,20 @@ bench: ## Measure accepts, streams, start-up and memory, beside Redis and Postgr
 
 build: ## The release binary: target/release/kheish-daemon
 	$(CARGO) build $(CARGO_OPTIONS) --release
+
+# Where `make install` puts things; packagers set DESTDIR, and KHEISH_BINARY to install a binary of a release.
+PREFIX ?= /usr/local
+DESTDIR ?=
+KHEISH_BINARY ?= $${CARGO_TARGET_DIR:-target}/release/kheish-daemon
+
+install: ## Install the release binary, manual pages, completions and systemd units (PREFIX, DESTDIR); builds nothing
+	./scripts/install.sh "$(KHEISH_BINARY)" "$(PREFIX)" "$(DESTDIR)"
+
+dist: ## A release in target/dist: vendored sources, binary, bill of materials, checksums (KHEISH_DIST_SIGNING_KEY signs)
+	./scripts/dist.sh
+
+dist-check: ## The same, built twice in two directories and compared byte by byte
+	./scripts/dist.sh --check
 
 limits: ## Refresh the tables of docs/limits.md from src/limits.rs
 	KHEISH_TIDY_WRITE=1 $(CARGO) test $(CARGO_OPTIONS) --test tidy every_bound_is_in_the_docs

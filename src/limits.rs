@@ -13,6 +13,7 @@ mod engine;
 mod mcp;
 mod routes;
 mod slo;
+mod supervisor;
 
 pub use agents::*;
 pub use connectors::*;
@@ -24,6 +25,7 @@ pub use engine::*;
 pub use mcp::*;
 pub use routes::*;
 pub use slo::*;
+pub use supervisor::*;
 
 // --- identifiers -----------------------------------------------------------------------------
 

@@ -37,13 +37,14 @@ use crate::connectors::egress::Egress;
 use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
+use crate::credential;
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
 use crate::delivery::{self, DeliveryRoom};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
-use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
+use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, STOP_MARGIN_MS};
 use crate::mcp::{self, Mcp};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
@@ -53,6 +54,7 @@ use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
+use crate::supervisor::{Inherited, Progress, Supervisor};
 use crate::sys::{self, StopSignals};
 use crate::tasks::{self, TaskStops, Tasks};
 use crate::upkeep::{Roots, Upkeep};
@@ -99,12 +101,19 @@ pub fn run(raw: RawServe) -> Result<(), ServeError> {
         sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
     }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
+    let mut supervisor = Supervisor::of_process().map_err(step("socket activation"))?;
     crate::worker::enroll("main");
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
     }
-    let daemon = Daemon::start(&raw)?;
-    daemon.watch(&signals);
+    supervisor.notifier.status("starting: opening the state root and replaying the journal");
+    let inherited = supervisor.inherited.take();
+    let daemon = Daemon::start(&raw, inherited).inspect_err(|error| {
+        supervisor.notifier.status(&format!("start refused: {error}"));
+    })?;
+    supervisor.notifier.ready(&daemon.summary());
+    daemon.watch(&signals, &supervisor);
+    supervisor.notifier.stopping(daemon.stop_budget_ms(), supervisor.watchdog.is_wanted());
     daemon.stop()
 }
 
@@ -151,11 +160,15 @@ struct Opened {
 }
 
 impl Daemon {
-    fn start(raw: &RawServe) -> Result<Self, ServeError> {
+    fn start(raw: &RawServe, inherited: Option<Inherited>) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let delivery_policy =
             delivery::policy_from_environment(|name| std::env::var(name).ok()).map_err(step("settings"))?;
-        let config = Config::resolve(raw).map_err(step("settings"))?;
+        let mut config = Config::resolve(raw).map_err(step("settings"))?;
+        // What guards the listener is decided by where it really listens.
+        if let Some(inherited) = &inherited {
+            config.bind = inherited.bind.clone();
+        }
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
@@ -373,7 +386,11 @@ impl Daemon {
             trusted_proxies: api.config.trusted_proxies.clone(),
             ..EdgeConfig::new(api.config.bind.clone())
         };
-        let edge = Arc::new(Edge::start(edge_config, Arc::new(front)).map_err(step("listener"))?);
+        let edge = match inherited {
+            Some(Inherited { listener, .. }) => Edge::adopt(edge_config, listener, Arc::new(front)),
+            None => Edge::start(edge_config, Arc::new(front)),
+        };
+        let edge = Arc::new(edge.map_err(step("listener"))?);
         let bound = edge.local_addr().to_string();
         log::info!("listening on {bound}");
         api.facts.bind.get_or_init(|| bound);
@@ -410,9 +427,12 @@ impl Daemon {
     }
 
     /// Waits for a stop signal while looking after the threads.
-    fn watch(&self, signals: &StopSignals) {
-        while crate::worker::idle(|| signals.wait(WATCH_INTERVAL_MS)) == 0 {
+    fn watch(&self, signals: &StopSignals, supervisor: &Supervisor) {
+        let look_every_ms = supervisor.watchdog.look_every_ms();
+        let mut told = self.summary();
+        while crate::worker::idle(|| signals.wait(look_every_ms)) == 0 {
             observe(&self.api);
+            self.tell(supervisor, &mut told);
             // Without these two nothing can be decided or called; a process that only looks alive is worse
             // than one that its supervisor restarts.
             for (name, dead) in [("core", self.core.is_finished()), ("broker", !self.api.broker.stats().is_alive)] {
@@ -440,6 +460,42 @@ impl Daemon {
             }
         }
         log::info!("stop signal received; draining");
+    }
+
+    /// Gives the service manager a sign of life while everything moves, and one line when what it says has changed.
+    fn tell(&self, supervisor: &Supervisor, told: &mut String) {
+        if !supervisor.notifier.is_heard() {
+            return;
+        }
+        let progress = Progress {
+            journal_poisoned: self.api.core.view().poisoned.clone(),
+            batch_age_ms: self.api.core.batch_age_ms(),
+            threads: crate::worker::roll(),
+        };
+        let line = match progress.stalled(supervisor.watchdog.stall_ms()) {
+            Some(stalled) => format!("stalled: {stalled}"),
+            None => {
+                if supervisor.watchdog.is_wanted() {
+                    supervisor.notifier.send("WATCHDOG=1");
+                }
+                self.summary()
+            }
+        };
+        if line != *told {
+            supervisor.notifier.status(&line);
+            *told = line;
+        }
+    }
+
+    /// What the daemon does, in one line for `systemctl status`.
+    fn summary(&self) -> String {
+        let held = if self.api.core.view().counts.held { "; new runs are held" } else { "" };
+        format!("listening on {}{held}", self.edge.local_addr())
+    }
+
+    /// How long a stop may take.
+    fn stop_budget_ms(&self) -> u64 {
+        DRAIN_MS + self.api.config.drain_timeout_ms + STOP_MARGIN_MS
     }
 
     /// Lets requests in flight end within the drain time, then ends everything in order. A run in hand is let go at
@@ -636,7 +692,8 @@ fn load_signing_key(
     let mut inline = variable(INLINE).map(|text| Secret::new(text.into_bytes()));
     let file = config.audit_signing_key_file.as_deref();
     // A flag silences the environment; two variables contradict each other.
-    let is_flag = file.is_some_and(|path| variable(FILE).is_none_or(|set| Path::new(&set) != path));
+    let named = variable(FILE).and_then(|text| credential::file(text.as_ref()).ok());
+    let is_flag = file.is_some_and(|path| named.is_none_or(|set| set != path));
     if is_flag && inline.take().is_some() {
         log::warn!("--audit-signing-key-file is given, so {INLINE} is not used");
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -103,7 +103,12 @@ impl std::error::Error for BindError {}
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf, identity: (u64, u64) },
+    /// `identity` is that of the file which we made and remove; a file that somebody else made has none.
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+        identity: Option<(u64, u64)>,
+    },
 }
 
 /// A listening socket. Dropping it closes it and removes the unix socket's file.
@@ -126,11 +131,22 @@ impl Listener {
                 let listener = bind_private(path).map_err(refused)?;
                 sys::set_listen_backlog(&listener, HTTP_LISTEN_BACKLOG).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
-                let identity = identity(path).map_err(refused)?;
+                let identity = Some(identity(path).map_err(refused)?);
                 Kind::Unix { listener, path: path.clone(), identity }
             }
         };
         Ok(Self(listener))
+    }
+
+    /// Listens on a socket that somebody else made and keeps, at the address `bind`. It must be a listening one of that kind.
+    pub(super) fn adopt(socket: OwnedFd, bind: &Bind) -> Result<Self, BindError> {
+        let refused = |error| BindError::Listen(bind.clone(), error);
+        sys::set_listen_backlog(&socket, HTTP_LISTEN_BACKLOG).map_err(refused)?;
+        sys::process::set_nonblocking(&socket).map_err(refused)?;
+        Ok(Self(match bind {
+            Bind::Tcp(_) => Kind::Tcp(socket.into()),
+            Bind::Unix(path) => Kind::Unix { listener: socket.into(), path: path.clone(), identity: None },
+        }))
     }
 
     /// The address with the port that the kernel chose.
@@ -165,7 +181,7 @@ impl AsRawFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Kind::Unix { path, identity: ours, .. } = &self.0
+        if let Kind::Unix { path, identity: Some(ours), .. } = &self.0
             && identity(path).is_ok_and(|found| found == *ours)
         {
             // A file that cannot be removed is stale at the next start and removed then.

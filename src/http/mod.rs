@@ -26,6 +26,7 @@ mod fuzz;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -244,6 +245,20 @@ impl Edge {
     /// The address is not free, or the system has no threads or descriptors left.
     pub fn start<S: Service>(config: EdgeConfig, service: Arc<S>) -> Result<Self, EdgeError> {
         let listener = Listener::open(&config.bind).map_err(EdgeError::Bind)?;
+        Self::serve(listener, config, service)
+    }
+
+    /// As [`Edge::start`], on a listening socket that somebody else made at `config.bind` and keeps: it and its queue of
+    /// connections outlive the edge.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn adopt<S: Service>(config: EdgeConfig, socket: OwnedFd, service: Arc<S>) -> Result<Self, EdgeError> {
+        let listener = Listener::adopt(socket, &config.bind).map_err(EdgeError::Bind)?;
+        Self::serve(listener, config, service)
+    }
+
+    fn serve<S: Service>(listener: Listener, config: EdgeConfig, service: Arc<S>) -> Result<Self, EdgeError> {
         let bound = listener.address().map_err(EdgeError::System)?;
         let caps = config.caps;
         let permits = Permits::new(caps.connections, caps.connections_per_peer, config.trusted_proxies);
