@@ -192,8 +192,9 @@ fn zsh() -> String {
     out.push_str("  case \"$place\" in\n");
     cases(&mut out, |place| format!("verbs=({}); options=({})", described(&place.words), described(&place.options)));
     let _ = writeln!(out, "  esac\n  options+=({})", described(&global_options()));
-    out.push_str("  (( $#verbs )) && _describe -t verbs command verbs\n");
-    out.push_str("  [[ \"$words[CURRENT]\" == -* || $#verbs -eq 0 ]] && _describe -o -t options option options\n");
+    out.push_str("  local found=1\n  (( $#verbs )) && _describe -t verbs command verbs && found=0\n");
+    out.push_str("  if [[ \"$words[CURRENT]\" == -* || $#verbs -eq 0 ]]; then\n");
+    out.push_str("    _describe -o -t options option options && found=0\n  fi\n  return found\n");
     out.push_str(
         "}\nif [ \"$funcstack[1]\" = _kheish_daemon ]; then _kheish_daemon \"$@\"; else compdef _kheish_daemon ",
     );

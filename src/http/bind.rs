@@ -102,7 +102,10 @@ impl std::error::Error for BindError {}
 
 #[derive(Debug)]
 enum Kind {
-    Tcp(TcpListener),
+    Tcp {
+        listener: TcpListener,
+        kept_by_others: bool,
+    },
     /// `identity` is that of the file which we made and remove; a file that somebody else made has none.
     Unix {
         listener: UnixListener,
@@ -124,7 +127,7 @@ impl Listener {
                 // std asks for a queue of 128, in which a burst of clients waits for retransmissions.
                 sys::set_listen_backlog(&listener, HTTP_LISTEN_BACKLOG).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
-                Kind::Tcp(listener)
+                Kind::Tcp { listener, kept_by_others: false }
             }
             Bind::Unix(path) => {
                 remove_stale_socket(path, bind)?;
@@ -144,15 +147,23 @@ impl Listener {
         sys::set_listen_backlog(&socket, HTTP_LISTEN_BACKLOG).map_err(refused)?;
         sys::process::set_nonblocking(&socket).map_err(refused)?;
         Ok(Self(match bind {
-            Bind::Tcp(_) => Kind::Tcp(socket.into()),
+            Bind::Tcp(_) => Kind::Tcp { listener: socket.into(), kept_by_others: true },
             Bind::Unix(path) => Kind::Unix { listener: socket.into(), path: path.clone(), identity: None },
         }))
+    }
+
+    /// Whether connections that wait will be served by somebody else once we are gone.
+    pub(super) fn is_kept_by_others(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp { kept_by_others, .. } => *kept_by_others,
+            Kind::Unix { identity, .. } => identity.is_none(),
+        }
     }
 
     /// The address with the port that the kernel chose.
     pub(super) fn address(&self) -> io::Result<Bind> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.local_addr().map(Bind::Tcp),
+            Kind::Tcp { listener, .. } => listener.local_addr().map(Bind::Tcp),
             Kind::Unix { path, .. } => Ok(Bind::Unix(path.clone())),
         }
     }
@@ -160,7 +171,7 @@ impl Listener {
     /// The next connection; None if it was gone before it could be prepared.
     pub(super) fn accept(&self) -> io::Result<Option<(Socket, Peer)>> {
         let (socket, peer) = match &self.0 {
-            Kind::Tcp(listener) => {
+            Kind::Tcp { listener, .. } => {
                 let (stream, address) = listener.accept()?;
                 (Socket::from_tcp(stream), Peer::Tcp(address))
             }
@@ -173,7 +184,7 @@ impl Listener {
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
         match &self.0 {
-            Kind::Tcp(listener) => listener.as_raw_fd(),
+            Kind::Tcp { listener, .. } => listener.as_raw_fd(),
             Kind::Unix { listener, .. } => listener.as_raw_fd(),
         }
     }

@@ -151,6 +151,8 @@ pub struct Deadlines {
     pub write_progress: Duration,
     /// Discarding after a closing answer.
     pub linger: Duration,
+    /// At a drain: a connection that has not asked for anything yet.
+    pub drain_fresh: Duration,
 }
 
 impl Default for Deadlines {
@@ -162,6 +164,7 @@ impl Default for Deadlines {
             idle: Duration::from_millis(limits::HTTP_IDLE_DEADLINE_MS),
             write_progress: Duration::from_millis(limits::HTTP_WRITE_PROGRESS_MS),
             linger: Duration::from_millis(limits::HTTP_LINGER_MS),
+            drain_fresh: Duration::from_millis(limits::HTTP_DRAIN_FRESH_MS),
         }
     }
 }

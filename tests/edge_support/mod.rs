@@ -158,7 +158,15 @@ impl Rig {
 /// Deadlines that a test can wait for; each is met as an event, not timed.
 pub fn short_deadlines() -> Deadlines {
     let short = Duration::from_millis(300);
-    Deadlines { head: short, body: short * 4, body_progress: short, idle: short, write_progress: short, linger: short }
+    Deadlines {
+        head: short,
+        body: short * 4,
+        body_progress: short,
+        idle: short,
+        write_progress: short,
+        linger: short,
+        drain_fresh: short,
+    }
 }
 
 /// One response as it came over the wire.
