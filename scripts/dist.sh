@@ -76,11 +76,11 @@ without_network() {
 binary() {
     local from=$1/$name into=$2/$name-$target
     # Nothing of where and by whom it was built: neither paths of sources nor of what build scripts made.
-    local remap="--remap-path-prefix=$from=/$name"
+    local remap="--remap-path-prefix=$1=/build --remap-path-prefix=$from=/$name"
     (
         cd "$from"
         without_network env -u CARGO_TARGET_DIR -u CARGO_BUILD_RUSTFLAGS \
-            SOURCE_DATE_EPOCH="$epoch" RUSTFLAGS="$remap" CFLAGS="-ffile-prefix-map=$from=/$name" \
+            SOURCE_DATE_EPOCH="$epoch" RUSTFLAGS="$remap" CFLAGS="-ffile-prefix-map=$1=/build" \
             KHEISH_BUILD_COMMIT="$(cat COMMIT)" CARGO_INCREMENTAL=0 CARGO_NET_OFFLINE=true \
             cargo build --locked --offline --release --target-dir "$1/build"
     )

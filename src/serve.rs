@@ -7,6 +7,8 @@
 //! engines, listener. Whatever is wrong with any of these ends the start with its name, cause and next step,
 //! before the listener opens. Stop is the same list backwards.
 
+mod watching;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -25,7 +27,7 @@ use crate::api::front::{Front, FrontParts};
 use crate::api::request_mac::RequestMac;
 use crate::api::routes;
 use crate::api::status::Facts;
-use crate::api::status::observed::{Observed, observe};
+use crate::api::status::observed::Observed;
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
@@ -44,7 +46,7 @@ use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, To
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
-use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, STOP_MARGIN_MS};
+use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS};
 use crate::mcp::{self, Mcp};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
@@ -54,7 +56,7 @@ use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
-use crate::supervisor::{Inherited, Progress, Supervisor};
+use crate::supervisor::{Inherited, Supervisor};
 use crate::sys::{self, StopSignals};
 use crate::tasks::{self, TaskStops, Tasks};
 use crate::upkeep::{Roots, Upkeep};
@@ -423,78 +425,6 @@ impl Daemon {
             report_failure,
             _root: root,
         })
-    }
-
-    /// Waits for a stop signal while looking after the threads.
-    fn watch(&self, signals: &StopSignals, supervisor: &Supervisor) {
-        let look_every_ms = supervisor.watchdog.look_every_ms();
-        let mut told = self.summary();
-        while crate::worker::idle(|| signals.wait(look_every_ms)) == 0 {
-            observe(&self.api);
-            self.tell(supervisor, &mut told);
-            // Without these two nothing can be decided or called; a process that only looks alive is worse
-            // than one that its supervisor restarts.
-            for (name, dead) in [("core", self.core.is_finished()), ("broker", !self.api.broker.stats().is_alive)] {
-                if dead {
-                    log::error!("thread {name} has ended; the process exits to be restarted");
-                    std::process::exit(EXIT_COMPONENT_DIED);
-                }
-            }
-            let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others =
-                self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(&self.mcp).chain(own);
-            let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
-            if !self.edge.stats().reactor_alive {
-                dead.push("http-reactor");
-            }
-            if self.hub.stats().writers.iter().any(|writer| !writer.alive) {
-                dead.push("sse");
-            }
-            if !self.audit.is_alive() {
-                dead.push("audit");
-            }
-            if let Some(name) = dead.first() {
-                // Full means that a failure was reported before, which is enough.
-                let _reported_before = self.report_failure.try_send((*name).to_string());
-            }
-        }
-        log::info!("stop signal received; draining");
-    }
-
-    /// Gives the service manager a sign of life while everything moves, and one line when what it says has changed.
-    fn tell(&self, supervisor: &Supervisor, told: &mut String) {
-        if !supervisor.notifier.is_heard() {
-            return;
-        }
-        let progress = Progress {
-            journal_poisoned: self.api.core.view().poisoned.clone(),
-            batch_age_ms: self.api.core.batch_age_ms(),
-            threads: crate::worker::roll(),
-        };
-        let line = match progress.stalled(supervisor.watchdog.stall_ms()) {
-            Some(stalled) => format!("stalled: {stalled}"),
-            None => {
-                if supervisor.watchdog.is_wanted() {
-                    supervisor.notifier.send("WATCHDOG=1");
-                }
-                self.summary()
-            }
-        };
-        if line != *told {
-            supervisor.notifier.status(&line);
-            *told = line;
-        }
-    }
-
-    /// What the daemon does, in one line for `systemctl status`.
-    fn summary(&self) -> String {
-        let held = if self.api.core.view().counts.held { "; new runs are held" } else { "" };
-        format!("listening on {}{held}", self.edge.local_addr())
-    }
-
-    /// How long a stop may take.
-    fn stop_budget_ms(&self) -> u64 {
-        DRAIN_MS + self.api.config.drain_timeout_ms + STOP_MARGIN_MS
     }
 
     /// Lets requests in flight end within the drain time, then ends everything in order. A run in hand is let go at

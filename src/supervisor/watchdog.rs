@@ -60,8 +60,8 @@ impl Progress {
         if let Some(reason) = &self.journal_poisoned {
             return Some(format!("journal poisoned: {reason}"));
         }
-        if let Some(age_ms) = self.batch_age_ms.filter(|age_ms| *age_ms > stall_ms) {
-            return Some(format!("a batch of the journal has been under way for {age_ms} ms"));
+        if self.batch_age_ms.is_some_and(|age_ms| age_ms > stall_ms) {
+            return Some(format!("a batch of the journal has been under way for more than {stall_ms} ms"));
         }
         for name in VITAL {
             let Some(thread) = self.threads.iter().find(|thread| thread.name == *name) else {
@@ -70,8 +70,8 @@ impl Progress {
             if !thread.alive {
                 return Some(format!("thread {name} has ended"));
             }
-            if let Some(busy_ms) = thread.busy_ms.filter(|busy_ms| *busy_ms > stall_ms) {
-                return Some(format!("thread {name} has been at one thing for {busy_ms} ms"));
+            if thread.busy_ms.is_some_and(|busy_ms| busy_ms > stall_ms) {
+                return Some(format!("thread {name} has been at one thing for more than {stall_ms} ms"));
             }
         }
         None
