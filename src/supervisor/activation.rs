@@ -118,7 +118,7 @@ fn address(listener: &OwnedFd, name: String) -> Result<Bind, ActivationError> {
             let listener = UnixListener::from(listener.try_clone().map_err(refused)?);
             let address = listener.local_addr().map_err(refused)?;
             let path = address.as_pathname().filter(|path| path.is_absolute()).map(Path::to_path_buf);
-            path.map(Bind::Unix).ok_or_else(|| ActivationError::NoPath { name })
+            path.map(Bind::Unix).ok_or(ActivationError::NoPath { name })
         }
         None => Err(ActivationError::NotAListener { name }),
     }
