@@ -7,59 +7,12 @@ mod daemon;
 mod http;
 mod mcp_support;
 
-use std::os::unix::fs::PermissionsExt;
-
-use daemon::{Daemon, Home, Place, Provider, eventually};
-use mcp_support::{BearerServer, SCRIPT, SECRET, processes_with};
+use daemon::{Daemon, Home, Place, eventually};
+use mcp_support::{BearerServer, SCRIPT, SECRET, call, connected, processes_with, provider, serve_with, server};
 use serde_json::{Value, json};
 
-/// A provider whose model calls `tool` with `arguments` when it is told `name`.
-fn provider(calls: &[(&str, &str, Value)]) -> Provider {
-    let mut script = String::new();
-    let text = |text: &str| serde_json::to_string(text).expect("a text is a TOML string as well");
-    for (name, tool, arguments) in calls {
-        script += &format!(
-            "[[turn]]\nmatch = {name}\nmatch_result = \"{result}\"\ntext = \"done\"\n\
-             [[turn]]\nmatch = {name}\ntool_calls = [{{ name = {tool}, arguments = {arguments} }}]\n",
-            name = text(name),
-            result = ":",
-            tool = text(tool),
-            arguments = text(&arguments.to_string()),
-        );
-    }
-    Provider::start(&script)
-}
-
-/// The options of a daemon whose servers are those of `config`; the script lies in its workspace.
 fn serve(home: &Home, workspace: &Place, config: &str) -> Daemon {
-    let script = workspace.join("server.sh");
-    std::fs::write(&script, SCRIPT).expect("a script");
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a script");
-    let file = home.join("mcp.toml");
-    std::fs::write(&file, config).expect("a configuration");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("a configuration");
-    let options = ["--mcp-config", file.to_str().expect("a path")];
-    let daemon = home.serve().workspace(&workspace.join("")).options(&options).start();
-    let reply = daemon.post("/v1/runtime/permission-mode", &json!({"mode": "bypassPermissions"}));
-    assert_eq!(reply.status, 200, "{reply:?}");
-    daemon
-}
-
-fn server(daemon: &Daemon, name: &str) -> Value {
-    let reply = daemon.get(&format!("/v1/mcp/servers/{name}"));
-    assert_eq!(reply.status, 200, "{reply:?}");
-    reply.json()
-}
-
-fn connected(daemon: &Daemon, name: &str) -> Value {
-    eventually(&format!("{name} is connected"), || {
-        let seen = server(daemon, name);
-        (seen["connected"] == true).then_some(seen)
-    })
-}
-
-fn call(daemon: &Daemon, server: &str, tool: &str, arguments: Value) -> http::Reply {
-    daemon.post(&format!("/v1/mcp/servers/{server}/tools/call"), &json!({"tool": tool, "arguments": arguments}))
+    serve_with(home, workspace, SCRIPT, config)
 }
 
 fn delete(daemon: &Daemon, target: &str) -> http::Reply {

@@ -12,11 +12,11 @@ use super::permits::{self, InForce};
 use super::question;
 use super::records::note;
 use super::run::Carried;
-use super::toolbox::{CallResult, Caller, WorkerScope, failure};
+use super::toolbox::{CallResult, Caller, Ran, WorkerScope, failure};
 use super::turn::Left;
 use crate::core::{
-    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, MaxSandbox, Note, NoteKind, Ruling, ToolCallFinished,
-    ToolCallStarted, ToolLimits,
+    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, MaxSandbox, Note, NoteKind, QuestionResolved, Ruling,
+    ToolCallFinished, ToolCallStarted, ToolLimits,
 };
 use crate::debug_capture::Kind;
 use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
@@ -38,6 +38,8 @@ pub(super) struct Ready {
     pub tool: Tool,
     pub input: Box<RawValue>,
     pub digest: String,
+    /// It is under way, and people have answered what it had them asked.
+    pub answered: Option<QuestionResolved>,
     /// What hooks have the model told with its result.
     pub contexts: Vec<String>,
 }
@@ -171,6 +173,12 @@ impl<'c, 'r> Turn<'c, 'r> {
         if let Err(error) = tool.check(&input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
+        if let (Some(started), Some((asked, Some(answer)))) = (&open.started, &open.question)
+            && asked.server.is_some()
+        {
+            let (digest, answered) = (started.digest.clone(), Some(answer.clone()));
+            return Judged::Run(Ready { place, tool, input, digest, answered, contexts: Vec::new() });
+        }
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
         }
@@ -222,7 +230,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 let text = format!("{reason}; it did not run; next: go on without it, or ask for something narrower");
                 Judged::Over(CallOutcome::Denied, failure("permission_denied", &text))
             }
-            _ => Judged::Run(Ready { place, tool, input, digest, contexts: Vec::new() }),
+            _ => Judged::Run(Ready { place, tool, input, digest, answered: None, contexts: Vec::new() }),
         }
     }
 
@@ -245,12 +253,20 @@ impl<'c, 'r> Turn<'c, 'r> {
                 }
                 continue;
             }
+            if first.answered.is_some() {
+                if self.run_one(first)? {
+                    self.run.hand.suspend(self.notes)?;
+                    return Ok(Settled::Suspended);
+                }
+                continue;
+            }
             groups += 1;
             let mut group = vec![first];
             while let Some((next, _)) = queue.front() {
+                let alone = group[0].tool.may_ask() || next.tool.may_ask() || next.answered.is_some();
                 let belongs =
                     groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].tool.def().parallel && next.tool.def().parallel);
-                if !belongs || question::asks(&next.tool.def()) || agent_wait::is_waiting(&next.tool.def()) {
+                if !belongs || alone || question::asks(&next.tool.def()) || agent_wait::is_waiting(&next.tool.def()) {
                     break;
                 }
                 group.extend(queue.pop_front().map(|(next, _)| next));
@@ -266,7 +282,11 @@ impl<'c, 'r> Turn<'c, 'r> {
             }
             self.write()?;
             for call in group {
-                self.run_one(call)?;
+                // A call that may ask is alone in its group: none is left started and not run.
+                if self.run_one(call)? {
+                    self.run.hand.suspend(self.notes)?;
+                    return Ok(Settled::Suspended);
+                }
             }
             if let Some(stop) = self.stop.take() {
                 return self.fail(stop);
@@ -327,9 +347,10 @@ impl<'c, 'r> Turn<'c, 'r> {
         }
     }
 
-    fn run_one(&mut self, mut ready: Ready) -> Result<(), Left> {
+    /// Whether people are asked before it ends; else the call has its result.
+    fn run_one(&mut self, mut ready: Ready) -> Result<bool, Left> {
         let contexts = std::mem::take(&mut ready.contexts);
-        let Ready { place, tool, input, .. } = &ready;
+        let Ready { place, tool, input, answered, .. } = &ready;
         let (place, def) = (*place, &tool.def());
         let hand = self.run.hand;
         let caller = Caller {
@@ -346,7 +367,21 @@ impl<'c, 'r> Turn<'c, 'r> {
             let arguments = serde_json::from_str(input.get()).unwrap_or_default();
             about("arguments", arguments).to_string().into_bytes()
         });
-        let result = self.run.bench.run(&caller, def, input, &caller.scope, limit_ms, &hand.in_hand.cancel);
+        let cancel = &hand.in_hand.cancel;
+        let ran = match answered {
+            None => Some(self.run.bench.run(&caller, def, input, &caller.scope, limit_ms, cancel)),
+            Some(answer) => self.run.bench.resume(&caller, def, answer, limit_ms, cancel),
+        };
+        let result = match ran {
+            Some(Ran::Over(result)) => result,
+            Some(Ran::Asks(asks)) if !cancel.is_cancelled() => {
+                let asked = question::of_server(self.run.question_id(), &caller.call, asks, self.run.now_ms());
+                self.notes.push(note(NoteKind::QuestionAsked, &self.run.redacted_question(asked)));
+                return Ok(true);
+            }
+            Some(Ran::Asks(_)) => return Err(Left::LetGo),
+            None => CallResult { outcome: CallOutcome::Interrupted, output: unknown_outcome(), duration_ms: 0 },
+        };
         hand.capture(Kind::ToolResponse, || {
             about("content", result.output.content.as_str().into()).to_string().into_bytes()
         });
@@ -355,7 +390,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             return Err(Left::LetGo);
         }
         let result = self.pass_result((&ready, contexts), result)?;
-        self.finish(place, result)
+        self.finish(place, result).map(|()| false)
     }
 
     /// The id of a call.
