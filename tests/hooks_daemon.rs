@@ -6,6 +6,8 @@
 mod daemon;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/skip.rs"]
+mod skip;
 
 use std::path::Path;
 
@@ -269,4 +271,35 @@ fn a_file_that_cannot_be_used_ends_the_start() {
         assert_ne!(code, Some(0), "{text}");
         assert!(log.contains("hooks file") && log.contains(word), "{word}: {log}");
     }
+}
+
+#[test]
+fn a_command_has_the_walls_of_tools_and_its_words_are_masked() {
+    const TEST: &str = "a_command_has_the_walls_of_tools_and_its_words_are_masked";
+    let stage = Stage::new("hooks-walls");
+    let daemon = stage.home.serve().start();
+    let sandbox = daemon.get("/v1/status").json()["sandbox"].clone();
+    if sandbox["strength"] != "full" {
+        return skip::skip(TEST, &format!("the walls are {}", sandbox["strength"]));
+    }
+    let reply = daemon.post("/v1/runtime/permission-mode", &json!({"mode": "bypassPermissions"}));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    // Each is tried; what could be done stands in the reason.
+    let (root, token) = (stage.home.root(), stage.home.token_file().display().to_string());
+    let port = daemon.address.port();
+    let command = format!(
+        "r=; cat {root}/FORMAT >/dev/null 2>&1 && r=\"$r state\"; cat {token} >/dev/null 2>&1 && r=\"$r token\"; \
+         env | grep -qi -e kheish_auth -e rust_ && r=\"$r env\"; (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null && r=\"$r net\"; \
+         echo \"could:$r sk-proj-0123456789abcdefghij\" >&2; exit 2",
+        root = root.display()
+    );
+    stage.set(&daemon, &guard(&command));
+    let (status, result) = stage.run(&daemon, "s");
+    let (_, text) = error(&result);
+    assert_eq!(status, "completed", "{text}");
+    assert!(text.contains("could: ") && !text.contains("sk-proj"), "{text}");
+    for deed in ["state", "token", "env", "net"] {
+        assert!(!text.contains(&format!(" {deed}")), "{deed}: {text}");
+    }
+    daemon.stop();
 }

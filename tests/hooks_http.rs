@@ -127,6 +127,11 @@ fn a_guard_over_http_proves_who_asks_and_its_word_is_narrowed_to_no() {
         (&told["event"], &told["subject"], &told["run_id"], &told["payload"]["tool_input"]["command"]),
         (&json!("pre_tool_use"), &json!("bash"), &json!(run), &json!("echo ran >> mark"))
     );
+    let status = daemon.get("/v1/status").json()["hooks"]["diagnostics"].clone();
+    assert_eq!(status, json!([]), "both slots are there");
+    // A slot that a hook names cannot be deleted.
+    let reply = daemon.client().request("DELETE", "/v1/runtime/secrets/hooks.key", &[], "").unwrap();
+    assert_eq!(reply.refusal(), (409, "secret_conflict".to_string()));
     // Neither secret is anywhere but in the store.
     let actions = daemon.get(&format!("/v1/runs/{run}/external-actions")).json().to_string();
     assert!(actions.contains("hook_http:pre_tool_use:guard:127.0.0.1:"), "{actions}");
@@ -148,6 +153,8 @@ fn a_guard_over_http_proves_who_asks_and_its_word_is_narrowed_to_no() {
     assert_eq!(daemon.wait_end(&run), "completed");
     assert_eq!((stage.result(&run)["outcome"].clone(), stage.marks()), (json!("denied"), 1));
     assert_eq!(letters(&daemon).last().unwrap()["class"], "credential_refused");
+    let codes = daemon.get("/v1/status").json()["hooks"]["diagnostics"].to_string();
+    assert!(codes.contains("subject_revoked") && codes.contains("reinstate-subject hook:guard"), "{codes}");
     daemon.stop();
     stage.home.assert_journal_verifies(&stage.home.root());
 }

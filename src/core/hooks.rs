@@ -225,6 +225,9 @@ pub enum HookCommand {
 pub struct HookLedger {
     /// How far notifications have come.
     pub progress: HookProgress,
+    /// The record that last changed the hooks.
+    #[serde(default)]
+    pub changed_at: Seq,
     /// Newest last; at most [`HOOK_DEAD_LETTERS_MAX`], of which the oldest settled one goes first.
     #[serde(with = "shared")]
     pub dead_letters: VecDeque<Arc<HookDeadLetter>>,
@@ -375,10 +378,14 @@ impl Txn<'_> {
         self.stage_hooks(Arc::new(after));
     }
 
-    /// With its first hooks a daemon begins to notify, of what happens from then on.
-    pub(super) fn begin_hooks(&mut self, seq: Seq) {
+    /// The hooks are others from this record on. With its first ones a daemon begins to notify, of what happens from then
+    /// on.
+    pub(super) fn hooks_changed(&mut self, seq: Seq, are_first: bool) {
         let mut ledger = (*self.hooks()).clone();
-        ledger.advance(seq);
+        ledger.changed_at = seq;
+        if are_first {
+            ledger.advance(seq);
+        }
         self.stage_hooks(Arc::new(ledger));
     }
 }

@@ -435,8 +435,8 @@ impl<'s> Txn<'s> {
             Body::RuntimeChanged(changed) => {
                 let before = self.runtime();
                 let after = before.after(changed, event.at_ms)?;
-                if before.settings().hooks.is_none() && after.settings().hooks.is_some() {
-                    self.begin_hooks(event.seq);
+                if before.settings().hooks != after.settings().hooks {
+                    self.hooks_changed(event.seq, before.settings().hooks.is_none());
                 }
                 self.delta.runtime = Some(Arc::new(after));
                 return Ok(());

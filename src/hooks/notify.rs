@@ -56,6 +56,8 @@ enum Next {
     Look,
     /// Wait for the bell, or so long.
     Wait,
+    /// Wait, without being woken by what nobody is to be told of.
+    Rest,
     /// The daemon stops.
     End,
 }
@@ -108,6 +110,7 @@ impl Hooks {
         while !self.stopping().is_cancelled() {
             match self.step(&mut at) {
                 Next::Look => {}
+                Next::Rest => drop(idle(|| self.stopping().wait(Duration::from_millis(HOOK_PAUSE_MS)))),
                 // Without a record of it nothing further is begun; the daemon stops, or its journal takes nothing.
                 Next::Wait | Next::End => idle(|| {
                     select! {
@@ -123,21 +126,31 @@ impl Hooks {
     fn step(&self, at: &mut At) -> Next {
         let view = self.0.around.core.view();
         if view.runtime.settings().hooks.is_none() || is_held(&view) {
-            return Next::Wait;
+            return Next::Rest;
         }
         let compiled = self.compiled();
         let has_any = compiled.definitions.hooks.iter().any(|hook| !hook.blocking);
         let progress = &view.hooks.progress;
-        let next = *at.next.get_or_insert(if progress.at == 0 { progress.through + 1 } else { progress.at });
+        let looked_before = at.next.is_some();
+        let mut next = *at.next.get_or_insert(if progress.at == 0 { progress.through + 1 } else { progress.at });
         at.noted = at.noted.max(progress.through);
         if !has_any {
             // Whoever is to be told later is told of what happens from then on.
             at.next = Some(next.max(view.committed + 1));
             at.had_any = false;
-            return self.note(at, view.committed, HOOK_ADVANCE_RECORDS);
+            return match self.note(at, view.committed, HOOK_ADVANCE_RECORDS) {
+                Next::Wait => Next::Rest,
+                other => other,
+            };
         }
-        if !std::mem::replace(&mut at.had_any, true) && at.noted + 1 < next {
-            return self.note(at, next - 1, 1);
+        if !std::mem::replace(&mut at.had_any, true) {
+            if looked_before {
+                next = next.max(view.hooks.changed_at + 1);
+                at.next = Some(next);
+            }
+            if at.noted + 1 < next {
+                return self.note(at, next - 1, 1);
+            }
         }
         match self.0.reader.scan(next, HOOK_READ_BYTES) {
             Ok(records) if records.is_empty() => Next::Wait,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Hooks;
 use super::definition::{Executor, Hook};
 use super::notify::is_held;
+use crate::broker::{Provider, RouteAuthState, SubjectId};
 use crate::core::HookDeadLetter;
 use crate::net::Target;
 
@@ -26,7 +27,7 @@ pub struct HookDiagnostic {
     /// What it is.
     pub message: String,
     /// What helps.
-    pub action: &'static str,
+    pub action: String,
 }
 
 /// The host behind an HTTP hook.
@@ -138,8 +139,8 @@ impl Hooks {
         let compiled = self.compiled();
         let definitions = &compiled.definitions;
         let mut found = Vec::new();
-        let mut add = |severity, code, hook: Option<String>, message: String, action| {
-            found.push(HookDiagnostic { severity, code, hook, message, action });
+        let mut add = |severity, code, hook: Option<String>, message: String, action: &str| {
+            found.push(HookDiagnostic { severity, code, hook, message, action: action.to_string() });
         };
         if let Some(problem) = &definitions.unreadable {
             let message = format!("{problem}. Everything that a hook can hold up is stopped");
@@ -165,6 +166,19 @@ impl Hooks {
         let sandbox = self.0.around.sandbox.report();
         let workspace = self.0.around.workspace.display().to_string();
         for hook in &definitions.hooks {
+            for slot in hook.slots() {
+                let auth = self.0.around.broker.route_auth(slot, Provider::Generic);
+                if auth.state == RouteAuthState::Error {
+                    let action = auth.action.as_deref().unwrap_or("kheish-daemon secrets list");
+                    add("error", "secret_unavailable", Some(hook.label()), auth.message, action);
+                }
+            }
+            let subject = SubjectId::hook(&hook.name);
+            if hook.slots().next().is_some() && self.0.around.broker.is_subject_revoked(&subject) {
+                let message = format!("{subject} was revoked, so it has no credential");
+                let action = format!("kheish-daemon runtime auth reinstate-subject {subject}");
+                add("error", "subject_revoked", Some(hook.label()), message, &action);
+            }
             let Executor::Command { command, .. } = &hook.executor else { continue };
             if !sandbox.usable {
                 let message = "commands have no sandbox here, so it cannot be called".to_string();

@@ -174,3 +174,59 @@ fn a_document_that_cannot_be_read_is_no_empty_document() {
     let empty = read(&json!({"hooks": {}}));
     assert!(empty.unreadable.is_none() && empty.problems().is_none() && empty.hooks.is_empty());
 }
+
+/// Every document that differs from `value` by one member that is gone or is something else.
+fn spoilt(value: &Value, path: &str, found: &mut Vec<(String, Value)>) {
+    let others = [json!(null), json!(true), json!(7), json!(""), json!("canary"), json!([]), json!({})];
+    let whole = |change: &dyn Fn(&mut Value)| {
+        let mut changed = value.clone();
+        if let Some(place) = changed.pointer_mut(path) {
+            change(place);
+        }
+        changed
+    };
+    let Some(here) = value.pointer(path) else { return };
+    if !path.is_empty() {
+        found.extend(others.iter().map(|other| (path.to_string(), whole(&|place| *place = other.clone()))));
+    }
+    match here {
+        Value::Object(members) => {
+            for name in members.keys() {
+                let without = whole(&|place| drop(place.as_object_mut().unwrap().remove(name)));
+                found.push((format!("{path}/-{name}"), without));
+                spoilt(value, &format!("{path}/{name}"), found);
+            }
+            let more = whole(&|place| drop(place.as_object_mut().unwrap().insert("more".to_string(), json!(1))));
+            found.push((format!("{path}/+more"), more));
+        }
+        Value::Array(items) => (0..items.len()).for_each(|n| spoilt(value, &format!("{path}/{n}"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_single_mistake_turns_a_guard_into_nothing() {
+    let guard = json!({"schema_version": 1, "hooks": {"pre_tool_use": [{"name": "guard", "matcher": "bash",
+        "blocking": true, "failure_policy": {"mode": "closed", "max_retries": 1}, "executor": {"type": "http",
+        "url": "https://hooks.example/", "auth": {"secret_ref": "a.b", "scheme": "bearer"},
+        "signature": {"secret_ref": "a.c"}, "timeout_ms": 900}}]}});
+    let mut all = Vec::new();
+    spoilt(&guard, "", &mut all);
+    assert!(all.len() > 100, "{}", all.len());
+    let mut harmless = Vec::new();
+    for (place, document) in all {
+        let found = read(&document);
+        let guards = |subject: &str| {
+            let waits = |hook: &Hook| hook.event == HookEvent::PreToolUse && hook.blocking && hook.matches(subject);
+            let broken = |broken: &Broken| broken.blocks && broken.concerns(HookEvent::PreToolUse, subject);
+            found.hooks.iter().any(|hook| waits(hook)) || found.broken.iter().any(broken) || found.unreadable.is_some()
+        };
+        if !guards("bash") {
+            harmless.push(place);
+        }
+    }
+    // What legibly says that there is no guard for this, and nothing else: no definition, another matcher, an empty list.
+    harmless.sort_unstable();
+    harmless.dedup();
+    assert_eq!(harmless, ["/hooks", "/hooks/-pre_tool_use", "/hooks/pre_tool_use", "/hooks/pre_tool_use/0/matcher"]);
+}
