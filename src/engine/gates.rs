@@ -190,7 +190,7 @@ impl Turn<'_, '_> {
     fn asked(&mut self, ready: &Ready, reason: String, in_force: &InForce) -> ApprovalRequested {
         let def = &ready.tool.def();
         let workspace = self.run.workspace();
-        let verdict = permits::verdict(in_force, def, &ready.input, &workspace);
+        let verdict = permits::verdict(in_force, def, &ready.input, self.run.root(), &workspace);
         let asked = ApprovalRequested {
             id: self.run.approval_id(def.name),
             call: self.call_id(ready.place).to_string(),
@@ -215,7 +215,7 @@ impl Turn<'_, '_> {
         if let Err(error) = ready.tool.check(updated) {
             return Some(format!("they do not fit the tool: {error}"));
         }
-        let verdict = permits::verdict(in_force, def, updated, &self.run.workspace());
+        let verdict = permits::verdict(in_force, def, updated, self.run.root(), &self.run.workspace());
         match permits::ruling(verdict.decision) {
             Ruling::Allow => None,
             Ruling::Ask | Ruling::Deny => Some("the rules do not allow them".to_string()),
@@ -224,7 +224,7 @@ impl Turn<'_, '_> {
 
     fn denied(&mut self, ready: &Ready, blocked: &Blocked, in_force: &InForce) -> Judged {
         let def = &ready.tool.def();
-        let verdict = permits::verdict(in_force, def, &ready.input, &self.run.workspace());
+        let verdict = permits::verdict(in_force, def, &ready.input, self.run.root(), &self.run.workspace());
         let mut record = permits::record(self.call_id(ready.place), def, &verdict, Ruling::Deny, None);
         record.reason = Some(blocked.text());
         self.push(note(NoteKind::PermissionDecided, &record));
@@ -254,7 +254,7 @@ impl Turn<'_, '_> {
         };
         let ruled = self.run.gate(HookEvent::PermissionRequest, &asked.tool, &at, &told)?;
         let Some(blocked) = ruled.blocked else { return Ok(Judged::Ask(asked)) };
-        let verdict = permits::verdict(in_force, def, &asked.input, &self.run.workspace());
+        let verdict = permits::verdict(in_force, def, &asked.input, self.run.root(), &self.run.workspace());
         let mut record = permits::record(self.call_id(place), def, &verdict, Ruling::Deny, None);
         record.reason = Some(blocked.text());
         self.push(note(NoteKind::PermissionDecided, &record));
