@@ -7,6 +7,7 @@
 pub mod actor;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod blobs;
 pub mod broker;
 pub mod cli;
@@ -30,6 +31,7 @@ pub mod logging;
 pub mod mcp;
 pub mod net;
 pub mod oauth;
+pub mod pause;
 pub mod permissions;
 pub mod providers;
 pub mod recent;

@@ -4,6 +4,7 @@
 //! default and ceiling stand here.
 
 mod agents;
+mod backup;
 mod connectors;
 mod creds;
 mod delivery;
@@ -15,6 +16,7 @@ mod routes;
 mod slo;
 
 pub use agents::*;
+pub use backup::*;
 pub use connectors::*;
 pub use creds::*;
 pub use delivery::*;

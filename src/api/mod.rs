@@ -14,6 +14,8 @@ pub mod approvals;
 pub mod audit;
 pub mod auth;
 pub mod auth_schemas;
+pub mod backup;
+pub mod backup_routes;
 pub mod blobs;
 pub mod builtin;
 pub mod call;

@@ -76,6 +76,7 @@ const STORE: Scope = Scope::Verbs(&[
     "audit public-key",
     "audit rotate-key",
     "audit relocate-key",
+    "backup create",
 ]);
 
 const fn row(scope: Scope, option: &'static str, env: &'static str, default: Default) -> Row {
@@ -161,6 +162,8 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
             "secrets import",
             "mcp auth set",
             "secrets rekey",
+            "backup verify",
+            "backup restore",
         ]),
         "KHEISH_AUTH_STORE_MASTER_KEY",
         "master key of the auth store (from `secrets generate`)",
@@ -175,6 +178,8 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
             "secrets delete",
             "secrets import",
             "secrets rekey",
+            "backup verify",
+            "backup restore",
         ]),
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",

@@ -54,6 +54,9 @@ struct Head {
     home_epoch: u32,
     run_epochs: Vec<(u32, u32)>,
     held: bool,
+    /// Runs up to this number came with a copy and are held.
+    #[serde(default)]
+    brought: u32,
     sessions: u32,
     runs: u32,
 }
@@ -233,6 +236,7 @@ impl State {
             home_epoch: self.home_epoch,
             run_epochs: self.run_epochs.clone(),
             held: self.held,
+            brought: self.brought,
             sessions: self.sessions.len() as u32,
             runs: self.runs.len(),
         };
@@ -269,6 +273,7 @@ impl State {
                 self.home_epoch = head.home_epoch;
                 self.run_epochs = head.run_epochs;
                 self.held = head.held;
+                self.brought = head.brought;
                 self.sessions.reserve(head.sessions as usize);
                 self.idempotency.reserve(head.runs as usize);
             }

@@ -113,7 +113,7 @@ fn expected(fields: &Value) -> Value {
         "total": 0, "queued": 0, "running": 0, "waiting_for_approval": 0, "waiting_for_user_question": 0,
         "completed": 0, "failed": 0, "interrupted": 0, "cancelled": 0, "in_hand": 0, "ready": 0,
         "pending_approval_count": 0, "pending_question_count": 0, "pending_wait_threshold_ms": 14_400_000,
-        "held": false, "max_session_queue_depth": 0, "queued_run_lag_threshold_ms": 1_800_000,
+        "held": false, "copy_held": false, "max_session_queue_depth": 0, "queued_run_lag_threshold_ms": 1_800_000,
         "stale_non_terminal_run_threshold_ms": 1_800_000, "stale_non_terminal_run_count": 0,
     });
     for (name, value) in fields.as_object().expect("fields") {
