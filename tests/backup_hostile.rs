@@ -155,7 +155,10 @@ fn every_way_of_altering_or_cutting_a_plain_backup_is_located_and_nothing_of_it_
             let at = random.below(length) as usize;
             flip(&bad.join(name), at);
             let problems = found(check(&bad, None));
-            assert!(!problems.is_empty() && problems.iter().all(|(_, file, ..)| file == name), "{name} {at}: {problems:?}");
+            assert!(
+                !problems.is_empty() && problems.iter().all(|(_, file, ..)| file == name),
+                "{name} {at}: {problems:?}"
+            );
             if name != "manifest.json" {
                 let place = problems.iter().find_map(|(_, _, offset, _)| *offset);
                 assert!(place.is_none_or(|offset| offset <= at as u64), "{name} {at}: {problems:?}");
@@ -217,7 +220,8 @@ fn a_forged_archive_with_an_altered_journal_is_told_by_its_chain_even_when_every
     archive[at] = b'A';
     fs::write(bad.join("state.tar"), &archive).unwrap();
     let bytes = segment["bytes"].as_u64().unwrap() as usize;
-    let begin = archive.windows(7).position(|window| window == b"{\"seq\":").unwrap();
+    let name = segment["path"].as_str().unwrap().as_bytes();
+    let begin = archive.windows(name.len()).position(|window| window == name).unwrap() + 512;
     let digest = sha256(&archive[begin..begin + bytes]);
     let path = segment["path"].clone();
     forge(&bad, |manifest| {
@@ -249,7 +253,10 @@ fn no_name_kind_or_link_in_a_forged_manifest_leads_anywhere() {
         ("a setuid bit", vec![json!({"path": "a", "kind": "file", "bytes": 0, "mode": 2541, "sha256": sha256(b"")})]),
         ("an unknown kind", vec![json!({"path": "a", "kind": "device", "bytes": 0, "mode": 384})]),
         ("an unknown member", vec![json!({"path": "a", "kind": "directory", "bytes": 0, "mode": 448, "owner": 0})]),
-        ("a size that overflows", vec![json!({"path": "a", "kind": "file", "bytes": u64::MAX, "mode": 384, "sha256": sha256(b"")})]),
+        (
+            "a size that overflows",
+            vec![json!({"path": "a", "kind": "file", "bytes": u64::MAX, "mode": 384, "sha256": sha256(b"")})],
+        ),
     ];
     for (what, more) in state {
         let bad = world.copy(&good, "bad");
@@ -274,6 +281,9 @@ fn a_newer_format_a_foreign_directory_and_a_taken_place_are_refused_before_anyth
     let newer = world.copy(&good, "newer");
     fs::write(newer.join("backup.json"), r#"{"type":"kheish-backup","format":2,"what":"ever"}"#).unwrap();
     assert!(matches!(world.refused(&newer, None, Checks::default()), BackupError::Newer { found: 2, .. }));
+    let journal_newer = world.copy(&good, "journal-newer");
+    forge(&journal_newer, |manifest| manifest["journal_format"] = json!(99));
+    assert!(matches!(world.refused(&journal_newer, None, Checks::default()), BackupError::Newer { found: 99, .. }));
     for text in ["", "{}", "[]", r#"{"format":0}"#, r#"{"format":-1}"#, r#"{"format":1}"#, "\0"] {
         let other = world.copy(&good, "other");
         fs::write(other.join("backup.json"), text).unwrap();
@@ -361,7 +371,8 @@ fn an_encrypted_backup_opens_with_its_key_only_and_no_chunk_of_it_can_be_moved_c
                 broken.push((format!("chunk {index} flipped at {at}"), flipped));
             }
             broken.push((format!("cut before chunk {index}"), bytes[..index * CHUNK].to_vec()));
-            let left_out: Vec<&[u8]> = chunks.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, c)| *c).collect();
+            let left_out: Vec<&[u8]> =
+                chunks.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, c)| *c).collect();
             broken.push((format!("chunk {index} left out"), left_out.concat()));
             if index > 0 {
                 let mut swapped = chunks.clone();
@@ -400,7 +411,8 @@ fn a_signing_key_kept_elsewhere_is_named_as_missing_and_a_full_target_leaves_not
     let world = World::new("backup-relocated");
     let elsewhere = world.home.join("kept.key");
     let root = world.home.root();
-    let arguments = ["audit", "relocate-key", "--state-root", root.to_str().unwrap(), "--to", elsewhere.to_str().unwrap()];
+    let arguments =
+        ["audit", "relocate-key", "--state-root", root.to_str().unwrap(), "--to", elsewhere.to_str().unwrap()];
     let (code, told) = world.home.command(&arguments);
     assert_eq!(code, 0, "{told}");
     let good = world.make("good", None);
@@ -409,10 +421,29 @@ fn a_signing_key_kept_elsewhere_is_named_as_missing_and_a_full_target_leaves_not
     assert_eq!(manifest["missing"][0]["name"], json!("audit-signing.key"));
     assert!(check(&good, None).unwrap().ok, "its public half is enough to check it");
     // What is neither copied nor missed.
-    let paths: Vec<&str> = manifest["archives"][0]["entries"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap()).collect();
+    let paths: Vec<&str> =
+        manifest["archives"][0]["entries"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap()).collect();
     assert!(paths.contains(&"auth/global-slots.json") && paths.contains(&"control-plane-auth/audit.jsonl"));
     assert!(!paths.contains(&"daemon.lock") && !paths.contains(&"journal/spare"), "{paths:?}");
     assert_eq!(paths.last(), Some(&"FORMAT"));
+
+    // It counts as the backup that a change of the master key asks for.
+    let new_key = world.home.join("new-master.key");
+    let text = kheish_daemon::broker::master_key::generate().unwrap();
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new_key);
+    std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kheish-daemon"))
+        .env_clear()
+        .env("KHEISH_AUTH_STORE_MASTER_KEY_FILE", world.home.master_key_file())
+        .args(["secrets", "rekey", "--state-root"])
+        .arg(&root)
+        .arg("--new-key-file")
+        .arg(&new_key)
+        .arg("--backup")
+        .arg(&good)
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     // The limit of a file's size stands for a disk that is full.
     let binary = env!("CARGO_BIN_EXE_kheish-daemon");
@@ -428,7 +459,7 @@ fn a_signing_key_kept_elsewhere_is_named_as_missing_and_a_full_target_leaves_not
     assert!(!out.exists() && !world.home.join(".full.partial").exists(), "{told}");
     let target = world.home.join("full-restore");
     let script = format!(
-        "trap '' XFSZ; ulimit -f 8; exec {binary} backup restore --skip-master-key-check --from {} --state-root {}",
+        "trap '' XFSZ; ulimit -f 1; exec {binary} backup restore --skip-master-key-check --from {} --state-root {}",
         good.display(),
         target.display()
     );

@@ -18,8 +18,9 @@ use super::manifest::{Archived, Entry, FORMAT, HEAD_FILE, Head, Kind, MANIFEST_F
 use super::seal::{Binding, CIPHER, Sealed};
 use super::tar::{BLOCK, END, header, padding};
 use crate::hex::parse_hex;
-use crate::journal::{Access, Disk, DiskFile, Identity};
+use crate::journal::{Access, Disk, DiskFile, Identity, JOURNAL_FORMAT};
 use crate::limits::{BACKUP_HEAD_BYTES_MAX, BACKUP_MANIFEST_BYTES_MAX};
+use crate::state_root::FORMAT_VERSION;
 
 /// Bytes that can be read at any place: a plain file, or the plaintext of a sealed one.
 pub(super) trait Bytes: Send + Sync {
@@ -88,6 +89,16 @@ impl Backup {
             key,
         };
         backup.manifest = backup.read_manifest()?;
+        let manifest = &backup.manifest;
+        for (what, found, supported) in [
+            ("the state root", manifest.state_root_format, FORMAT_VERSION),
+            ("the journal", manifest.journal_format, JOURNAL_FORMAT),
+        ] {
+            if found > supported {
+                let (path, found) = (directory.to_path_buf(), u64::from(found));
+                return Err(BackupError::Newer { path, what, found, supported });
+            }
+        }
         Ok(backup)
     }
 
@@ -159,7 +170,8 @@ fn check_format(directory: &Path, text: &[u8]) -> Result<(), BackupError> {
     }
     match serde_json::from_slice::<Outline>(text) {
         Ok(Outline { format }) if format > u64::from(FORMAT) => {
-            Err(BackupError::Newer { path: directory.to_path_buf(), found: format })
+            let path = directory.to_path_buf();
+            Err(BackupError::Newer { path, what: "the backup", found: format, supported: FORMAT })
         }
         Ok(Outline { format: 0 }) | Err(_) => Err(BackupError::NotABackup {
             path: directory.to_path_buf(),
@@ -224,8 +236,8 @@ impl<'a> Archive<'a> {
         let (mut offsets, mut at) = (Vec::with_capacity(archived.entries.len()), 0u64);
         for entry in &archived.entries {
             offsets.push(at);
-            let length = header(entry, at_ms).len() as u64 + entry.bytes + padding(entry.bytes) as u64;
-            at = at.saturating_add(length);
+            // No overflow: a manifest's sizes and their number are bounded.
+            at += header(entry, at_ms).len() as u64 + entry.bytes + padding(entry.bytes) as u64;
         }
         Self { entries: &archived.entries, bytes, at_ms, offsets, end: at }
     }

@@ -154,14 +154,11 @@ pub struct Summary {
     pub duration_ms: u64,
 }
 
-/// What [`create`] returns.
-pub type Made = Result<Summary, BackupError>;
-
 /// Makes a backup: everything lands in a temporary neighbour of `out`, is synced, and is renamed at the end.
 ///
 /// # Errors
 /// Nothing is left under `out`; what was written meanwhile is removed.
-pub fn create(request: &Request<'_>, gate: &mut dyn Gate) -> Made {
+pub fn create(request: &Request<'_>, gate: &mut dyn Gate) -> Result<Summary, BackupError> {
     let began = Instant::now();
     let place = Place::claim(request)?;
     let made = make(request, gate, &place).and_then(|summary| place.publish().map(|()| summary));
@@ -235,7 +232,7 @@ fn claim(partial: &Path, out: &Path) -> Result<File, BackupError> {
     }
 }
 
-fn make(request: &Request<'_>, gate: &mut dyn Gate, place: &Place) -> Made {
+fn make(request: &Request<'_>, gate: &mut dyn Gate, place: &Place) -> Result<Summary, BackupError> {
     let mut random = [0; 48];
     SystemRandom::new().fill(&mut random).map_err(|_| BackupError::NoRandom)?;
     let (id, salt) = (to_hex(&random[..16]), &random[16..]);

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::manifest::FORMAT;
 use crate::broker::StoreError;
 use crate::journal::JournalError;
 use crate::limits::{BACKUP_BARRIER_ATTEMPTS, BACKUP_FILES_MAX};
@@ -79,7 +78,7 @@ pub enum BackupError {
     /// The directory is no backup.
     NotABackup { path: PathBuf, cause: String },
     /// A newer build made it.
-    Newer { path: PathBuf, found: u64 },
+    Newer { path: PathBuf, what: &'static str, found: u64, supported: u32 },
     /// It is encrypted and no key was given.
     KeyMissing { path: PathBuf },
     /// It is encrypted with another key; both fingerprints.
@@ -190,10 +189,10 @@ impl fmt::Display for BackupError {
                 "{} is no backup: {cause}; next: name the directory that `kheish-daemon backup create` made",
                 path.display()
             ),
-            Self::Newer { path, found } => write!(
+            Self::Newer { path, what, found, supported } => write!(
                 f,
-                "{} has backup format {found} and this build reads up to {FORMAT}; next: use the kheish-daemon that made it, \
-                 or a newer one",
+                "{}: the format of {what} is {found} and this build reads up to {supported}; next: use the kheish-daemon that \
+                 made it, or a newer one",
                 path.display()
             ),
             Self::KeyMissing { path } => {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{SEALED_SUFFIX, STATE_ARCHIVE, WORKSPACE_ARCHIVE};
 use crate::hex::{parse_hex, to_hex};
 use crate::journal::Cut;
-use crate::limits::{BACKUP_FILES_MAX, BACKUP_PATH_BYTES_MAX};
+use crate::limits::{BACKUP_FILE_BYTES_MAX, BACKUP_FILES_MAX, BACKUP_PATH_BYTES_MAX};
 
 /// The format that is written, and the newest one that is read.
 pub const FORMAT: u32 = 1;
@@ -255,6 +255,7 @@ fn fault_of(entries: &[Entry], links: bool) -> Option<(String, &'static str)> {
             (Kind::Link, ..) if !links => Some("a state root has no links"),
             _ => Some("its members do not fit its kind"),
         });
+        let fault = fault.or((entry.bytes > BACKUP_FILE_BYTES_MAX).then_some("it is larger than any file may be"));
         let fault = fault.or((entry.mode & !0o777 != 0).then_some("its mode has more than permission bits"));
         if let Some(fault) = fault {
             return Some((entry.path.clone(), fault));
@@ -334,6 +335,7 @@ mod tests {
             vec![link("a", "")],
             vec![Entry { mode: 0o4755, ..file("a") }],
             vec![Entry { sha256: None, ..file("a") }],
+            vec![Entry { bytes: u64::MAX, ..file("a") }],
             vec![Entry { bytes: 5, ..directory("a") }],
             vec![Entry { target: Some("x".into()), ..file("a") }],
         ] {

@@ -21,7 +21,7 @@ mod tar;
 mod verify;
 
 pub use archive::Backup;
-pub use create::{Gate, Kept, Made, OfflineGate, Pass, Request, Summary, create};
+pub use create::{Gate, Kept, OfflineGate, Pass, Request, Summary, create};
 pub use error::{BackupError, Problem};
 pub use key::BackupKey;
 pub use manifest::{AuditKeyNote, FORMAT, HEAD_FILE, Manifest, Note};

@@ -74,10 +74,15 @@ pub fn restore(
         return Err(BackupError::NoWorkspace { path: from.to_path_buf() });
     }
     let mut written = Written { files: 0, bytes: 0, buffer: vec![0; BACKUP_COPY_BYTES] };
+    let workspace_existed = target.workspace.is_some_and(Path::exists);
     if let (Some(place), Some(archived)) = (target.workspace, workspace) {
         written.unpack(&backup, archived, place)?;
     }
-    written.unpack(&backup, &backup.manifest.archives[0], target.state_root)?;
+    let unpacked = written.unpack(&backup, &backup.manifest.archives[0], target.state_root);
+    if let (Err(_), Some(place)) = (&unpacked, target.workspace) {
+        clear(place, workspace_existed);
+    }
+    unpacked?;
     let Written { files, bytes, .. } = written;
     let workspace = target.workspace.map(Path::to_path_buf);
     Ok(Restored { ok: true, state_root: target.state_root.to_path_buf(), workspace, files, bytes, backup: report })
@@ -165,7 +170,7 @@ impl Written {
     ) -> Result<(), BackupError> {
         let entry = &archive.entries[index];
         let path = place.join(&entry.path);
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
             make_directory(parent)?;
         }
         let mode = if is_state { 0o600 } else { entry.mode };

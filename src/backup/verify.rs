@@ -265,7 +265,8 @@ impl Check<'_> {
         };
         match number {
             Some(found) if found > u64::from(FORMAT_VERSION) => {
-                Err(BackupError::Newer { path: self.backup.directory.join(FORMAT_FILE), found })
+                let (path, what, supported) = (self.backup.directory.clone(), "the state root", FORMAT_VERSION);
+                Err(BackupError::Newer { path, what, found, supported })
             }
             Some(_) => Ok(()),
             None => {

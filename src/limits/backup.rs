@@ -13,6 +13,8 @@ pub const BACKUP_SETTLE_MS_MAX: u64 = 2_000;
 pub const BACKUP_BARRIER_ATTEMPTS: u32 = 3;
 /// Files of one archive; a state root or workspace with more is refused.
 pub const BACKUP_FILES_MAX: usize = 1_000_000;
+/// Bytes of one file in an archive, 8 TiB: with the bound of their number, places in an archive never overflow.
+pub const BACKUP_FILE_BYTES_MAX: u64 = 1 << 43;
 /// Bytes of `backup.json`; a longer one is refused before it is read.
 pub const BACKUP_HEAD_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a manifest, some three hundred a file; a longer one is refused.

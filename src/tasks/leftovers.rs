@@ -70,10 +70,17 @@ mod tests {
         let start = |token: &str| {
             let mut command = std::process::Command::new("sleep");
             command.arg("1000").env(TOKEN_VARIABLE, token);
-            command.spawn().unwrap()
+            let child = command.spawn().unwrap();
+            // `spawn` returns when the descriptors of the old program are closed, which is a little before the kernel has put
+            // the new one's environment in place.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while environment_of(child.id()).is_none_or(|environment| environment.is_empty()) {
+                assert!(Instant::now() < deadline, "the program never got its environment");
+                drop(wait_readable(&[], Duration::from_millis(TOOL_KILL_STEP_MS)));
+            }
+            child
         };
         let (mut ours, mut other) = (start("leftover-a"), start("leftover-ab"));
-        // `spawn` returns once the program runs, so its environment is there.
         assert_eq!(find(&["leftover-a"]), BTreeMap::from([("leftover-a".to_string(), vec![ours.id()])]));
         assert_eq!(end(&["leftover-a", "nobody"]), BTreeMap::new());
         use std::os::unix::process::ExitStatusExt;

@@ -258,6 +258,25 @@ fn a_held_daemon_lists_no_lag() {
 }
 
 #[test]
+fn what_a_copied_root_brought_is_information_however_old_it_is_and_new_lag_counts_once_it_is_released() {
+    let mut world = World::new();
+    world.submit("s");
+    world.submit("s");
+    let asks = world.submit("t");
+    world.ask(asks, NoteKind::ApprovalRequested);
+    world.pass(50 * HOUR_MS);
+    let severe = |world: &World| world.findings().into_iter().filter(|(severity, ..)| *severity != Severity::Info).count();
+    assert_eq!(severe(&world), 3, "{:?}", world.findings());
+    world.state.open_epoch(2);
+    world.state.finish_replay();
+    let held = (Severity::Info, "copied_runs_held", None);
+    assert_eq!(world.findings(), [(Severity::Info, "pending_approval_lag", Some(asks.to_string())), held]);
+    world.decide(Command::SetHold { held: false, reason: None });
+    assert!(world.findings().iter().all(|(_, code, _)| *code != "copied_runs_held"));
+    assert!(severe(&world) > 0, "{:?}", world.findings());
+}
+
+#[test]
 fn stale_runs_are_named_idlest_first_and_counted() {
     let mut world = World::new();
     let mut ids = Vec::new();
