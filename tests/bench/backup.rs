@@ -33,9 +33,8 @@ pub struct Settings {
 impl Settings {
     /// From the environment.
     pub fn from_environment() -> Self {
-        let number = |name: &str, default: u64| {
-            std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-        };
+        let number =
+            |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
         Self {
             runs: number("BENCH_BACKUP_RUNS", 100_000),
             bytes: number("BENCH_BACKUP_MIB", 1_024) * 1_024 * 1_024,
@@ -106,7 +105,12 @@ pub fn cost(base: &Path, settings: &Settings, clients: usize, duration: Duration
         copied.and(sample)
     })?;
     daemon.process.stop()?;
-    Ok(Round { alone: alone.rate(), beside: beside.rate(), backups: made.into_inner(), backup_bytes: bytes.into_inner() })
+    Ok(Round {
+        alone: alone.rate(),
+        beside: beside.rate(),
+        backups: made.into_inner(),
+        backup_bytes: bytes.into_inner(),
+    })
 }
 
 fn create(root: &Path, out: &Path, settings: &Settings) -> Command {

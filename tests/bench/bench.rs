@@ -326,8 +326,10 @@ fn backups(settings: &Settings) -> io::Result<Value> {
             mebibytes(round.backup_bytes)
         );
         costs.push(cost);
-        rounds.push(json!({"alone": rounded(round.alone), "beside": rounded(round.beside), "cost_percent": rounded(cost),
-            "backups": round.backups, "backup_bytes": round.backup_bytes}));
+        rounds.push(
+            json!({"alone": rounded(round.alone), "beside": rounded(round.beside), "cost_percent": rounded(cost),
+            "backups": round.backups, "backup_bytes": round.backup_bytes}),
+        );
     }
     costs.sort_by(f64::total_cmp);
     let median = costs.get(costs.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);

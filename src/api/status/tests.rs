@@ -265,7 +265,8 @@ fn what_a_copied_root_brought_is_information_however_old_it_is_and_new_lag_count
     let asks = world.submit("t");
     world.ask(asks, NoteKind::ApprovalRequested);
     world.pass(50 * HOUR_MS);
-    let severe = |world: &World| world.findings().into_iter().filter(|(severity, ..)| *severity != Severity::Info).count();
+    let severe =
+        |world: &World| world.findings().into_iter().filter(|(severity, ..)| *severity != Severity::Info).count();
     assert_eq!(severe(&world), 3, "{:?}", world.findings());
     world.state.open_epoch(2);
     world.state.finish_replay();
