@@ -244,7 +244,7 @@ impl<'a> Archive<'a> {
 
     /// Whether the length is that of the entries and the end mark stands where it must; else what is wrong, and where.
     pub fn end_fault(&self) -> io::Result<Option<(u64, String)>> {
-        debug_assert!(self.end % BLOCK == 0);
+        debug_assert!(self.end.is_multiple_of(BLOCK));
         let wanted = self.end + END.len() as u64;
         if self.bytes.len() != wanted {
             let cause = format!("it has {} bytes and not {wanted}", self.bytes.len());

@@ -84,7 +84,7 @@ impl Write for OutFile {
 /// A file of the backup as it is, or sealed.
 enum Sink {
     Plain(OutFile),
-    Sealed(Sealer<OutFile>),
+    Sealed(Box<Sealer<OutFile>>),
 }
 
 impl Write for Sink {
@@ -105,7 +105,7 @@ impl Sink {
         let out = OutFile::create(directory, name)?;
         Ok(match binding {
             None => Self::Plain(out),
-            Some(binding) => Self::Sealed(Sealer::new(binding, out)),
+            Some(binding) => Self::Sealed(Box::new(Sealer::new(binding, out))),
         })
     }
 
