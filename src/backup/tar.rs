@@ -9,21 +9,21 @@ pub(super) const BLOCK: u64 = 512;
 /// Two blocks of NUL bytes end an archive.
 pub(super) const END: [u8; 2 * BLOCK as usize] = [0; 2 * BLOCK as usize];
 /// What the size field of a header can tell.
-const BYTES_MAX: u64 = 0o77_777_777_777;
-const NAME_BYTES_MAX: usize = 100;
+const SIZE_FIELD_LARGEST: u64 = 0o77_777_777_777;
+const NAME_FIELD_BYTES: usize = 100;
 
 /// The header blocks of an entry, with an extended header where a name or size needs one.
 pub(super) fn header(entry: &Entry, at_ms: u64) -> Vec<u8> {
     let path = if entry.kind == Kind::Directory { format!("{}/", entry.path) } else { entry.path.clone() };
     let target = entry.target.as_deref().unwrap_or_default();
     let mut extended = Vec::new();
-    if path.len() > NAME_BYTES_MAX || !path.is_ascii() {
+    if path.len() > NAME_FIELD_BYTES || !path.is_ascii() {
         extended.extend(record("path", &path));
     }
-    if target.len() > NAME_BYTES_MAX || !target.is_ascii() {
+    if target.len() > NAME_FIELD_BYTES || !target.is_ascii() {
         extended.extend(record("linkpath", target));
     }
-    if entry.bytes > BYTES_MAX {
+    if entry.bytes > SIZE_FIELD_LARGEST {
         extended.extend(record("size", &entry.bytes.to_string()));
     }
     let mut blocks = Vec::new();
@@ -38,7 +38,7 @@ pub(super) fn header(entry: &Entry, at_ms: u64) -> Vec<u8> {
         Kind::Directory => b'5',
         Kind::Link => b'2',
     };
-    blocks.extend(block(&path, entry.mode, entry.bytes.min(BYTES_MAX), at_ms, kind, target));
+    blocks.extend(block(&path, entry.mode, entry.bytes.min(SIZE_FIELD_LARGEST), at_ms, kind, target));
     blocks
 }
 
@@ -63,7 +63,7 @@ fn block(name: &str, mode: u32, size: u64, at_ms: u64, kind: u8, target: &str) -
         let length = bytes.len().min(length);
         block[at..at + length].copy_from_slice(&bytes[..length]);
     };
-    put(0, NAME_BYTES_MAX, name.as_bytes());
+    put(0, NAME_FIELD_BYTES, name.as_bytes());
     put(100, 8, format!("{mode:07o}\0").as_bytes());
     put(108, 8, b"0000000\0");
     put(116, 8, b"0000000\0");
@@ -71,7 +71,7 @@ fn block(name: &str, mode: u32, size: u64, at_ms: u64, kind: u8, target: &str) -
     put(136, 12, format!("{:011o}\0", at_ms / 1_000).as_bytes());
     put(148, 8, b"        ");
     put(156, 1, &[kind]);
-    put(157, NAME_BYTES_MAX, target.as_bytes());
+    put(157, NAME_FIELD_BYTES, target.as_bytes());
     put(257, 8, b"ustar\x0000");
     let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
