@@ -39,7 +39,8 @@ pub use seal::{KeyRotated, OpenCause, Opened, Recovered, Seal, hand_over_message
 pub use show::{ShowFilter, Shown, show};
 pub use snapshot::{OpenedAt, SnapshotHead, SnapshotWriter, snapshot_message};
 pub use verify::{
-    Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, verify, verify_disks, verify_with,
+    Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, read_beside, verify, verify_beside,
+    verify_disks, verify_with,
 };
 pub use writer::Journal;
 
