@@ -83,7 +83,7 @@ impl Write for OutFile {
 
 /// A file of the backup as it is, or sealed.
 enum Sink {
-    Plain(OutFile),
+    Plain(Box<OutFile>),
     Sealed(Box<Sealer<OutFile>>),
 }
 
@@ -104,7 +104,7 @@ impl Sink {
     fn create(directory: &Path, name: &str, binding: Option<Binding>) -> io::Result<Self> {
         let out = OutFile::create(directory, name)?;
         Ok(match binding {
-            None => Self::Plain(out),
+            None => Self::Plain(Box::new(out)),
             Some(binding) => Self::Sealed(Box::new(Sealer::new(binding, out))),
         })
     }
