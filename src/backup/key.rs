@@ -15,9 +15,11 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use zeroize::Zeroizing;
 
 use super::error::BackupError;
+use crate::credential::lets_others_in;
 use crate::hex::to_hex;
 use crate::limits::MASTER_KEY_FILE_BYTES_MAX;
 use crate::secret::Secret;
+use crate::sys;
 
 const KEY_BYTES: usize = 32;
 /// A random key has about 30 different bytes; one with fewer than this was typed, not drawn.
@@ -42,7 +44,7 @@ impl BackupKey {
         if !metadata.is_file() {
             return Err(refuse("it is no plain file".to_string()));
         }
-        if metadata.mode() & 0o077 != 0 {
+        if lets_others_in(&metadata, sys::effective_user_id()) {
             return Err(refuse(format!("it has mode {:04o}, so others may use it", metadata.mode() & 0o7777)));
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(MASTER_KEY_FILE_BYTES_MAX));

@@ -271,6 +271,8 @@ const SECRET_FILES: &[&str] = &[
     "--http-readonly-token-file",
     "--audit-signing-key-file",
     "--new-key-file",
+    "--encrypt-key-file",
+    "--decrypt-key-file",
     "--from-file",
 ];
 

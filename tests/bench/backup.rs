@@ -202,10 +202,14 @@ fn fill(blobs: &Path, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes below `path`, without the journal's reserve, which no backup holds.
 fn size_of(path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
+        if entry.file_name() == "spare" {
+            continue;
+        }
         let metadata = entry.metadata()?;
         bytes += if metadata.is_dir() { size_of(&entry.path())? } else { metadata.len() };
     }
