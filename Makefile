@@ -36,7 +36,7 @@ test-kill-deliveries: ## 300 kills between a delivery's records, its request and
 
 batteries: ## The batteries of the agent engine in full (`make test` has a small size of each)
 	KHEISH_BATTERIES=1 ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test engine_kill --test engine_tools \
-		--test tasks_orphans
+		--test agents_engine --test tasks_orphans
 
 test-faults: ## Every disk call of the daemon fails once and for good, by strace (`make test` has a few of them)
 	KHEISH_FAULTS=full ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test daemon_faults

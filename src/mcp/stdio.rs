@@ -27,7 +27,7 @@ use crate::limits::{
     MCP_CALLS_MAX, MCP_MESSAGE_BYTES_MAX, MCP_MESSAGES_MAX, MCP_REQUESTS_MAX, MCP_STOP_STEP_MS, MCP_TICK_MS,
     MCP_WORKER_FRAME_BYTES_MAX, MCP_WRITE_MS_MAX, SANDBOX_END_MS,
 };
-use crate::sandbox::{SandboxSpec, frame, worker_command};
+use crate::sandbox::{SandboxSpec, ended_by_memory, frame, worker_command};
 use crate::sys::process::{pipe, set_nonblocking, wait_readable};
 use crate::sys::{self, EventFd};
 
@@ -368,8 +368,14 @@ impl StdioLink {
                 }
             }
         }
-        if let Err(error) = child.wait() {
-            log::error!("MCP server {}: the process around it cannot be waited for: {error}", self.server);
+        match child.wait() {
+            Ok(status) if ended_by_memory(status) => {
+                log::error!("MCP server {}: its processes held too much memory together and were ended", self.server);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                log::error!("MCP server {}: the process around it cannot be waited for: {error}", self.server);
+            }
         }
     }
 }

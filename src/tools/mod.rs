@@ -11,6 +11,7 @@ mod ignore;
 mod offered;
 mod output;
 pub mod process;
+pub mod prompt;
 mod read;
 mod schema;
 mod search;

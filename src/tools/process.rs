@@ -48,8 +48,11 @@ pub struct Started {
     pub ended: OwnedFd,
 }
 
+/// The first of these that is there runs commands.
+pub(crate) const SHELLS: [&str; 3] = ["/bin/bash", "/usr/bin/bash", "/bin/sh"];
+
 /// Where commands find programs.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts `command` with a shell in `directory`: cleared environment but for a few plain variables and `extra`, standard
 /// input empty, the leader of a session and group of its own.
@@ -63,7 +66,7 @@ pub fn start(
     stdout: Stdio,
     stderr: Stdio,
 ) -> io::Result<Started> {
-    let shell = ["/bin/bash", "/usr/bin/bash", "/bin/sh"].into_iter().find(|shell| Path::new(shell).exists());
+    let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists());
     let shell = shell.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no shell"))?;
     let mut process = Command::new(shell);
     process.arg("-c").arg(command).env_clear();
