@@ -19,7 +19,8 @@ fn delete(daemon: &Daemon, target: &str) -> http::Reply {
     daemon.client().request("DELETE", target, &[], "").expect("an answer")
 }
 
-const STDIO: &str = "[mcp_servers.local]\ncommand = 'bash'\nargs = ['server.sh', 'kheish_mcp_mark']\ntool_timeout_sec = 3\n\
+/// Answers within the time of a tool but on order: that time is far beyond what a busy machine takes.
+const STDIO: &str = "[mcp_servers.local]\ncommand = 'bash'\nargs = ['server.sh', 'kheish_mcp_mark']\ntool_timeout_sec = 120\n\
                      env = { PLAIN = 'plain-value' }\n";
 
 #[test]
@@ -62,15 +63,18 @@ fn a_model_uses_a_tool_of_a_child_process_and_every_request_is_signed() {
 fn a_server_that_hangs_dies_or_floods_costs_one_error_and_comes_back() {
     let home = Home::new("mcp_hostile", None);
     let workspace = Place::new("mcp_hostile_workspace");
-    let other = "[mcp_servers.other]\ncommand = 'bash'\nargs = ['server.sh', 'other']\n";
+    let other = "[mcp_servers.other]\ncommand = 'bash'\nargs = ['server.sh', 'other']\ntool_timeout_sec = 120\n\
+                 [mcp_servers.hasty]\ncommand = 'bash'\nargs = ['server.sh', 'hasty']\ntool_timeout_sec = 3\n";
     let daemon = serve(&home, &workspace, &format!("{STDIO}{other}"));
-    connected(&daemon, "local");
-    connected(&daemon, "other");
+    for name in ["local", "other", "hasty"] {
+        connected(&daemon, name);
+    }
     let code = |reply: http::Reply| (reply.status, reply.json()["detail"].as_str().unwrap_or_default().to_string());
-    let (status, detail) = code(call(&daemon, "local", "hang", json!({})));
+    let (status, detail) = code(call(&daemon, "hasty", "hang", json!({})));
     assert!(status == 502 && detail.contains("no answer to tools/call within"), "{detail}");
     // It lives on.
-    assert_eq!(call(&daemon, "local", "add", json!({"a": 1})).status, 200);
+    eventually("an answer", || (call(&daemon, "hasty", "add", json!({"a": 1})).status == 200).then_some(()));
+    assert_eq!(server(&daemon, "hasty")["connect_count"], 1);
     for (tool, words) in [("die", "exited with code 7"), ("flood", "over the limit"), ("long", "over the limit")] {
         let before = connected(&daemon, "local")["connect_count"].as_u64().expect("a figure");
         let (status, detail) = code(call(&daemon, "local", tool, json!({})));
@@ -91,14 +95,15 @@ fn a_server_that_hangs_dies_or_floods_costs_one_error_and_comes_back() {
 fn a_child_sees_only_its_own_variables_and_nothing_of_it_outlives_a_killed_daemon() {
     let home = Home::new("mcp_child", None);
     let workspace = Place::new("mcp_child_workspace");
-    let daemon = serve(&home, &workspace, &STDIO.replace("kheish_mcp_mark", "kheish_mcp_killed"));
+    let mark = format!("kheish_mcp_killed_{}", std::process::id());
+    let daemon = serve(&home, &workspace, &STDIO.replace("kheish_mcp_mark", &mark));
     connected(&daemon, "local");
     let shown = call(&daemon, "local", "env", json!({})).json().to_string();
     assert!(shown.contains("PLAIN=plain-value"), "{shown}");
     assert!(!shown.contains("KHEISH") && !shown.contains("CARGO"), "{shown}");
-    assert!(!processes_with("kheish_mcp_killed").is_empty());
+    assert!(!processes_with(&mark).is_empty());
     daemon.kill();
-    eventually("nothing is left of it", || processes_with("kheish_mcp_killed").is_empty().then_some(()));
+    eventually("nothing is left of it", || processes_with(&mark).is_empty().then_some(()));
 }
 
 #[test]
