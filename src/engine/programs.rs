@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(names(of("cat log.txt > out.txt", "")), [shell.clone(), "cat".to_string()]);
         assert_eq!(names(of("true && sh 'deploy.sh' prod", "")), [&shell, "deploy.sh", "sh", "true"]);
         assert_eq!(names(of("./run", "sub")), ["./run", &shell]);
-        assert_eq!(names(of("run", "")), [shell.clone()], "no program of that name there");
+        assert_eq!(names(of("run", "")), std::slice::from_ref(&shell), "no program of that name there");
 
         let before = [of("sh deploy.sh", ""), of("./run", "sub"), of("cat log.txt", "")];
         write("log.txt", "a line\nanother\n");
