@@ -17,6 +17,7 @@ mod argv_tests;
 mod audit;
 mod blobs;
 mod client;
+mod completions;
 mod connector;
 mod connectors;
 mod context;
@@ -44,6 +45,7 @@ mod journal;
 mod json_file;
 mod json_text;
 mod live;
+mod man;
 mod mcp;
 mod mcp_oauth;
 mod options;
@@ -72,6 +74,7 @@ mod tasks;
 mod top;
 mod top_view;
 mod verbs;
+mod version;
 mod wait;
 
 use crate::sandbox;
@@ -145,6 +148,7 @@ fn run<'a>(
         Parsed::Command { verb, mut given, globals } => {
             let info = (verb.info)();
             options::complete(&mut given, &info, Some(verb.path), env)?;
+            options::resolve_credentials(&mut given, env)?;
             let shared = globals::shared(&globals, env)?;
             out.mode = shared.output;
             let mut context = Context { out, env, stdin, shared, globals };
