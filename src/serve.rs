@@ -269,7 +269,8 @@ impl Daemon {
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
-        let servers = mcp::boot::servers(&config, auth.view().auth_enabled, &|slot| store.get(slot).is_some())
+        let kept = places::kept_files(raw, &config);
+        let servers = mcp::boot::servers(&config, auth.view().auth_enabled, &kept, &|slot| store.get(slot).is_some())
             .map_err(step("MCP servers"))?;
         let of_file = file_connectors.iter().flat_map(|connector| connector.inline.values().cloned());
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file);

@@ -142,6 +142,9 @@ impl<'c, 'r> Turn<'c, 'r> {
         if let Err(error) = tool.check(&input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
+        if !tool.also_known_as(&input).iter().all(|name| self.run.scope.grants_tool(name)) {
+            return refused("tool_not_granted", "this agent was not given this server; next: go on without it");
+        }
         if let (Some(started), Some((asked, Some(answer)))) = (&open.started, &open.question)
             && asked.server.is_some()
         {
@@ -153,7 +156,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         }
         let workspace = self.run.workspace();
         // Only people take time over a call, in which what it names may be replaced.
-        let verdict = permits::verdict(in_force, def, &input, &workspace);
+        let verdict = permits::verdict_of(in_force, &tool, &input, &workspace);
         let is_asked = open.approval.is_some() || permits::ruling(verdict.decision) == Ruling::Ask;
         let programs =
             if is_asked && def.class == Class::Shell { programs::of(&input, &workspace) } else { String::new() };
@@ -177,7 +180,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
             },
         };
-        let verdict = permits::verdict(in_force, def, &input, &workspace);
+        let verdict = permits::verdict_of(in_force, &tool, &input, &workspace);
         let approved = answer.map(|(asked, _)| asked.id.clone());
         let decision = match (permits::ruling(verdict.decision), &approved) {
             (Ruling::Ask, Some(_)) => Ruling::Allow,

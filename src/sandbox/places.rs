@@ -149,7 +149,7 @@ pub fn check(places: &Places<'_>) -> Result<(), PlacesError> {
 }
 
 /// The canonical path; of what does not exist yet, that of its nearest parent with the rest behind it.
-fn resolved(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn resolved(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     let mut rest = Vec::new();
     let mut existing = absolute.as_path();
