@@ -143,7 +143,8 @@ impl<'c, 'r> Turn<'c, 'r> {
             return Judged::Over(CallOutcome::Error, error.into());
         }
         if !tool.also_known_as(&input).iter().all(|name| self.run.scope.grants_tool(name)) {
-            return refused("tool_not_granted", "this agent was not given this server; next: go on without it");
+            let text = "this agent was not given this server; next: go on without it";
+            return self.refused(call, in_force, permits::Bar::AgentScope, "tool_not_granted", text);
         }
         if let (Some(started), Some((asked, Some(answer)))) = (&open.started, &open.question)
             && asked.server.is_some()
