@@ -6,12 +6,13 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::programs;
 use crate::core::{PermissionDecided, Ruling, ToolLimits};
 use crate::hex::to_hex;
 use crate::ids::SessionId;
 use crate::permissions::{Behavior, Effective, Facts, Policy, Question, Verdict};
 use crate::providers::ToolCall;
-use crate::tools::{Tool, ToolDef};
+use crate::tools::{Class, Tool, ToolDef};
 
 /// Settings of a session as they are now.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +57,12 @@ pub(super) fn digest(tool: &str, input: &RawValue, workspace: &str, policy: &Pol
         context.update(part.as_bytes());
     }
     to_hex(context.finish().as_ref())
+}
+
+/// The digest that people are asked about: with the programs that a command names, since they may be replaced meanwhile.
+pub(super) fn bound_digest(tool: &Tool, input: &RawValue, workspace: &str, policy: &Policy) -> String {
+    let programs = if tool.def().class == Class::Shell { programs::of(input, workspace) } else { String::new() };
+    digest(&tool.identity(), input, workspace, policy, &programs)
 }
 
 /// What rules and mode say to a call.

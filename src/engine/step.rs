@@ -9,7 +9,6 @@ use super::agent_wait::{self, Waiting};
 use super::context::{OpenCall, OpenTurn};
 use super::guard::Repeat;
 use super::permits::{self, InForce};
-use super::programs;
 use super::question;
 use super::records::note;
 use super::run::Carried;
@@ -34,18 +33,20 @@ pub(super) enum Settled {
 }
 
 /// A call that may run.
-struct Ready {
+pub(super) struct Ready {
     /// Place in the turn.
-    place: usize,
-    tool: Tool,
-    input: Box<RawValue>,
-    digest: String,
+    pub place: usize,
+    pub tool: Tool,
+    pub input: Box<RawValue>,
+    pub digest: String,
     /// It is under way, and people have answered what it had them asked.
-    answered: Option<QuestionResolved>,
+    pub answered: Option<QuestionResolved>,
+    /// What hooks have the model told with its result.
+    pub contexts: Vec<String>,
 }
 
 /// What a decision came to.
-enum Judged {
+pub(super) enum Judged {
     Run(Ready),
     Ask(ApprovalRequested),
     /// It does not run.
@@ -54,7 +55,7 @@ enum Judged {
 
 /// A turn being settled.
 pub(super) struct Turn<'c, 'r> {
-    run: &'c mut Carried<'r>,
+    pub(super) run: &'c mut Carried<'r>,
     calls: Vec<ToolCall>,
     results: Vec<Option<ToolResult>>,
     /// Notes to be written with the next batch.
@@ -87,7 +88,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 turn.results[place] = Some(result);
                 continue;
             }
-            match turn.judge(place, &open, &in_force) {
+            match turn.judge(place, &open, &in_force)? {
                 Judged::Run(call) => ready.push((call, open)),
                 Judged::Ask(asked) => asks.push(note(NoteKind::ApprovalRequested, &asked)),
                 Judged::Over(outcome, output) => {
@@ -104,11 +105,44 @@ impl<'c, 'r> Turn<'c, 'r> {
             turn.run.hand.suspend(turn.notes)?;
             return Ok(Settled::Suspended);
         }
-        turn.run_all(ready)
+        turn.pass_all(ready, &in_force)
+    }
+
+    /// What the rules let run waits for the hooks' word, all of it before anything runs.
+    fn pass_all(mut self, ready: Vec<(Ready, OpenCall)>, in_force: &InForce) -> Result<Settled, Left> {
+        let (mut passed, mut asks) = (Vec::new(), Vec::new());
+        for (call, open) in ready {
+            let place = call.place;
+            match self.pass_call(call, &open, in_force)? {
+                Judged::Run(call) => passed.push((call, open)),
+                Judged::Ask(asked) => asks.push(note(NoteKind::ApprovalRequested, &asked)),
+                Judged::Over(outcome, output) => {
+                    self.finish(place, CallResult { outcome, output, duration_ms: 0 })?;
+                }
+            }
+            if let Some(stop) = self.stop.take() {
+                return self.fail(stop);
+            }
+        }
+        if !asks.is_empty() {
+            self.notes.append(&mut asks);
+            self.run.hand.suspend(self.notes)?;
+            return Ok(Settled::Suspended);
+        }
+        self.run_all(passed)
     }
 
     /// Decides about one call that has no result.
-    fn judge(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Judged {
+    fn judge(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Result<Judged, Left> {
+        let judged = self.judge_by_rules(place, open, in_force);
+        let Judged::Ask(asked) = judged else { return Ok(judged) };
+        match self.run.find_tool(&open.call.name) {
+            Some(tool) => self.pass_request(place, &tool.def(), asked, in_force),
+            None => Ok(Judged::Ask(asked)),
+        }
+    }
+
+    fn judge_by_rules(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Judged {
         let call = &open.call;
         if place as u64 >= in_force.limits.max_calls_per_turn {
             let text = "too many calls at once; this one was not run; next: ask for fewer";
@@ -150,7 +184,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             && asked.server.is_some()
         {
             let (digest, answered) = (started.digest.clone(), Some(answer.clone()));
-            return Judged::Run(Ready { place, tool, input, digest, answered });
+            return Judged::Run(Ready { place, tool, input, digest, answered, contexts: Vec::new() });
         }
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
@@ -159,9 +193,11 @@ impl<'c, 'r> Turn<'c, 'r> {
         // Only people take time over a call, in which what it names may be replaced.
         let verdict = permits::verdict_of(in_force, &tool, &input, &workspace);
         let is_asked = open.approval.is_some() || permits::ruling(verdict.decision) == Ruling::Ask;
-        let programs =
-            if is_asked && def.class == Class::Shell { programs::of(&input, &workspace) } else { String::new() };
-        let digest = permits::digest(&tool.identity(), &input, &workspace, &in_force.policy, &programs);
+        let digest = if is_asked {
+            permits::bound_digest(&tool, &input, &workspace, &in_force.policy)
+        } else {
+            permits::digest(&tool.identity(), &input, &workspace, &in_force.policy, "")
+        };
         let answer = open.approval.as_ref().and_then(|(asked, answer)| {
             answer.as_ref().filter(|_| asked.digest == digest).map(|answer| (asked, answer))
         });
@@ -207,7 +243,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 let text = format!("{reason}; it did not run; next: go on without it, or ask for something narrower");
                 Judged::Over(CallOutcome::Denied, failure("permission_denied", &text))
             }
-            _ => Judged::Run(Ready { place, tool, input, digest, answered: None }),
+            _ => Judged::Run(Ready { place, tool, input, digest, answered: None, contexts: Vec::new() }),
         }
     }
 
@@ -361,10 +397,9 @@ impl<'c, 'r> Turn<'c, 'r> {
     /// Whether people are asked before it ends; else the call has its result.
     fn run_one(&mut self, ready: Ready) -> Result<bool, Left> {
         let (caller, limit_ms) = self.prepared(&ready);
-        let Ready { place, tool, input, answered, .. } = ready;
-        let (def, cancel) = (&tool.def(), &self.run.hand.in_hand.cancel);
-        let ran = match &answered {
-            None => Some(self.run.bench.run(&caller, def, &input, &caller.scope, limit_ms, cancel)),
+        let (def, cancel) = (&ready.tool.def(), &self.run.hand.in_hand.cancel);
+        let ran = match &ready.answered {
+            None => Some(self.run.bench.run(&caller, def, &ready.input, &caller.scope, limit_ms, cancel)),
             Some(answer) => self.run.bench.resume(&caller, def, answer, limit_ms, cancel),
         };
         let result = match ran {
@@ -377,7 +412,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             Some(Ran::Asks(_)) => return Err(Left::LetGo),
             None => CallResult { outcome: CallOutcome::Interrupted, output: unknown_outcome(), duration_ms: 0 },
         };
-        self.take_result(place, &caller, def, result).map(|()| false)
+        self.take_result(ready, &caller, result).map(|()| false)
     }
 
     /// Runs calls of the daemon's own that wait for others, all at once as far as the limits let them.
@@ -399,19 +434,37 @@ impl<'c, 'r> Turn<'c, 'r> {
         for (ready, caller, result) in results {
             // A call that may ask is alone in its group.
             let Ran::Over(result) = result else { return Err(Left::LetGo) };
-            self.take_result(ready.place, &caller, &ready.tool.def(), result)?;
+            self.take_result(ready, &caller, result)?;
         }
         Ok(())
     }
 
-    fn take_result(&mut self, place: usize, caller: &Caller, def: &ToolDef, result: CallResult) -> Result<(), Left> {
+    fn take_result(&mut self, mut ready: Ready, caller: &Caller, result: CallResult) -> Result<(), Left> {
         let hand = self.run.hand;
+        let contexts = std::mem::take(&mut ready.contexts);
+        let def = &ready.tool.def();
         hand.capture(Kind::ToolResponse, || about(caller, def, "content", result.output.content.as_str().into()));
         if hand.in_hand.cancel.is_cancelled() {
             // The run was stopped, or the daemon stops and the next start says that the outcome is not known.
             return Err(Left::LetGo);
         }
-        self.finish(place, result)
+        let result = self.pass_result((&ready, contexts), result)?;
+        self.finish(ready.place, result)
+    }
+
+    /// The id of a call.
+    pub(super) fn call_id(&self, place: usize) -> &str {
+        &self.calls[place].call_id
+    }
+
+    /// To be written with the next batch.
+    pub(super) fn push(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
+    /// The run ends once the call at hand has its result.
+    pub(super) fn stop_with(&mut self, failure: Failure) {
+        self.stop.get_or_insert(failure);
     }
 
     /// Gives a call its result.
@@ -466,7 +519,7 @@ impl<'c, 'r> Turn<'c, 'r> {
     }
 
     /// Makes what is pending durable.
-    fn write(&mut self) -> Result<(), Left> {
+    pub(super) fn write(&mut self) -> Result<(), Left> {
         let notes = std::mem::take(&mut self.notes);
         if notes.is_empty() { Ok(()) } else { self.run.hand.record(notes).map(|_| ()) }
     }
@@ -501,7 +554,7 @@ fn unknown_outcome() -> ToolOutput {
     ToolOutput { content: content.to_string(), is_error: true, truncated: false, overflow: None }
 }
 
-fn denied(answer: &ApprovalResolved) -> ToolOutput {
+pub(super) fn denied(answer: &ApprovalResolved) -> ToolOutput {
     let mut text = "a person did not allow this call, and it did not run".to_string();
     match (&answer.reason, &answer.justification) {
         (Some(reason), _) if reason == "expired" => {

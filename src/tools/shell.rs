@@ -58,19 +58,24 @@ struct Output<'a> {
 }
 
 /// One pipe of the command and what came through it.
-struct Stream<R> {
+pub(super) struct Stream<R> {
     pipe: Option<R>,
-    capture: Capture,
+    pub(super) capture: Capture,
 }
 
 impl<R: Read + AsFd> Stream<R> {
     fn new(pipe: Option<R>) -> std::io::Result<Self> {
+        // Half of the overflow each, with an end that is worth showing.
+        let head = TOOL_OVERFLOW_BYTES_MAX / 2 - TOOL_SHELL_STREAM_BYTES_MAX - 1024;
+        Self::kept(pipe, head, TOOL_SHELL_STREAM_BYTES_MAX)
+    }
+
+    /// A stream of which so much is kept.
+    pub(super) fn kept(pipe: Option<R>, head_bytes_max: usize, tail_bytes_max: usize) -> std::io::Result<Self> {
         if let Some(pipe) = &pipe {
             set_nonblocking(pipe)?;
         }
-        // Half of the overflow each, with an end that is worth showing.
-        let head = TOOL_OVERFLOW_BYTES_MAX / 2 - TOOL_SHELL_STREAM_BYTES_MAX - 1024;
-        Ok(Self { pipe, capture: Capture::new(head, TOOL_SHELL_STREAM_BYTES_MAX) })
+        Ok(Self { pipe, capture: Capture::new(head_bytes_max, tail_bytes_max) })
     }
 
     fn end(&self) -> Vec<u8> {
@@ -123,13 +128,9 @@ pub(super) fn bash(input: &RawValue, workspace: &Workspace, control: &Control) -
         }
     };
     let mut buffer = vec![0; 64 * 1024];
-    let over = watch(&started, &mut stdout, &mut stderr, deadline, &mut buffer);
+    let over = watch(&started, &mut stdout, &mut stderr, (deadline, u64::MAX), &mut buffer);
     let in_time = matches!(over, Over::ByItself);
-    let end = process::end_tree(&mut started, true, &mut || {
-        stdout.take_in(&mut buffer);
-        stderr.take_in(&mut buffer);
-    });
-    drain(&mut stdout, &mut stderr, &mut buffer);
+    let end = finish(&mut started, &mut stdout, &mut stderr, &mut buffer);
     let exit_code = end.status.and_then(|status| status.code()).filter(|_| in_time);
     let limit_ms = deadline.saturating_duration_since(begun).as_millis();
     let asked = match &over {
@@ -180,28 +181,43 @@ pub(super) fn bash(input: &RawValue, workspace: &Workspace, control: &Control) -
 }
 
 /// Why nobody waits for the shell any more.
-enum Over {
+pub(super) enum Over {
     /// It ended.
     ByItself,
     /// It asked this and said nothing more.
     Asking(String),
-    /// Its time is up.
+    /// Its time is up, or it has said too much.
     TimeUp,
 }
 
-/// Takes in output until the shell ends, waits for an answer, or the time is up.
-fn watch<R: Read + AsFd, S: Read + AsFd>(
+/// Ends what is left of the command and takes in the rest of its output.
+pub(super) fn finish<R: Read + AsFd, S: Read + AsFd>(
+    started: &mut Started,
+    stdout: &mut Stream<R>,
+    stderr: &mut Stream<S>,
+    buffer: &mut [u8],
+) -> process::TreeEnd {
+    let end = process::end_tree(started, true, &mut || {
+        stdout.take_in(buffer);
+        stderr.take_in(buffer);
+    });
+    drain(stdout, stderr, buffer);
+    end
+}
+
+/// Takes in output until the shell ends, waits for an answer, the time is up or either stream is longer than that.
+pub(super) fn watch<R: Read + AsFd, S: Read + AsFd>(
     started: &Started,
     stdout: &mut Stream<R>,
     stderr: &mut Stream<S>,
-    deadline: Instant,
+    (deadline, stream_bytes_max): (Instant, u64),
     buffer: &mut [u8],
 ) -> Over {
     let quiet = Duration::from_millis(TOOL_PROMPT_QUIET_MS);
     let (mut said, mut since, mut looked) = (0, Instant::now(), false);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() || stdout.capture.total().max(stderr.capture.total()) > stream_bytes_max {
             return Over::TimeUp;
         }
         let total = stdout.capture.total() + stderr.capture.total();
