@@ -153,7 +153,7 @@ def serve(real, break_, words):
 
 def main():
     real, break_, words = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
-    if "serve" in words:
+    if words[:1] == ["serve"]:
         serve(real, break_, words)
     command(real, break_, words)
 
