@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -189,14 +190,18 @@ def run_smoke(real, smoke, break_, place):
     # Written by another process: what this one has open for writing cannot be run while it starts others.
     text = f"#!/bin/sh\nexec {shlex.join(words)} \"$@\"\n"
     subprocess.run(["sh", "-c", 'cat >"$1" && chmod 755 "$1"', "sh", str(wrapper)], input=text, text=True, check=True)
-    result = subprocess.run(
-        ["bash", str(HERE / f"{smoke}.sh")],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env=environment(wrapper, place),
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            ["bash", str(HERE / f"{smoke}.sh")],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            env=environment(wrapper, place),
+            check=False,
+        )
+    finally:
+        # A state root each, with segments that are reserved whole.
+        shutil.rmtree(place, ignore_errors=True)
     return result.returncode, result.stdout + result.stderr
 
 
