@@ -10,9 +10,11 @@ mod delivery;
 mod doctor;
 mod egress;
 mod engine;
+mod hooks;
 mod mcp;
 mod routes;
 mod slo;
+mod supervisor;
 
 pub use agents::*;
 pub use connectors::*;
@@ -21,9 +23,11 @@ pub use delivery::*;
 pub use doctor::*;
 pub use egress::*;
 pub use engine::*;
+pub use hooks::*;
 pub use mcp::*;
 pub use routes::*;
 pub use slo::*;
+pub use supervisor::*;
 
 // --- identifiers -----------------------------------------------------------------------------
 
@@ -173,6 +177,9 @@ pub const HTTP_IDLE_DEADLINE_MS: u64 = 75_000;
 pub const HTTP_WRITE_PROGRESS_MS: u64 = 30_000;
 /// Least bytes of a response taken in one window.
 pub const HTTP_WRITE_PROGRESS_BYTES_MIN: usize = 256 * 1024;
+/// At a drain: time that a connection gets which was accepted and has not asked for anything yet. A client that connected
+/// the moment before is answered instead of cut off; one that only keeps a connection open holds up the stop that long.
+pub const HTTP_DRAIN_FRESH_MS: u64 = 1_000;
 /// After a closing answer: time in which what the client still sends is read and discarded, so that the
 /// kernel does not reset the connection before the answer was read.
 pub const HTTP_LINGER_MS: u64 = 2_000;
@@ -571,6 +578,12 @@ pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 /// Private writable memory of one process in a worker: compilers fit, a leak ends before the host suffers. Not the
 /// address space, of which many runtimes reserve far more than they use.
 pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Anonymous and shared memory of all processes of a worker together: many that each keep within their own bound must not take
+/// the host's.
+pub const SANDBOX_TOTAL_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Pause between two looks at it. What a tree can touch within it is what it can take beyond the bound; each look costs some
+/// ten microseconds a process.
+pub const SANDBOX_MEMORY_INTERVAL_MS: u64 = 200;
 /// Open files of one process in a worker.
 pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
 /// Largest file that a worker's process can write.
@@ -852,6 +865,10 @@ const _: () =
 pub const TOOL_SHELL_STREAM_BYTES_MAX: usize = 64 * 1024;
 /// Longest time between two looks at children that ended beside a command.
 pub const TOOL_SHELL_TIDY_MS: u64 = 500;
+/// Silence after an unfinished line that asks something, from which on a command counts as waiting for an answer.
+pub const TOOL_PROMPT_QUIET_MS: u64 = 5_000;
+/// Bytes at the end of an output that are looked at for a question.
+pub const TOOL_PROMPT_TAIL_BYTES: usize = 1_024;
 /// Wait for the end of a command's pipes after everything was ended; only what could not be ended holds them.
 pub const TOOL_SHELL_DRAIN_MS: u64 = 200;
 /// Time between the polite signal and the one that cannot be ignored.

@@ -8,9 +8,10 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, agents, approvals, audit, blobs, connector, connectors, contracts, debug, deliveries, doctor,
-    doctor_routes, events, incident, input, journal, mcp, mcp_oauth, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
+    accounts, agents, approvals, audit, blobs, completions, connector, connectors, contracts, debug, deliveries,
+    doctor, doctor_routes, events, hooks, incident, input, journal, man, mcp, mcp_oauth, overview, permissions,
+    questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo,
+    tasks, top, version,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -95,6 +96,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("mcp oauth", "accounts at MCP servers: log in, look, refresh, log out"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
+    ("runtime hooks", "what is called when something happens, and calls that came to nothing"),
     ("connectors", "where work arrives from outside, and the sidecars behind some of it"),
     ("connector", "sidecars in this binary, which the daemon starts"),
     ("secrets", "the encrypted auth store"),
@@ -139,6 +141,7 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::ExternalActions>("runs external-actions", &[]),
     verb::<blobs::Blobs>("runs blobs", &[]),
     verb::<blobs::Blob>("runs blob", &[]),
+    verb::<blobs::PruneResults>("runs prune-results", &[]),
     verb::<debug::Debug>("runs debug", &[]),
     verb::<debug::DebugArtifact>("runs debug-artifact", &[]),
     verb::<debug::Prune>("runs prune", &[]),
@@ -183,6 +186,10 @@ pub const VERBS: &[Verb] = &[
     verb::<runtime_config::Rollback>("runtime rollback", &[]),
     verb::<runtime_config::GetToolLimits>("runtime tool-limits get", &["show"]),
     verb::<runtime_config::SetToolLimits>("runtime tool-limits set", &[]),
+    verb::<hooks::Get>("runtime hooks get", &["show"]),
+    verb::<hooks::Set>("runtime hooks set", &[]),
+    verb::<hooks::DeadLetters>("runtime hooks dead-letter", &["dead-letters"]),
+    verb::<hooks::Resolve>("runtime hooks resolve-dead-letter", &[]),
     verb::<permissions::Check>("runtime permissions check", &[]),
     verb::<permissions::Matrix>("runtime permissions matrix", &[]),
     verb::<permissions::Rules>("runtime permissions rules", &[]),
@@ -247,6 +254,9 @@ pub const VERBS: &[Verb] = &[
     verb::<audit::RelocateKey>("audit relocate-key", &[]),
     verb::<journal::Verify>("journal verify", &[]),
     verb::<journal::Show>("journal show", &[]),
+    verb::<version::Version>("version", &[]),
+    verb::<completions::Completions>("completions", &[]),
+    verb::<man::Man>("man", &[]),
 ];
 
 /// The row with this path.

@@ -2,6 +2,7 @@
 //! Owns: the turn loop: ask the model, settle its calls, ask again.
 //! Never: holds a run that waits for people; keeps anything that the journal does not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -27,6 +28,7 @@ use crate::clock::Clock;
 use crate::commit::{CoreHandle, Job};
 use crate::core::{AgentScope, BlobRef, Failure, Note, NoteKind, QuestionAsked};
 use crate::debug_capture::DebugCapture;
+use crate::hooks::Hooks;
 use crate::journal::{Reader, Record};
 use crate::limits::{TOOL_CALL_ID_BYTES_MAX, TOOL_CALLS_PER_ANSWER_MAX, TOOL_NAME_BYTES_MAX};
 use crate::net::Net;
@@ -66,6 +68,8 @@ pub struct Tools {
     pub blobs: Option<Blobs>,
     /// What is kept for debugging, if anything can be.
     pub capture: Option<DebugCapture>,
+    /// Who is asked before things happen, if anybody.
+    pub hooks: Option<Hooks>,
     /// Absolute path of the workspace.
     pub workspace: String,
 }
@@ -91,6 +95,8 @@ pub(super) struct Carried<'r> {
     pub bench: Bench<'r>,
     pub guard: Guard,
     accepted: &'r Record,
+    /// The agent's id.
+    pub agent: String,
     pub subject: Subject,
     pub route: &'r Route,
     pub model: String,
@@ -121,7 +127,13 @@ impl Engine {
     fn carry(&self, job: &Job) {
         let in_hand = self.tools.stops.take_in_hand(job.id);
         let hand = Hand { engine: self, job, in_hand: &in_hand };
-        let left = self.attempt_run(&hand);
+        // A defect that one run meets must not take the engine along, or hold the run's session until somebody restarts the
+        // daemon, which would meet it again.
+        let left = catch_unwind(AssertUnwindSafe(|| self.attempt_run(&hand))).unwrap_or_else(|_| {
+            let text = "the engine met a defect in this run (the log has it); what a tool at hand did is not known; next: \
+                        read the run's events, report the log line, submit again";
+            Err(failed("engine_defect", text))
+        });
         if !matches!(left, Err(Left::InLine)) {
             self.tools.lanes.leave(job.id);
         }
@@ -170,6 +182,7 @@ impl Engine {
             bench: Bench::new(&self.tools.toolbox),
             guard: Guard::of(&context.messages),
             accepted: &accepted,
+            agent: pinned.agent,
             subject,
             route,
             model,
@@ -187,6 +200,7 @@ impl Engine {
 impl Carried<'_> {
     /// The turn loop.
     fn carry(mut self) -> Result<(), Left> {
+        self.pass_prompt()?;
         let mut notes = Vec::new();
         let mut open = self.context.open.take();
         // A conversation that does not fit is compacted once; if it still does not, the run fails.
@@ -255,7 +269,10 @@ impl Carried<'_> {
         let in_force = self.in_force();
         let schema = self.submitted.options.prepared_schema();
         let stage = match self.context.messages.last() {
-            Some(Message::User { .. }) if self.context.repairs > 0 => Stage::Repair,
+            Some(Message::User { .. }) if self.context.repairs > 0 => match self.submitted.options.expected() {
+                Some(_) => Stage::Repair,
+                None => Stage::Later,
+            },
             Some(Message::User { .. }) => Stage::First,
             _ => Stage::Later,
         };
@@ -372,12 +389,16 @@ impl Carried<'_> {
                 Err(error) => return Err(error.into()),
             },
         };
+        if !self.pass_compaction(trigger)? {
+            return Ok(());
+        }
         let reader = &hand.engine.tools.reader;
         let files = Files::new(hand.engine.tools.blobs.as_ref(), self.route.capabilities.multimodal_input);
         let again =
             |newest| assemble(reader, &files, self.accepted, newest).map_err(|error| failed("journal_read", error));
         let context = again(newest)?;
-        let Some(cut) = compaction::cut(&context) else { return Ok(()) };
+        let keep = compaction::keep_bytes(self.route.compact_at_tokens());
+        let Some(cut) = compaction::cut(&context, keep) else { return Ok(()) };
         let (summary, strategy) = self.summarised(&context.messages[..cut], &context.task)?;
         let note = compaction::boundary(&context, cut, summary, strategy, trigger);
         let newest = hand.record(vec![note])?;
@@ -430,7 +451,7 @@ impl Carried<'_> {
     }
 
     /// Tokens of the next request: what the provider counted of the newest answer, and a guess for what came after it.
-    fn estimated_tokens(&self) -> u64 {
+    pub(super) fn estimated_tokens(&self) -> u64 {
         let (known, after) = match self.context.usage {
             Some((usage, place)) => (usage.input_tokens + usage.output_tokens, place + 1),
             None => (0, 0),

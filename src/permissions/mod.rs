@@ -17,7 +17,9 @@ mod path;
 mod policy;
 mod rule;
 
+pub(crate) use command::words as command_words;
 pub use facts::Facts;
 pub use mode::{Behavior, Effective, Mode, UnknownMode};
+pub(crate) use path::glob_matches;
 pub use policy::{Origin, Policy, Question, Verdict};
 pub use rule::{ArgumentMatcher, Rule, RuleError, RuleScope};
