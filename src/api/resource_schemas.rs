@@ -5,6 +5,7 @@
 use super::agent_schemas::AGENTS;
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::backup_routes::BACKUP;
 use super::connector_schemas::CONNECTORS;
 use super::contract_schemas::CONTRACTS;
 use super::delivery_schemas::DELIVERIES;
@@ -16,7 +17,7 @@ use super::schemas::Component;
 
 /// The components of every resource.
 pub static ALL: &[&[Component]] =
-    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR, HOOKS, MCP];
+    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR, HOOKS, MCP, BACKUP];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -360,9 +361,11 @@ pub static RESOURCES: &[Component] = &[
                         "exit_code": {"type": "integer"},
                         "signal": {"type": "integer"},
                         "terminal_reason": {"enum": ["stopped", "daemon_restarted", "daemon_stopped", "worker_died",
-                            "could_not_start", "output_capture_failed"]},
+                            "memory_exceeded", "could_not_start", "output_capture_failed"]},
                         "detail": {"type": "string"},
                         "recovered_on_boot": {"type": "boolean"},
+                        "interactive_prompt_detected": {"type": "boolean",
+                            "description": "It has asked something that nobody can answer, and says nothing more"},
                         "cancelled": {"type": "boolean"},
                         "stop_requested": {"type": "boolean"},
                         "stop_requested_at_ms": {"type": "integer"},

@@ -15,6 +15,7 @@ mod argv;
 #[cfg(test)]
 mod argv_tests;
 mod audit;
+mod backup;
 mod blobs;
 mod client;
 mod completions;

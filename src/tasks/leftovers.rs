@@ -65,23 +65,48 @@ fn environment_of(pid: u32) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    /// Ended whatever becomes of the test, and without its output: a process that is left would be found by the next run, and
+    /// whoever reads the test's output would wait for it.
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start(token: &str) -> Self {
+            use std::process::{Command, Stdio};
+            let mut command = Command::new("sleep");
+            command
+                .arg("1000")
+                .env(TOKEN_VARIABLE, token)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let sleeper = Self(command.spawn().unwrap());
+            // `spawn` returns when the descriptors of the old program are closed, which is a little before the kernel has put
+            // the new one's environment in place.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while environment_of(sleeper.0.id()).is_none_or(|environment| environment.is_empty()) {
+                assert!(Instant::now() < deadline, "the program never got its environment");
+                drop(wait_readable(&[], Duration::from_millis(TOOL_KILL_STEP_MS)));
+            }
+            sleeper
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ended_already = self.0.kill();
+            let _taken_in = self.0.wait();
+        }
+    }
+
     #[test]
     fn only_processes_with_the_token_are_ended() {
-        let start = |token: &str| {
-            let mut command = std::process::Command::new("sleep");
-            command.arg("1000").env(TOKEN_VARIABLE, token);
-            command.spawn().unwrap()
-        };
-        // Of this process alone: the tests may run twice at a time.
+        // Another run of this test may be under way on the same machine.
         let token = format!("leftover-{}", std::process::id());
-        let (mut ours, mut other) = (start(&token), start(&format!("{token}b")));
-        // `spawn` returns once the program runs, so its environment is there.
-        assert_eq!(find(&[&token]), BTreeMap::from([(token.clone(), vec![ours.id()])]));
+        let (mut ours, mut other) = (Sleeper::start(&token), Sleeper::start(&format!("{token}x")));
+        assert_eq!(find(&[&token]), BTreeMap::from([(token.clone(), vec![ours.0.id()])]));
         assert_eq!(end(&[&token, "nobody"]), BTreeMap::new());
         use std::os::unix::process::ExitStatusExt;
-        assert_eq!(ours.wait().unwrap().signal(), Some(SIGKILL));
-        assert_eq!(other.try_wait().unwrap(), None, "a process with another token was ended");
-        other.kill().unwrap();
-        other.wait().unwrap();
+        assert_eq!(ours.0.wait().unwrap().signal(), Some(SIGKILL));
+        assert_eq!(other.0.try_wait().unwrap(), None, "a process with another token was ended");
     }
 }

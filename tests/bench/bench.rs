@@ -3,9 +3,10 @@
 //! Never: fails on a slow figure (speed is read, not asserted) or leaves loopback.
 //!
 //! Settings by environment: BENCH_SECONDS (per measurement, 3), BENCH_ROUNDS (3), BENCH_CLIENTS (`1,16,64,256`),
-//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, strace),
+//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, backup, strace, workers, turns),
 //! BENCH_RECORDS (`0,100000,1000000`), BENCH_REDIS_KEYS (`new` for each SET, or `same` per connection), BENCH_DIR (work folder), BENCH_STRACE=1 (adds the strace sample).
 
+mod backup;
 mod daemon;
 mod exchange;
 mod fanout;
@@ -16,6 +17,7 @@ mod process;
 mod providers;
 mod report;
 mod scenarios;
+mod turns;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,7 +96,7 @@ fn run(settings: &Settings) -> io::Result<()> {
     out.insert("seconds".to_string(), json!(settings.duration.as_secs()));
     out.insert("rounds".to_string(), json!(settings.rounds));
     type Section = fn(&Settings) -> io::Result<Value>;
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 11] = [
         ("accepts", accepts),
         ("status", status),
         ("executed", executed),
@@ -102,8 +104,10 @@ fn run(settings: &Settings) -> io::Result<()> {
         ("startup", start_up),
         ("memory", memory),
         ("providers", providers),
+        ("backup", backups),
         ("strace", strace),
         ("workers", workers),
+        ("turns", turns),
     ];
     let mut failed = Vec::new();
     for (name, section) in sections {
@@ -307,6 +311,58 @@ fn start_up(settings: &Settings) -> io::Result<Value> {
     Ok(Value::Array(rows))
 }
 
+/// Only when asked for: it fills a gigabyte.
+fn backups(settings: &Settings) -> io::Result<Value> {
+    let how = backup::Settings::from_environment();
+    let clients = settings.clients.iter().copied().filter(|clients| *clients <= 64).max().unwrap_or(64);
+    println!("\nAccepts per second with {} runs held, alone and beside backups ({clients} clients)", how.runs);
+    let (mut costs, mut rounds) = (Vec::new(), Vec::new());
+    for number in 1..=settings.rounds {
+        let round = backup::cost(&settings.folder, &how, clients, settings.duration)?;
+        let cost = 100.0 * (1.0 - round.beside / round.alone);
+        println!(
+            "round {number}: alone {:.0}/s, beside {:.0}/s: {cost:.1} % less; {} backups of {:.0} MiB",
+            round.alone,
+            round.beside,
+            round.backups,
+            mebibytes(round.backup_bytes)
+        );
+        costs.push(cost);
+        rounds.push(
+            json!({"alone": rounded(round.alone), "beside": rounded(round.beside), "cost_percent": rounded(cost),
+            "backups": round.backups, "backup_bytes": round.backup_bytes}),
+        );
+    }
+    costs.sort_by(f64::total_cmp);
+    let median = costs.get(costs.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
+    println!("median: {median:.1} % less");
+    let restore = backup::restore(&settings.folder, &how)?;
+    println!(
+        "restore of {:.0} MiB ({:.0} MiB of it journal): create {:.1} s, verify {:.1} s, restore with its verification {:.1} s, \
+         ready after {:.1} s",
+        mebibytes(restore.backup_bytes),
+        mebibytes(restore.journal_bytes),
+        restore.create_s,
+        restore.verify_s,
+        restore.restore_s,
+        restore.ready_s
+    );
+    Ok(json!({
+        "runs": how.runs,
+        "clients": clients,
+        "cost_percent_median": rounded(median),
+        "rounds": rounds,
+        "restore": {
+            "backup_bytes": restore.backup_bytes,
+            "journal_bytes": restore.journal_bytes,
+            "create_s": rounded(restore.create_s),
+            "verify_s": rounded(restore.verify_s),
+            "restore_s": rounded(restore.restore_s),
+            "ready_s": rounded(restore.ready_s),
+        },
+    }))
+}
+
 fn memory(settings: &Settings) -> io::Result<Value> {
     let memory = scenarios::memory(&settings.folder, settings.duration)?;
     println!("\nMemory and size");
@@ -346,6 +402,30 @@ fn workers(settings: &Settings) -> io::Result<Value> {
         "end_p50_ms": rounded(ms(sample.end_p50)),
         "plain_process_p50_ms": rounded(ms(sample.plain_p50)),
         "start_to_plain_process_ratio": rounded(ratio),
+    }))
+}
+
+fn turns(settings: &Settings) -> io::Result<Value> {
+    let sample = crate::turns::turns(&settings.folder)?;
+    let quantiles = |histogram: &histogram::Histogram| {
+        (histogram.quantile_us(0.5) / 1_000.0, histogram.quantile_us(0.99) / 1_000.0)
+    };
+    let ((memory_p50, memory_p99), (disk_p50, disk_p99)) = (quantiles(&sample.in_memory), quantiles(&sample.on_disk));
+    let place =
+        if sample.has_memory { "in memory, where a sync costs nothing" } else { "on disk, for want of /dev/shm" };
+    println!(
+        "\nA turn with one tool call: from the model's last byte to the next request, {} turns",
+        sample.on_disk.total()
+    );
+    println!("  journal {place}: p50 {memory_p50:.2} ms, p99 {memory_p99:.2} ms");
+    println!("  journal on disk: p50 {disk_p50:.2} ms, p99 {disk_p99:.2} ms");
+    println!("  fdatasyncs a turn: {:.2}", sample.syncs_per_turn);
+    Ok(json!({
+        "turns": sample.on_disk.total(),
+        "in_memory": sample.has_memory,
+        "own_ms": {"p50": rounded(memory_p50), "p99": rounded(memory_p99)},
+        "on_disk_ms": {"p50": rounded(disk_p50), "p99": rounded(disk_p99)},
+        "syncs_per_turn": rounded(sample.syncs_per_turn),
     }))
 }
 
