@@ -606,3 +606,82 @@ fn a_drain_cuts_nothing_off_and_the_next_start_goes_on() {
     assert_eq!(outcomes, [json!("ok"), json!("ok")]);
     assert_eq!(bench.ran(), ["gate", "second"]);
 }
+
+/// The first of two children rests long before the other: a parent that waits for both goes on with the second one's end.
+#[test]
+fn a_parent_that_waits_for_all_goes_on_with_the_last_and_one_that_waits_for_any_with_the_first() {
+    for any in [false, true] {
+        let server = model(move |request, _| match task(request).as_str() {
+            "parent" => match (result(request, "s1"), result(request, "s2"), result(request, "w")) {
+                (Some(one), Some(two), None) => {
+                    let ids = [&one["agent_id"], &two["agent_id"]];
+                    Answer::Items(vec![call("w", "wait_agent", json!({"agent_ids": ids, "any": any}))])
+                }
+                (_, _, Some(waited)) => done(&waited.to_string()),
+                _ => Answer::Items(vec![spawn("s1", "quick", json!({})), spawn("s2", "slow", json!({}))]),
+            },
+            "quick" => done("at once"),
+            _ if results(request).is_empty() => Answer::Items(vec![bash("b", "gate")]),
+            _ => done("at last"),
+        });
+        let bench = Bench::new();
+        let world = world(&server.url(), &bench);
+        bypass(&world);
+        let run = world.submit("parent");
+        bench.is_hanging.recv_timeout(engine_support::PATIENCE).unwrap();
+        let rests = || agents(&world).iter().filter(|agent| agent.view.session.ended).count() == 1;
+        world.bell.wait_until("the quick child's end", || rests().then_some(()));
+        let continued = || world.kinds(run).iter().filter(|kind| *kind == "run.continued").count();
+        assert_eq!(continued(), usize::from(any), "the batch that brings it to rest decides");
+        bench.let_go();
+        world.wait_for(run, RunStatus::Completed);
+        assert_eq!(continued(), 1);
+        if !any {
+            assert_eq!(said(&world, run)["agents"][1]["output"], "at last");
+        }
+    }
+}
+
+/// What an earlier run left to itself is no part of the run at hand, and is reached by an interruption all the same; it is
+/// not closed by it.
+#[test]
+fn an_interruption_reaches_agents_that_an_earlier_run_made() {
+    let server = model(|request, _| match (task(request).as_str(), result(request, "s")) {
+        ("parent", None) => Answer::Items(vec![spawn("s", "child", json!({"retention": "retain"}))]),
+        ("parent", Some(_)) => done("left to itself"),
+        _ => Answer::Items(vec![bash("b", "hang")]),
+    });
+    let bench = Bench::new();
+    let world = world(&server.url(), &bench);
+    bypass(&world);
+    let run = world.submit("parent");
+    world.wait_for(run, RunStatus::Completed);
+    bench.is_hanging.recv_timeout(engine_support::PATIENCE).unwrap();
+    let child_run = child_of(&world).view.active.expect("it is hanging");
+    world.core.execute(Command::InterruptSession { session: session() }).unwrap();
+    assert_eq!(status_of(&world, child_run), RunStatus::Interrupted);
+    assert!(!child_of(&world).view.session.ended, "it may be given other work");
+}
+
+/// One after the other, so that never two are open.
+#[test]
+fn a_run_that_makes_children_one_after_the_other_is_bounded_too() {
+    let server = model(|request, _| {
+        if task(request) != "parent" {
+            return done("leaf");
+        }
+        let made = (0..).take_while(|n| result(request, &format!("s{n}")).is_some()).count();
+        match made.checked_sub(1).and_then(|n| result(request, &format!("s{n}"))) {
+            Some(last) if last["code"] == "spawn_policy_denied" => done(&json!([made, last["code"]]).to_string()),
+            Some(last) if result(request, &format!("w{}", made - 1)).is_none() => {
+                Answer::Items(vec![wait(&format!("w{}", made - 1), &[&last["agent_id"]])])
+            }
+            _ => Answer::Items(vec![spawn(&format!("s{made}"), "leaf", json!({}))]),
+        }
+    });
+    let world = world(&server.url(), &Bench::new());
+    let run = world.submit("parent");
+    world.wait_for(run, RunStatus::Completed);
+    let most = kheish_daemon::limits::AGENT_SPAWNS_PER_RUN_MAX;
+    assert_eq!(said(&world, run), json!([most + 1, "spawn_policy_denied"]));
+}
