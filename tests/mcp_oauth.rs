@@ -83,7 +83,7 @@ fn answer(server: &Shared, asked: &Asked) -> Reply {
     let origin = origin(asked);
     match path {
         "/mcp" => mcp(server, asked),
-        "/.well-known/oauth-protected-resource/mcp" => plain(
+        "/.well-known/oauth-protected-resource/mcp" if !lock(server).is_old => plain(
             json!({"resource": resource(asked), "authorization_servers": [origin], "scopes_supported": ["decoy"]})
                 .to_string(),
         ),
