@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::connectors::{Registry, Sidecars};
 use crate::debug_capture::DebugCapture;
 use crate::engine::Stops;
+use crate::hooks::Hooks;
 use crate::http::problem::Problem;
 use crate::ids::Seq;
 use crate::journal::{Reader, Record};
@@ -56,6 +57,8 @@ pub struct Api {
     pub blobs: Blobs,
     /// Connectors in force.
     pub connectors: Registry,
+    /// Hooks in force.
+    pub hooks: Hooks,
     /// The processes behind some of them.
     pub sidecars: Sidecars,
     /// Model routes, if a routes file was given.
