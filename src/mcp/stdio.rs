@@ -367,7 +367,10 @@ impl StdioLink {
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => self.end(&error.to_string()),
+            Err(error) => {
+                let known = why.map(str::to_string).or_else(|| self.last_word());
+                self.end(&known.unwrap_or_else(|| error.to_string()));
+            }
         }
     }
 
