@@ -140,6 +140,7 @@ pub const ROWS: &[Row] = &[
     row(SERVE, "--air-gapped", "KHEISH_AIR_GAPPED", Default::None),
     row(SERVE, "--web-fetch", "KHEISH_WEB_FETCH", Default::Value("off")),
     row(SERVE, "--mcp-config", "KHEISH_MCP_CONFIG", Default::None),
+    row(SERVE, "--hooks-config", "KHEISH_HOOKS_CONFIG", Default::None),
     row(SERVE, "--mcp-discovery", "KHEISH_MCP_DISCOVERY", Default::Value("disabled")),
     row(SERVE, "--mcp-profile", "KHEISH_MCP_PROFILES", Default::None),
     row(SERVE, "--log-format", "KHEISH_LOG_FORMAT", Default::Value("auto")),

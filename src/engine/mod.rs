@@ -18,6 +18,7 @@ mod lanes;
 mod live_text;
 mod passage;
 mod permits;
+mod programs;
 mod question;
 mod records;
 mod run;
