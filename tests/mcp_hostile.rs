@@ -244,6 +244,19 @@ fn a_child_that_does_not_read_costs_the_call_that_finds_out_and_its_time() {
 }
 
 #[test]
+fn a_child_that_ends_at_once_says_how_and_why() {
+    let home = Home::new("mcp_ends", None);
+    let workspace = Place::new("mcp_ends_workspace");
+    let script = "#!/bin/bash\necho 'no module named files' >&2\nexit 3\n";
+    let daemon = serve_with(&home, &workspace, script, &bash("local"));
+    eventually("it says why", || {
+        let error = server(&daemon, "local")["error"].as_str()?.to_string();
+        error.contains("it exited with code 3, and said last: no module named files").then_some(())
+    });
+    daemon.stop();
+}
+
+#[test]
 fn a_server_that_is_switched_off_while_it_starts_is_gone_at_once() {
     let home = Home::new("mcp_starting", None);
     let workspace = Place::new("mcp_starting_workspace");

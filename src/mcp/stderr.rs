@@ -15,11 +15,12 @@ pub(super) struct ErrorLines {
     began: Instant,
     shown: u32,
     held_back: u64,
+    last: Option<String>,
 }
 
 impl ErrorLines {
     pub fn new(server: &str) -> Self {
-        Self { server: server.to_string(), line: Vec::new(), began: Instant::now(), shown: 0, held_back: 0 }
+        Self { server: server.to_string(), line: Vec::new(), began: Instant::now(), shown: 0, held_back: 0, last: None }
     }
 
     /// Takes bytes as they come.
@@ -33,11 +34,19 @@ impl ErrorLines {
         }
     }
 
+    /// The last line that was not blank, as it was shown.
+    pub fn last(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
     fn show(&mut self) {
         let line = std::mem::take(&mut self.line);
         if line.trim_ascii().is_empty() {
             return;
         }
+        let text = shown(&String::from_utf8_lossy(&line), MCP_STDERR_LINE_BYTES_MAX);
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.last = Some(text.trim().to_string());
         if self.began.elapsed() >= Duration::from_secs(1) {
             if self.held_back > 0 {
                 log::debug!("MCP server {}: {} lines more on its standard error", self.server, self.held_back);
@@ -49,8 +58,6 @@ impl ErrorLines {
             return;
         }
         self.shown += 1;
-        let text = shown(&String::from_utf8_lossy(&line), MCP_STDERR_LINE_BYTES_MAX);
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let lower = text.to_ascii_lowercase();
         if ["warn", "error", "fatal", "panic"].iter().any(|word| lower.contains(word)) {
             log::warn!("MCP server {}: {}", self.server, text.trim());

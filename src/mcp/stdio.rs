@@ -187,7 +187,11 @@ impl StdioLink {
                     }
                     "it does not read its input".to_string()
                 }
-                Ok(_) => "it closed its input".to_string(),
+                // It has ended; whoever reads finds out how, and tells everybody who waits.
+                Ok(_) => return Ok(()),
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    return Ok(());
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     if sent == 0 && is_stopped() {
@@ -324,11 +328,16 @@ impl StdioLink {
 
     /// How the server ended, if the worker tells that within a moment.
     fn last_word(&self) -> Option<String> {
-        match self.report(Instant::now() + Duration::from_millis(MCP_TICK_MS)) {
-            Ok(Report::Ended(Some(code), _)) => Some(format!("it exited with code {code}")),
-            Ok(Report::Ended(_, Some(signal))) => Some(format!("it was ended by signal {signal}")),
-            _ => None,
-        }
+        let how = match self.report(Instant::now() + Duration::from_millis(MCP_TICK_MS)) {
+            Ok(Report::Ended(Some(code), _)) => format!("it exited with code {code}"),
+            Ok(Report::Ended(_, Some(signal))) => format!("it was ended by signal {signal}"),
+            _ => return None,
+        };
+        self.read_errors();
+        Some(match lock(&self.error_lines).last() {
+            Some(said) => format!("{how}, and said last: {said}"),
+            None => how,
+        })
     }
 
     fn read_errors(&self) {
@@ -358,7 +367,10 @@ impl StdioLink {
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => self.end(&error.to_string()),
+            Err(error) => {
+                let known = why.map(str::to_string).or_else(|| self.last_word());
+                self.end(&known.unwrap_or_else(|| error.to_string()));
+            }
         }
     }
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from offline_routes import ROUTES
-from smoke import Daemon, Smoke, http_call, until
+from smoke import REPOSITORY, Daemon, Smoke, http_call, until
 
 NPM = ["server-everything", "server-filesystem", "server-memory"]
 PYPI = ["mcp-server-time", "mcp-server-git"]
@@ -34,7 +34,10 @@ def obtained():
     for program in ("npm", "node", "git"):
         if not shutil.which(program):
             skipped(f"{program} is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="mcp-reference.")).resolve()
+    # Not below /tmp: a server has one of its own, which hides this.
+    parent = REPOSITORY / ".tmp"
+    parent.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="mcp-reference.", dir=parent)).resolve()
     steps = [
         ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), "node@22"]
         + [f"@modelcontextprotocol/{name}" for name in NPM],
