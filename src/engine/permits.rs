@@ -6,8 +6,8 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::commit::CommandError;
 use super::programs;
+use crate::commit::CommandError;
 use crate::core::{PermissionDecided, Ruling, ToolLimits};
 use crate::hex::to_hex;
 use crate::ids::SessionId;
