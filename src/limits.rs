@@ -521,6 +521,9 @@ pub const PROVIDER_RETRY_BASE_MS: u64 = 500;
 pub const PROVIDER_RETRY_MS_MAX: u64 = 8_000;
 /// Longest wait that a provider may ask for; above it the run fails with that hint instead of hanging.
 pub const PROVIDER_RETRY_HINT_MS_MAX: u64 = 120_000;
+/// Pauses of one answer after which it is taken as cut: a vendor's pause is the end of a loop of its own, of which one answer
+/// has few.
+pub const PROVIDER_PAUSES_MAX: u32 = 8;
 /// The routes file in bytes.
 pub const ROUTES_FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Routes in one file.

@@ -25,6 +25,7 @@ use crate::api::front::{Front, FrontParts};
 use crate::api::request_mac::RequestMac;
 use crate::api::status::Facts;
 use crate::api::status::observed::{Observed, observe};
+use crate::api::telegram_poll::Polls;
 use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
@@ -320,6 +321,7 @@ impl Daemon {
             blobs: blobs.clone(),
             connectors,
             sidecars: sidecars.clone(),
+            polls: Polls::default(),
             routes: routes.clone(),
             openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
@@ -384,7 +386,8 @@ impl Daemon {
             net,
             clock: sidecar_clock,
         };
-        let sidecars = sidecars.start(parts).map_err(step("threads"))?;
+        let mut sidecars = sidecars.start(parts).map_err(step("threads"))?;
+        sidecars.extend(api.polls.start(&api).map_err(step("threads"))?);
         Ok(Self {
             api,
             edge,
@@ -454,6 +457,7 @@ impl Daemon {
         }
         // While the listener still answers what they have in hand.
         self.api.sidecars.stop();
+        self.api.polls.stop();
         for worker in self.sidecars {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");

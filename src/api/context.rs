@@ -26,6 +26,7 @@ use super::builtin::Builtin;
 use super::readiness::not_ready;
 use super::request_mac::RequestMac;
 use super::status::Facts;
+use super::telegram_poll::Polls;
 
 /// Handles of the running daemon.
 pub struct Api {
@@ -55,6 +56,8 @@ pub struct Api {
     pub connectors: Registry,
     /// The processes behind some of them.
     pub sidecars: Sidecars,
+    /// Telegram connectors that are polled.
+    pub polls: Polls,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// The OpenAPI document, made once.

@@ -32,6 +32,7 @@ pub mod cors;
 pub mod debug;
 mod deliveries;
 mod delivery_events;
+mod delivery_history;
 mod delivery_routes;
 mod delivery_schemas;
 mod doctor_routes;
@@ -75,7 +76,8 @@ pub mod status;
 pub mod streams;
 pub mod submit;
 pub mod tasks;
-pub mod text;
+pub mod telegram_poll;
+mod text;
 pub mod waiting;
 mod witness;
 

@@ -125,7 +125,8 @@ pub static RESOURCES: &[Component] = &[
                     "reasoning": {"type": ["object", "null"], "properties": {
                         "effort": {"enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", null]},
                         "summary": {"enum": ["auto", "concise", "detailed", "none", null]},
-                        "budget_tokens": {"type": ["integer", "null"], "minimum": 1}}}}},
+                        "budget_tokens": {"type": ["integer", "null"], "minimum": 1},
+                        "interleaved": {"type": ["boolean", "null"]}}}}},
                 "source_plugin": {"type": ["string", "null"]},
                 "source_kind": {"type": ["string", "null"]},
                 "actor_id": {"type": ["string", "null"]},
@@ -182,6 +183,7 @@ pub static RESOURCES: &[Component] = &[
                     "content": {"type": "string"}, "source_kind": {"type": "string"}}}},
                 "failovers": {"type": "array", "items": {"type": "object", "required": ["from_route", "from_model",
                     "to_route", "to_model", "reason", "message", "at_ms"]}},
+                "deliveries": {"type": "array", "items": {"$ref": "#/components/schemas/Delivery"}},
                 "error": {"type": "object", "required": ["code", "message"], "properties": {
                     "code": {"type": "string"}, "message": {"type": "string"}}}
             }

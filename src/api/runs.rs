@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::call::{Call, Reply};
 use super::context::Api;
-use super::json;
+use super::delivery_history::of_records;
 use super::paging::{Order, Page, PageRequest};
 use super::reply_targets::require_no_secret;
 use super::route_choice::{Level, choose};
@@ -17,6 +17,7 @@ use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
+use super::{deliveries, json};
 use crate::actor::Actor;
 use crate::blobs::BlobError;
 use crate::commit::CommandError;
@@ -217,6 +218,7 @@ fn accepted_view(
         pending_questions: Vec::new(),
         outputs: Vec::new(),
         failovers: Vec::new(),
+        deliveries: Vec::new(),
         error: None,
     }
 }
@@ -226,6 +228,9 @@ pub fn view_of(api: &Api, position: &RunPosition) -> Result<RunView, Problem> {
     let records = api.run_records(position.last_seq)?;
     let mut view = fold(&records).map_err(|error| Problem::new(&codes::INTERNAL_ERROR, error.to_string()))?;
     view.queued_position = position.queued_position;
+    let deliveries = of_records(&view.session_id, view.run_id, &records);
+    view.deliveries =
+        deliveries.into_iter().map(|item| deliveries::view(api, item, false)).collect::<Result<_, Problem>>()?;
     Ok(view)
 }
 

@@ -123,9 +123,13 @@ pub fn revoke_subject(api: &Api, call: &Call) -> Result<Response, Problem> {
     let now_ms = api.clock.now_ms();
     let answer = match how.dry_run {
         true => api.broker.revoke_subject(&subject, how, now_ms)?,
-        false => contained(api, call, "subject.revoke", subject.as_str(), || {
-            api.broker.revoke_subject(&subject, how, now_ms)
-        })?,
+        false => {
+            let answer = contained(api, call, "subject.revoke", subject.as_str(), || {
+                api.broker.revoke_subject(&subject, how, now_ms)
+            });
+            api.credentials_changed();
+            answer?
+        }
     };
     Ok(Response::json(200, &answer))
 }
@@ -145,6 +149,7 @@ pub fn reinstate_subject(api: &Api, call: &Call) -> Result<Response, Problem> {
         let status = api.broker.reinstate_subject(&subject, how, api.clock.now_ms())?;
         status.ok_or_else(|| subject_not_found(&subject))
     })?;
+    api.credentials_changed();
     Ok(Response::json(200, &status))
 }
 
@@ -174,7 +179,10 @@ pub fn revoke_lease(api: &Api, call: &Call) -> Result<Response, Problem> {
         return Err(BrokerError::LeaseUnknown { id: shown(&id) }.into());
     }
     let how = Revocation { reason: words.reason, by: Some(call.actor()), ..Revocation::default() };
-    let status = contained(api, call, "lease.revoke", &id, || api.broker.revoke_lease(&id, how, now_ms))?;
+    let status = contained(api, call, "lease.revoke", &id, || api.broker.revoke_lease(&id, how, now_ms));
+    // Also when it was not recorded: it is in force.
+    api.sidecars.lease_revoked(&id);
+    let status = status?;
     Ok(Response::json(200, &status))
 }
 
@@ -192,7 +200,13 @@ pub fn revoke_slot(api: &Api, call: &Call) -> Result<Response, Problem> {
     let now_ms = api.clock.now_ms();
     let answer = match how.dry_run {
         true => api.broker.revoke_slot(&slot, how, now_ms)?,
-        false => contained(api, call, "slot.revoke", slot.as_str(), || api.broker.revoke_slot(&slot, how, now_ms))?,
+        false => {
+            let answer =
+                contained(api, call, "slot.revoke", slot.as_str(), || api.broker.revoke_slot(&slot, how, now_ms));
+            api.sidecars.slot_revoked(&slot);
+            api.polls.interrupt();
+            answer?
+        }
     };
     Ok(Response::json(200, &answer))
 }

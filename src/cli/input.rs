@@ -69,6 +69,9 @@ pub struct Input {
     /// ceiling of thinking tokens, for models that take one
     #[argh(option, arg_name = "n")]
     reasoning_budget_tokens: Option<u32>,
+    /// thinking between tool calls, for models that do so only when asked
+    #[argh(switch)]
+    reasoning_interleaved: bool,
     /// auto, none, required or specific
     #[argh(option, arg_name = "choice")]
     tool_choice: Option<String>,
@@ -242,6 +245,7 @@ impl Input {
             reasoning_effort: self.reasoning_effort.as_deref(),
             reasoning_summary: self.reasoning_summary.as_deref(),
             reasoning_budget_tokens: self.reasoning_budget_tokens,
+            reasoning_interleaved: self.reasoning_interleaved,
             tool_choice: self.tool_choice.as_deref(),
             tool_name: self.tool_name.as_deref(),
             serial_tools: self.serial_tools,

@@ -16,5 +16,6 @@ pub mod view;
 pub mod webhook;
 
 pub use config::{SecretRef, Settings};
+pub use egress::TELEGRAM_API;
 pub use registry::{Entry, Registry, Source};
 pub use sidecar::Sidecars;

@@ -16,6 +16,7 @@ mod input;
 mod lanes;
 mod live_text;
 mod passage;
+mod pause;
 mod permits;
 mod question;
 mod records;
