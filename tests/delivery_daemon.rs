@@ -279,8 +279,8 @@ fn deliveries_of_a_run_are_told_from_its_records_like_those_in_memory() {
         assert_eq!(deliveries(&daemon, &format!("run_id={run}&status={status}")), expected, "{status}");
     }
     let paged = daemon.get(&format!("/v1/deliveries?run_id={run}&page=true&limit=4")).json();
-    assert_eq!(paged["total_count"], json!(6), "{paged}");
-    let next = paged["next_cursor"].as_str().expect("more");
+    assert_eq!(paged["pagination"]["total_count"], json!(6), "{paged}");
+    let next = paged["pagination"]["next_cursor"].as_str().expect("more");
     let rest = daemon.get(&format!("/v1/deliveries?run_id={run}&page=true&limit=4&cursor={next}")).json();
     let both = [&paged["items"], &rest["items"]].map(|page| page.as_array().expect("a page").clone()).concat();
     assert_eq!(both, of_memory);

@@ -7,6 +7,7 @@ mod daemon;
 mod http;
 #[path = "support/port.rs"]
 mod port;
+#[allow(dead_code, reason = "a part of it is used")]
 #[path = "support/rng.rs"]
 mod rng;
 

@@ -118,7 +118,11 @@ fn a_kept_file_is_referred_to_by_its_id_and_is_the_same_input_as_the_file_itself
     // The same conversation, with the bytes and by reference, on every vendor's route.
     for (driver, _) in DRIVERS {
         let items = |picture: Value| json!([{"type": "text", "text": "look at it"}, picture]);
-        let inline = submit(&daemon, &format!("{driver}-a"), &json!({"input_items": items(asset("a.png", PNG)), "provider": driver}));
+        let inline = submit(
+            &daemon,
+            &format!("{driver}-a"),
+            &json!({"input_items": items(asset("a.png", PNG)), "provider": driver}),
+        );
         let with_bytes = last(&provider);
         let by_id = items(json!({"type": "asset_reference", "asset_id": id, "file_name": "a.png"}));
         let named = submit(&daemon, &format!("{driver}-b"), &json!({"input_items": by_id, "provider": driver}));
@@ -159,7 +163,10 @@ fn a_kept_file_is_referred_to_by_its_id_and_is_the_same_input_as_the_file_itself
     assert_eq!(daemon.get("/v1/assets/asset-none").refusal(), (404, "asset_not_found".to_string()));
     daemon.stop();
     let acts = home.records(&home.root(), &["--kind", "control.intent"]);
-    assert!(acts.iter().any(|record| record["body"]["act"] == "asset.put" && record["by"]["role"] == "admin"), "{acts:?}");
+    assert!(
+        acts.iter().any(|record| record["body"]["act"] == "asset.put" && record["by"]["role"] == "admin"),
+        "{acts:?}"
+    );
 }
 
 #[test]

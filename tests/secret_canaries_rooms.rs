@@ -128,14 +128,7 @@ impl World {
     fn start(&self) -> Daemon {
         let mcp = self.home.join("mcp.toml");
         let quick = [("KHEISH_DELIVERY_INITIAL_RETRY_MS", "20"), ("KHEISH_DELIVERY_MAX_RETRY_MS", "40")];
-        let options = [
-            "--mcp-config",
-            mcp.to_str().expect("a path"),
-            "--egress-allow-private",
-            "connector",
-            "--log-level",
-            "debug",
-        ];
+        let options = ["--mcp-config", mcp.to_str().expect("a path"), "--egress-allow-private", "connector"];
         self.home.serve().workspace(&self.workspace.join("")).variables(&quick).options(&options).start()
     }
 
