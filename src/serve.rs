@@ -23,10 +23,10 @@ use crate::api::cors::{CorsPolicy, HostPolicy};
 use crate::api::events::Events;
 use crate::api::front::{Front, FrontParts};
 use crate::api::request_mac::RequestMac;
+use crate::api::routes;
 use crate::api::status::Facts;
 use crate::api::status::observed::{Observed, observe};
 use crate::api::telegram_poll::Polls;
-use crate::api::{openapi, resource_schemas, routes};
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::blobs::Blobs;
@@ -323,7 +323,6 @@ impl Daemon {
             sidecars: sidecars.clone(),
             polls: Polls::default(),
             routes: routes.clone(),
-            openapi: openapi::document(routes::ROUTES, resource_schemas::ALL),
             facts: Facts {
                 started_at_ms: clock.now_ms(),
                 bind: OnceLock::new(),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use api_check::{Answer, Client, Target, call};
@@ -53,9 +53,8 @@ impl Builtin for Fake {
         }
     }
 
-    fn openapi(&self) -> &[u8] {
-        static DOCUMENT: OnceLock<Vec<u8>> = OnceLock::new();
-        DOCUMENT.get_or_init(|| openapi::document(ROUTES, &[COMPONENTS]))
+    fn openapi(&self) -> Vec<u8> {
+        openapi::document(ROUTES, &[COMPONENTS])
     }
 }
 

@@ -149,12 +149,22 @@ fn a_cancelled_call_ends_the_worker_and_everything_that_it_started() {
 }
 
 #[test]
-fn a_worker_that_was_killed_is_reported_at_once() {
+fn a_worker_that_was_killed_during_a_call_is_reported_long_before_the_deadline() {
     let (_scratch, workspace) = workspace("worker-killed");
     let mut worker = ToolWorker::start(&spec(&workspace)).expect("a worker");
-    kheish_daemon::sys::kill(worker.process_id(), 9).expect("a child of ours");
-    let error = bash(&mut worker, "true").expect_err("it was killed");
+    let (process_id, begun) = (worker.process_id(), workspace.join("begun"));
+    let killer = std::thread::spawn(move || {
+        wait_until("the command to begin", PATIENCE_MS, || begun.exists());
+        kheish_daemon::sys::kill(process_id, 9).expect("a child of ours");
+    });
+    // A command without an end: only the death of the worker can end the call before its deadline.
+    let deadline_ms = 10 * PATIENCE_MS;
+    let error = worker
+        .call("bash", &input(&json!({"command": "touch begun; sleep 86400"})), deadline_ms, &Cancel::new())
+        .expect_err("it was killed");
     assert!(matches!(error, WorkerError::Died { .. }), "{error}");
+    killer.join().expect("the killer saw it begin");
+    assert!(matches!(bash(&mut worker, "true"), Err(WorkerError::Died { .. })), "a dead worker stays dead");
 }
 
 /// No pid namespace: the outermost process is the parent of all orphans and ends them one by one.

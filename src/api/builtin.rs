@@ -1,6 +1,6 @@
 //! Routes that need nothing of the domain: probes, capabilities, the OpenAPI document.
 //! Owns: their rows and answers.
-//! May touch: the context's readiness and its prepared OpenAPI document.
+//! May touch: the context's readiness and its OpenAPI document.
 //! Never: waits for the core; a probe answers while a sync hangs.
 
 use serde::Serialize;
@@ -22,8 +22,9 @@ pub trait Builtin {
     /// Why it does not, as the 503 that `/readyz` answers.
     fn readiness(&self) -> Result<(), Problem>;
 
-    /// The bytes of [`crate::api::openapi::document`], made once.
-    fn openapi(&self) -> &[u8];
+    /// The bytes of [`crate::api::openapi::document`]. Made for each request: they are asked for rarely, and an idle
+    /// daemon need not hold a megabyte of text.
+    fn openapi(&self) -> Vec<u8>;
 }
 
 /// `GET /healthz`: the process answers.
@@ -53,8 +54,7 @@ pub const fn capabilities<A>() -> Route<A> {
 
 /// `GET /v1/openapi.json`: the route table as an OpenAPI 3.1 document.
 pub const fn openapi<A: Builtin>() -> Route<A> {
-    let handler =
-        Handler::Plain(|context: &A, _: &Call| Ok(Response::new(200, "application/json", context.openapi().to_vec())));
+    let handler = Handler::Plain(|context: &A, _: &Call| Ok(Response::new(200, "application/json", context.openapi())));
     read("/v1/openapi.json", "This API as an OpenAPI 3.1 document.", Success::OpenApi, handler)
 }
 

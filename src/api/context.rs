@@ -23,8 +23,11 @@ use crate::sse::Hub;
 use crate::tasks::Tasks;
 
 use super::builtin::Builtin;
+use super::openapi;
 use super::readiness::not_ready;
 use super::request_mac::RequestMac;
+use super::resource_schemas;
+use super::routes;
 use super::status::Facts;
 use super::telegram_poll::Polls;
 
@@ -60,8 +63,6 @@ pub struct Api {
     pub polls: Polls,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
-    /// The OpenAPI document, made once.
-    pub openapi: Vec<u8>,
     /// What holds.
     pub config: Config,
     /// Wall clock.
@@ -100,7 +101,7 @@ impl Builtin for Api {
         not_ready(self).map_or(Ok(()), Err)
     }
 
-    fn openapi(&self) -> &[u8] {
-        &self.openapi
+    fn openapi(&self) -> Vec<u8> {
+        openapi::document(routes::ROUTES, resource_schemas::ALL)
     }
 }

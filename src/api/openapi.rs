@@ -2,7 +2,9 @@
 //! Owns: which parameters, bodies and problems each kind of route has.
 //! Never: describes a route that the table does not hold.
 
-use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
 
 use crate::api::builtin::API_REVISION;
 use crate::api::query::{QueryKind, QueryParam};
@@ -17,42 +19,86 @@ use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PAGE_CURSOR_BYTES_MAX, PAGE_ITEMS
 /// # Panics
 /// A component is no JSON, is named twice, or is missing.
 pub fn document<A>(routes: &[Route<A>], components: &[&[Component]]) -> Vec<u8> {
-    let mut paths: Map<String, Value> = Map::new();
+    let mut paths: BTreeMap<&str, Vec<&Route<A>>> = BTreeMap::new();
     for route in routes {
-        let item = paths.entry(route.path).or_insert_with(|| json!({}));
-        item[route.method.as_str().to_ascii_lowercase()] = operation(route);
+        paths.entry(route.path).or_default().push(route);
     }
-    let document = json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "kheish-daemon control plane",
-            "version": env!("CARGO_PKG_VERSION"),
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-            "description": "Unknown query parameters and body fields are refused. Times are Unix milliseconds. \
-                Event ids are decimal strings. Every answer carries x-request-id. GET routes serve HEAD too.",
-        },
-        "x-api-revision": API_REVISION,
-        "paths": paths,
-        "components": {
-            "schemas": schemas(components),
-            "securitySchemes": {
-                "bearerAuth": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "The admin token satisfies every route; the read-only token those whose x-access \
-                        is read_only.",
-                },
-                "connectorBearer": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "The token of the path's connector. Connectors of kind http may need x-kheish-timestamp and \
-                        x-kheish-signature, Slack x-slack-request-timestamp and x-slack-signature, Telegram \
-                        x-telegram-bot-api-secret-token instead.",
-                },
-            },
-        },
+    let mut out = Vec::new();
+    // Written piece by piece: as one tree of values the document takes twenty times its own size.
+    out.push(b'{');
+    for (name, value) in head() {
+        member(&mut out, name, &value);
+    }
+    open(&mut out, "paths");
+    for (path, routes) in paths {
+        let operations = routes.iter().map(|route| (route.method.as_str().to_ascii_lowercase(), operation(route)));
+        member(&mut out, path, &Value::Object(operations.collect()));
+    }
+    close(&mut out);
+    open(&mut out, "components");
+    member(&mut out, "securitySchemes", &security_schemes());
+    open(&mut out, "schemas");
+    let mut names = BTreeSet::new();
+    for component in SHARED.iter().chain(components.iter().copied().flatten()) {
+        assert!(names.insert(component.name), "the component {} is there twice", component.name);
+        let schema = serde_json::from_str(component.schema);
+        let schema: Value =
+            schema.unwrap_or_else(|error| panic!("the component {} is no JSON: {error}", component.name));
+        member(&mut out, component.name, &schema);
+    }
+    (0..3).for_each(|_| close(&mut out));
+    // The last one leaves the comma that a next member would need.
+    out.pop();
+    out
+}
+
+fn head() -> [(&'static str, Value); 3] {
+    let info = json!({
+        "title": "kheish-daemon control plane",
+        "version": env!("CARGO_PKG_VERSION"),
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        "description": "Unknown query parameters and body fields are refused. Times are Unix milliseconds. \
+            Event ids are decimal strings. Every answer carries x-request-id. GET routes serve HEAD too.",
     });
-    serde_json::to_vec(&document).expect("a JSON value serialises")
+    [("openapi", json!("3.1.0")), ("info", info), ("x-api-revision", json!(API_REVISION))]
+}
+
+fn security_schemes() -> Value {
+    json!({
+        "bearerAuth": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The admin token satisfies every route; the read-only token those whose x-access is \
+                read_only.",
+        },
+        "connectorBearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token of the path's connector. Connectors of kind http may need x-kheish-timestamp and \
+                x-kheish-signature, Slack x-slack-request-timestamp and x-slack-signature, Telegram \
+                x-telegram-bot-api-secret-token instead.",
+        },
+    })
+}
+
+fn member(out: &mut Vec<u8>, name: &str, value: &Value) {
+    serde_json::to_writer(&mut *out, name).expect("a name serialises");
+    out.push(b':');
+    serde_json::to_writer(&mut *out, value).expect("a JSON value serialises");
+    out.push(b',');
+}
+
+fn open(out: &mut Vec<u8>, name: &str) {
+    serde_json::to_writer(&mut *out, name).expect("a name serialises");
+    out.extend_from_slice(b":{");
+}
+
+/// Ends an object whose last member left a comma, and leaves one itself.
+fn close(out: &mut Vec<u8>) {
+    if out.last() == Some(&b',') {
+        out.pop();
+    }
+    out.extend_from_slice(b"},");
 }
 
 /// The codes that `route` can answer with, in the order of the table.
@@ -232,16 +278,4 @@ fn answer(schema: Schema) -> Value {
 
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-fn schemas(components: &[&[Component]]) -> Map<String, Value> {
-    let mut schemas = Map::new();
-    for component in SHARED.iter().chain(components.iter().copied().flatten()) {
-        let schema = serde_json::from_str(component.schema);
-        let schema: Value =
-            schema.unwrap_or_else(|error| panic!("the component {} is no JSON: {error}", component.name));
-        let earlier = schemas.insert(component.name.to_string(), schema);
-        assert!(earlier.is_none(), "the component {} is there twice", component.name);
-    }
-    schemas
 }

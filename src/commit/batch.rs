@@ -74,7 +74,7 @@ pub struct CommitLoop {
     /// Senders that wait for a delivery, each at most once.
     idle_senders: VecDeque<Sender<DeliveryJob>>,
     /// A command too large for the batch that it arrived with; it begins the next one.
-    carried: Option<Asked>,
+    carried: Option<Box<Asked>>,
     /// When the disk last refused.
     refused_at_ms: u64,
     records_since_snapshot: u64,
@@ -166,9 +166,9 @@ impl CommitLoop {
                         return;
                     }
                     bytes += weight;
-                    commands.push(asked);
+                    commands.push(*asked);
                 }
-                Message::Ask(query) => queries.push(query),
+                Message::Ask(query) => queries.push(*query),
                 Message::TakeRun(engine) => self.idle_engines.push_back(engine),
                 Message::Wake => {}
                 Message::TakeDelivery(sender) => self.idle_senders.push_back(sender),

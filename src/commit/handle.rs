@@ -148,8 +148,9 @@ pub struct WaitingQuery {
 
 /// What arrives in the core's mailbox.
 pub(super) enum Message {
-    Decide(Asked),
-    Ask(Query),
+    /// Boxed, as the next: the mailbox holds thousands of slots of the largest message.
+    Decide(Box<Asked>),
+    Ask(Box<Query>),
     TakeRun(Sender<Job>),
     /// There is something to do that does not travel in a message.
     Wake,
@@ -209,10 +210,10 @@ impl CoreHandle {
     /// the core panics is it dropped without a call. Every record that the command commits names `by`, the API caller
     /// on whose behalf it is; the daemon's own commands have none.
     pub fn submit(&self, command: Command, by: Option<Actor>, reply: Reply) {
-        if let Err(refused) = self.send(Message::Decide(Asked { command, by, reply }))
-            && let (error, Message::Decide(Asked { reply, .. })) = *refused
+        if let Err(refused) = self.send(Message::Decide(Box::new(Asked { command, by, reply })))
+            && let (error, Message::Decide(asked)) = *refused
         {
-            reply(Err(error));
+            (asked.reply)(Err(error));
         }
     }
 
@@ -252,7 +253,7 @@ impl CoreHandle {
 
     fn ask<T>(&self, query: impl FnOnce(Sender<T>) -> Query) -> Result<T, CommandError> {
         let (reply, answer) = bounded(1);
-        self.send(Message::Ask(query(reply))).map_err(|refused| refused.0)?;
+        self.send(Message::Ask(Box::new(query(reply)))).map_err(|refused| refused.0)?;
         self.wait_within(&answer, Duration::from_millis(CORE_REPLY_MS_MAX))
     }
 

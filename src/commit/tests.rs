@@ -116,7 +116,7 @@ impl World {
 
     fn ask_session(&self, id: &str) -> Receiver<Option<SessionView>> {
         let (reply, answer) = bounded(1);
-        assert!(self.handle.send(Message::Ask(Query::Session(session(id), reply))).is_ok());
+        assert!(self.handle.send(Message::Ask(Box::new(Query::Session(session(id), reply)))).is_ok());
         answer
     }
 
