@@ -886,6 +886,9 @@ const _: () = assert!(TASK_FRAME_BYTES_MAX > 6 * 65_536 + 4_096, "the longest co
 pub const TASK_OUTPUT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What is kept of it then.
 pub const TASK_OUTPUT_BYTES_KEPT: u64 = 6 * 1024 * 1024;
+/// Bytes of a command's output that wait for what follows, since they may be the beginning of a secret; more are written as they
+/// are by then.
+pub const TASK_OUTPUT_BYTES_HELD_MAX: usize = 64 * 1024;
 const _: () = assert!(TASK_OUTPUT_BYTES_KEPT + TASK_FRAME_BYTES_MAX as u64 + 256 < TASK_OUTPUT_BYTES_MAX);
 /// Output files of ended tasks; the oldest is removed.
 pub const TASK_OUTPUT_FILES_MAX: usize = 1_000;

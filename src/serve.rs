@@ -267,7 +267,9 @@ impl Daemon {
         refer_routes(&broker, &routes);
         let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
         let known = broker.handle();
+        let streamed = known.clone();
         crate::redaction::install(move |text| known.redact(text));
+        crate::redaction::install_stream(move |text| streamed.redact_settled(text));
         let request_mac = RequestMac::load_or_create(&root.directory(Directory::Auth), &SystemRandom::new())
             .map_err(|cause| step("request key")(file_error("use", &root.directory(Directory::Auth), cause)))?;
         let connectors = Registry::new(core.clone(), broker.handle(), file_connectors, clock.now_ms());

@@ -231,7 +231,9 @@ fn what_a_route_or_the_daemon_cannot_take_is_refused_before_anything_is_kept() {
     let large = [PNG, &vec![0; 12 * 1024 * 1024]].concat();
     assert_eq!(refusal(json!({"content": "x", "attachments": [asset("a.png", &large)]})), of(413, "payload_too_large"));
     let stored = json!({"content": "x", "attachments": [{"type": "asset_reference", "asset_id": "asset-1"}]});
-    assert_eq!(refusal(stored), of(400, "unsupported_feature"));
+    assert_eq!(refusal(stored), of(404, "asset_not_found"));
+    let board = json!({"content": "x", "attachments": [{"type": "board_reference", "asset_id": "b"}]});
+    assert_eq!(refusal(board), of(400, "unsupported_feature"));
     assert_eq!(fs::read_dir(home.root().join("blobs")).expect("the blobs").count(), 0);
     assert!(daemon.all_runs().is_empty() && provider.requests().is_empty());
     // A document of text is for everybody.

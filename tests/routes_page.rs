@@ -33,7 +33,8 @@ fn block<'a>(section: &'a str, kind: &str) -> &'a str {
 /// The commands of step 4 of the page, and what stands beside them on the canary.
 fn steps() -> Vec<String> {
     let section = PAGE.split("4. See that the route is ready").nth(1).expect("step 4");
-    let steps: Vec<String> = block(section, "sh").lines().map(|line| line.trim().to_string()).collect();
+    let lines = block(section, "sh").lines().map(str::trim).filter(|line| !line.is_empty());
+    let steps: Vec<String> = lines.map(str::to_string).collect();
     assert!(section.contains("`doctor routes --canary`"));
     assert_eq!(steps.len(), 3, "{steps:?}");
     steps.into_iter().chain(["kheish-daemon doctor routes --canary".to_string()]).collect()

@@ -85,7 +85,7 @@ fn script() -> String {
         script.push_str(&format!("[[turn]]\nmatch = \"{input}\"\nchunk_chars = 7\ntext = {}\n", quoted(text)));
     };
     let babble = babble();
-    let command = format!("echo {babble}; cat leak.txt; env; cat /proc/self/environ");
+    let command = format!("echo '{babble}'; cat leak.txt; env; cat /proc/self/environ");
     turn("be allowed", Some(("bash", json!({"command": command}))), &babble);
     let question = json!({"questions": [{"id": "q", "question": format!("Is it {}?", &babble[..900])}]});
     turn("ask me", Some(("ask_user_question", question)), &babble);
@@ -198,7 +198,9 @@ fn no_planted_secret_leaves_the_rooms_that_hold_it() {
     let provider = Provider::start(&script());
     let world = World::new(&provider);
     let (home, receiver) = (&world.home, &world.receiver);
-    let leak = PLANTED.map(|(name, secret)| format!("{name}={secret}\n")).concat();
+    // Of the admin token the daemon has a digest and no text to look for; the master key is nowhere but in its file.
+    let of_store = PLANTED.iter().filter(|(name, _)| !["admin token", "master key"].contains(name));
+    let leak: String = of_store.map(|(name, secret)| format!("{name}={secret}\n")).collect();
     fs::write(world.workspace.join("leak.txt"), leak).expect("a file");
     // Peers that are sent a credential say it back in their errors.
     let echo = |secret: &str| Answer::Status(500, "", format!("{{\"error\":\"bad {secret}\"}}").leak());
@@ -236,6 +238,11 @@ fn no_planted_secret_leaves_the_rooms_that_hold_it() {
         let (_, stdout, stderr) = home.cli(&daemon, &args);
         shown.push((format!("{args:?} while it waits"), stdout + &stderr));
     }
+    let updated = json!({"resolutions": [{"request_id": id, "behavior": "allow",
+        "updated_input": {"command": format!("echo {ROUTE_KEY}")}}]});
+    let refused = daemon.post(&format!("/v1/runs/{allowed}/approvals"), &updated);
+    assert_eq!(refused.refusal(), (400, "bad_request".to_string()));
+    shown.push(("an approval".to_string(), String::from_utf8_lossy(&refused.body).into_owned()));
     let justified = format!("because {ROUTE_KEY}");
     home.cli_json(&daemon, &["approvals", "allow", &id, "--justification", &justified]);
     assert_eq!(daemon.wait_end(&allowed), "completed", "{}", daemon.run(&allowed));
@@ -301,6 +308,29 @@ fn no_planted_secret_leaves_the_rooms_that_hold_it() {
         runs.iter().all(|run| run["status"] == "completed").then_some(())
     });
 
+    // Words of operators, wherever they can say some.
+    let said = format!("because {ROUTE_KEY} and {MCP_ENV}");
+    for (path, body, status) in [
+        ("/v1/runtime/system-prompt", json!({"settings": {"append_prompt": said}}), 200),
+        ("/v1/runtime/connectors/hold", json!({"held": true, "reason": said}), 200),
+        ("/v1/runtime/connectors/hold", json!({"held": false, "reason": said}), 200),
+        ("/v1/deliveries/hold", json!({"held": true, "reason": said}), 200),
+        ("/v1/deliveries/hold", json!({"held": false, "reason": said}), 200),
+        ("/v1/runtime/auth/subjects/session%3Aunknown/revoke", json!({"reason": said}), 200),
+        ("/v1/runtime/auth/subjects/session%3Aunknown/reinstate", json!({"reason": said}), 200),
+        ("/v1/runtime/auth/slots/deliveries.hmac/revoke", json!({"reason": said}), 200),
+        (&format!("/v1/runs/{run}/retention-hold"), json!({"held": true, "reason": said}), 200),
+    ] {
+        let reply = daemon.post(path, &body);
+        assert_eq!(reply.status, status, "{path}: {reply:?}");
+        shown.push((format!("POST {path}"), String::from_utf8_lossy(&reply.body).into_owned()));
+    }
+    let rules = json!({"scope": "user", "rules": [{"scope": "user", "tool_name_pattern": "bash", "reason": said, "behavior": "allow"}]});
+    let reply = daemon.client().request("PUT", "/v1/runtime/permissions/rules", &[], &rules.to_string());
+    let reply = reply.expect("an answer");
+    assert_eq!(reply.refusal(), (400, "runtime_validation_failed".to_string()), "{reply:?}");
+    shown.push(("a rule".to_string(), String::from_utf8_lossy(&reply.body).into_owned()));
+
     // Everything that runs now: what a process is started with is its own, and nothing else.
     let knows = |words: &str, name: &str| match name {
         "MCP variable" => words.contains("canary_mark"),
@@ -360,7 +390,7 @@ fn no_planted_secret_leaves_the_rooms_that_hold_it() {
         vec!["connectors", "put-http", "inbox", "--json", "{\"hmac_secret\":\"inbox-canary-6LpP5TgB7nHy2MjU\"}"],
     ] {
         let (_, stdout, stderr) = home.cli(&daemon, &args);
-        shown.push((args[..2].join(" "), stdout + &stderr));
+        shown.push((args.iter().take(2).copied().collect::<Vec<_>>().join(" "), stdout + &stderr));
     }
     let mut frames = String::new();
     let last = daemon.submit("s", "deliver");

@@ -151,10 +151,13 @@ fn resolve(api: &Api, call: &Call, target: Target) -> Result<RunId, Problem> {
             let detail = "updated_input was given with a denial; next: leave it out, or allow the call";
             return Err(Problem::new(&codes::BAD_REQUEST, detail));
         }
-        let updated_input = resolution.updated_input.map(|input| {
-            let text = serde_json::Value::from(input).to_string();
-            RawValue::from_string(text).expect("a serialised value is JSON")
-        });
+        let updated_input = resolution.updated_input.map(|input| serde_json::Value::from(input).to_string());
+        if updated_input.as_ref().is_some_and(|text| redaction::text(text) != *text) {
+            // With a mask in it the call would be another one than the person meant.
+            let detail = "updated_input holds a secret in plain text, which would be kept; next: leave it out";
+            return Err(Problem::new(&codes::BAD_REQUEST, detail));
+        }
+        let updated_input = updated_input.map(|text| RawValue::from_string(text).expect("a serialised value is JSON"));
         resolutions.push(Resolution {
             id: resolution.request_id,
             allow,

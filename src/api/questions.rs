@@ -18,6 +18,7 @@ use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::{RunId, SessionId};
 use crate::limits::QUESTION_ANSWER_BYTES_MAX;
+use crate::redaction;
 
 /// Body of the routes that answer a question.
 #[derive(Debug, Deserialize)]
@@ -158,7 +159,8 @@ fn answers_of(body: Vec<AnswerBody>) -> Result<Vec<QuestionAnswer>, Problem> {
             Ok(QuestionAnswer {
                 question_id: answer.question_id,
                 selected_option_ids: answer.selected_option_ids,
-                freeform_answer,
+                // A person may paste a key: the journal and the model are told what is left of it.
+                freeform_answer: freeform_answer.map(|text| redaction::text(&text)),
             })
         })
         .collect()
