@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     fn shaped(model: &str, effort: Option<Effort>, budget_tokens: Option<u32>) -> (Option<Thinking>, Option<Effort>) {
-        let asked = Reasoning { effort, summary: false, budget_tokens };
+        let asked = Reasoning { effort, summary: false, budget_tokens, interleaved: false };
         shape_thinking(&facts(model), asked, 32_000, false).expect("not forced")
     }
 
