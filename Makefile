@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo smokes test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean
+.PHONY: help demo smokes load planted-breaks test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -16,7 +16,7 @@ demo: ## Build, run, kill -9 and recover the daemon before your eyes (about a mi
 test: ## Everything that CI runs and that needs no root: format, lints, all tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(CARGO_OPTIONS) --all-targets -- --deny warnings
-	for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
+	for script in scripts/*.sh scripts/e2e/*.sh .ci/run; do bash -n "$$script" || exit 1; done
 	./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --no-fail-fast
 
 smokes: ## Every smoke of the runbooks against the debug binary, offline (python3; nginx and openssl where installed)
@@ -27,6 +27,18 @@ smokes: ## Every smoke of the runbooks against the debug binary, offline (python
 		env -u OPENAI_API_KEY -u KHEISH_OPENAI_API_KEY KHEISH_E2E_SKIP_BUILD=1 \
 			KHEISH_BIN="$${CARGO_TARGET_DIR:-target}/debug/kheish-daemon" bash scripts/e2e/$$smoke.sh || exit 1; \
 	done
+	@echo "== session_load_50_clients, small"
+	@KHEISH_BIN="$${CARGO_TARGET_DIR:-target}/debug/kheish-daemon" bash scripts/e2e/session_load_50_clients.sh --small
+	@echo "== planted_breaks, small"
+	@KHEISH_BIN="$${CARGO_TARGET_DIR:-target}/debug/kheish-daemon" python3 scripts/e2e/planted_breaks.py --small
+
+load: ## 50 clients with 4 sessions each, streams and pollers against the release binary (`make smokes` has a small size)
+	$(CARGO) build $(CARGO_OPTIONS) --release
+	KHEISH_BIN="$${CARGO_TARGET_DIR:-target}/release/kheish-daemon" bash scripts/e2e/session_load_50_clients.sh
+
+planted-breaks: ## One thing broken at a time: each smoke must notice (`make smokes` has a small size)
+	$(CARGO) build $(CARGO_OPTIONS)
+	KHEISH_BIN="$${CARGO_TARGET_DIR:-target}/debug/kheish-daemon" python3 scripts/e2e/planted_breaks.py
 
 test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
 	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill

@@ -664,6 +664,8 @@ pub const JOURNAL_FILL_AHEAD_BYTES: u64 = 128 * 1024;
 pub const JOURNAL_BUFFER_BYTES_KEPT: usize = 256 * 1024;
 /// Read at once while replaying, verifying and scanning: larger reads gain nothing from the page cache.
 pub const JOURNAL_READ_BYTES: usize = 256 * 1024;
+/// Readings of a journal or a trail beside a daemon that writes it, until none looks damaged or two agree on the place.
+pub const JOURNAL_BESIDE_READINGS_MAX: usize = 8;
 /// Records between two entries of the sparse index: four bytes of memory for each 64 records, and one read of
 /// about 32 KiB to find a record.
 pub const JOURNAL_MARK_RECORDS: u64 = 64;

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::broker::{RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
+use crate::broker::{ClientAuth, RefreshFailure, RefreshRequest, RefreshedTokens, TokenExchange};
 use crate::commit::{ActionLedger, OwnRequest, OwnResponse};
 use crate::limits::{NET_CREDENTIAL_BYTES_MAX, OAUTH_ANSWER_BYTES_MAX, OAUTH_EXCHANGE_MS_MAX};
 use crate::net::{BaseUrl, Cancel, Method, Net, NetError, Purpose, Request, Target, Timeouts};
@@ -98,12 +100,15 @@ impl HttpExchange {
         cancel: &Cancel,
     ) -> Result<Exchanged, RefreshFailure> {
         let body = form(request);
+        let basic = basic(request);
+        let mut headers = vec![("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json")];
+        headers.extend(basic.as_ref().map(|value| ("authorization", value.as_str())));
         let sent = Request {
             method: Method::Post,
             target,
             purpose: Purpose::OAuth,
             allow_private: false,
-            headers: &[("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json")],
+            headers: &headers,
             auth: None,
             body: Some(&body),
             timeouts: Timeouts {
@@ -145,10 +150,12 @@ fn form(request: &RefreshRequest) -> Zeroizing<Vec<u8>> {
     let mut fields: Vec<(&str, &[u8])> = vec![
         ("grant_type", b"refresh_token"),
         ("refresh_token", request.refresh_token.expose()),
-        ("client_id", request.client_id.as_bytes()),
         ("resource", request.resource.as_bytes()),
     ];
-    fields.extend(request.client_secret.as_ref().map(|secret| ("client_secret", secret.expose())));
+    if !proves_in_header(request) {
+        fields.insert(2, ("client_id", request.client_id.as_bytes()));
+        fields.extend(request.client_secret.as_ref().map(|secret| ("client_secret", secret.expose())));
+    }
     if !scopes.is_empty() {
         fields.push(("scope", scopes.as_bytes()));
     }
@@ -164,6 +171,30 @@ fn form(request: &RefreshRequest) -> Zeroizing<Vec<u8>> {
         percent_encode(value, ESCAPED).for_each(|part| form.extend_from_slice(part.as_bytes()));
     }
     form
+}
+
+/// Id and secret stand in a header line, and nowhere else.
+fn proves_in_header(request: &RefreshRequest) -> bool {
+    request.client_auth == ClientAuth::ClientSecretBasic && request.client_secret.is_some()
+}
+
+/// The header line of a client that proves itself so (RFC 6749, 2.3.1).
+fn basic(request: &RefreshRequest) -> Option<Zeroizing<String>> {
+    let secret = request.client_secret.as_ref().filter(|_| proves_in_header(request))?;
+    Some(basic_line(&request.client_id, secret))
+}
+
+/// `Basic` with id and secret, both escaped first.
+pub(crate) fn basic_line(id: &str, secret: &Secret) -> Zeroizing<String> {
+    // The exact bounds, so that growing leaves no unwiped copy behind.
+    let mut pair = Zeroizing::new(Vec::with_capacity(3 * (id.len() + secret.len()) + 1));
+    percent_encode(id.as_bytes(), ESCAPED).for_each(|part| pair.extend_from_slice(part.as_bytes()));
+    pair.push(b':');
+    percent_encode(secret.expose(), ESCAPED).for_each(|part| pair.extend_from_slice(part.as_bytes()));
+    let mut line = Zeroizing::new(String::with_capacity(6 + pair.len().div_ceil(3) * 4));
+    line.push_str("Basic ");
+    STANDARD.encode_string(&*pair, &mut line);
+    line
 }
 
 fn tokens(answer: &[u8]) -> Result<RefreshedTokens, RefreshFailure> {
@@ -206,18 +237,37 @@ mod tests {
         Secret::new(text.as_bytes().to_vec())
     }
 
-    #[test]
-    fn the_form_holds_every_field_escaped_and_the_buffer_never_moves() {
-        let request = RefreshRequest {
+    fn request(client_auth: ClientAuth) -> RefreshRequest {
+        RefreshRequest {
             slot: SlotId::parse("mcp.oauth.docs").unwrap(),
             token_endpoint: String::new(),
             client_id: "client 1".to_string(),
             client_secret: Some(secret("s&c=ret")),
+            client_auth,
             resource: "https://mcp.example/mcp".to_string(),
             refresh_token: secret("r+efresh/~"),
             scopes: vec!["read".to_string(), "write:all".to_string()],
-        };
-        let form = form(&request);
+        }
+    }
+
+    #[test]
+    fn a_client_that_proves_itself_in_a_header_says_nothing_of_it_in_the_form() {
+        let asked = request(ClientAuth::ClientSecretBasic);
+        let form = form(&asked);
+        let form = std::str::from_utf8(&form).unwrap();
+        assert!(!form.contains("client"), "{form}");
+        let line = basic(&asked).unwrap();
+        assert_eq!(STANDARD.decode(line.strip_prefix("Basic ").unwrap()).unwrap(), b"client%201:s%26c%3Dret");
+        assert!(basic(&request(ClientAuth::ClientSecretPost)).is_none());
+        // A client without a secret has nothing to put there.
+        let bare = RefreshRequest { client_secret: None, ..asked };
+        assert!(basic(&bare).is_none());
+        assert!(std::str::from_utf8(&super::form(&bare)).unwrap().contains("client_id=client%201"));
+    }
+
+    #[test]
+    fn the_form_holds_every_field_escaped_and_the_buffer_never_moves() {
+        let form = form(&request(ClientAuth::ClientSecretPost));
         let expected = "grant_type=refresh_token&refresh_token=r%2Befresh%2F~&client_id=client%201&\
                         resource=https%3A%2F%2Fmcp.example%2Fmcp&client_secret=s%26c%3Dret&scope=read%20write%3Aall";
         assert_eq!(std::str::from_utf8(&form), Ok(expected));

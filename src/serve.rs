@@ -305,6 +305,8 @@ impl Daemon {
                 .map_err(|cause| step("workspace root")(file_error("resolve", &config.workspace_root, cause)))?,
         })
         .map_err(step("MCP servers"))?;
+        let named = mcp.clone();
+        broker.handle().references().add(move || named.references());
         mcp.require().map_err(step("MCP servers"))?;
         let access_log = AccessLog::start().map_err(step("threads"))?;
         // One report is enough to fail readiness for good.

@@ -215,7 +215,7 @@ mod tests {
             panic!("on purpose");
         })
         .expect("a thread");
-        let patience = Duration::from_secs(10);
+        let patience = Duration::from_secs(60);
         work.send_timeout((), patience).expect("taken");
         begin.recv_timeout(patience).expect("at work");
         assert!(seen("roll-test").expect("on the roll").busy_ms.is_some());

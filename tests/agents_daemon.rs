@@ -169,7 +169,7 @@ fn a_parent_and_its_child_go_on_after_sigkill() {
         + &calls("parent task", "spawn_agent", &json!({"task": "child work"}))
         + &says("child work", "slept", "child done")
         + &says("child work", "UNKNOWN", "child done")
-        + &calls("child work", "bash", &json!({"command": "touch began; sleep 2; echo slept"}));
+        + &calls("child work", "bash", &json!({"command": "sleep 1000; echo slept", "timeout_ms": 180_000}));
     let provider = Provider::start(&script);
     let home = Home::new("agents_kill", Some(&provider));
     let daemon = home.start();
@@ -181,7 +181,9 @@ fn a_parent_and_its_child_go_on_after_sigkill() {
         let child = (agent.status == 200).then(|| agent.json()["active_run_id"].as_str().map(str::to_string))??;
         daemon.events_of(&child).iter().any(|event| event == "tool_call_started").then_some(())
     });
-    assert!(daemon.events_of(&run).iter().any(|event| event == "waiting_for_agents"), "{:?}", daemon.events_of(&run));
+    eventually("the parent's wait", || {
+        daemon.events_of(&run).iter().any(|event| event == "waiting_for_agents").then_some(())
+    });
     assert_eq!(daemon.status_of(&run), "running");
     daemon.kill();
     let daemon = home.start();

@@ -364,9 +364,10 @@ fn a_good_call_reaches_its_handler_with_everything_read() {
     assert_eq!((&capabilities["openapi"], &capabilities["approvals"]), (&Value::Bool(true), &Value::Bool(true)));
 }
 
-/// The answer once there is one: a look at the token files holds for TOKEN_FILE_CHECK_MS, and a second is promised.
+/// The answer once there is one: a look at the token files holds for TOKEN_FILE_CHECK_MS, and a second is promised. As for
+/// every promised deadline, a machine that is held up gets five times as much.
 fn soon<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(1);
+    let end = Instant::now() + Duration::from_secs(5);
     loop {
         if let Some(answer) = look() {
             return answer;
@@ -645,7 +646,7 @@ fn every_request_is_logged_once_with_its_id_and_without_its_secrets() {
     let mine: Vec<String> = (0..cases.len())
         .map(|_| {
             loop {
-                let (id, line) = lines.recv_timeout(Duration::from_secs(20)).expect("a line for each request");
+                let (id, line) = lines.recv_timeout(Duration::from_secs(60)).expect("a line for each request");
                 if id == secret.1 {
                     break line;
                 }
@@ -669,7 +670,7 @@ fn every_request_is_logged_once_with_its_id_and_without_its_secrets() {
     assert_eq!(answer.status, 400);
     let wanted = answer.header("x-request-id").expect("an id").to_string();
     let line = loop {
-        let (id, line) = lines.recv_timeout(Duration::from_secs(20)).expect("a line");
+        let (id, line) = lines.recv_timeout(Duration::from_secs(60)).expect("a line");
         if id == wanted {
             break line;
         }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 use kheish_daemon::broker::{
-    Broker, BrokerError, BrokerHandle, BrokerLog, BrokerParts, Lease, LeaseRequest, Provider, RefreshFailure,
-    RefreshRequest, RefreshedTokens, Revocation, SlotId, SlotRecord, Store, Subject, SubjectId, TokenExchange, Use,
+    Broker, BrokerError, BrokerHandle, BrokerLog, BrokerParts, ClientAuth, Lease, LeaseRequest, Provider,
+    RefreshFailure, RefreshRequest, RefreshedTokens, Revocation, SlotId, SlotRecord, Store, Subject, SubjectId,
+    TokenExchange, Use,
 };
 use kheish_daemon::clock::Clock;
 use kheish_daemon::commit::{ActionLedger, CommandError, OwnRequest, OwnResponse};
@@ -407,6 +408,7 @@ fn an_exchange_that_cannot_be_recorded_is_not_made() {
         token_endpoint: format!("http://{address}/token"),
         client_id: "client".to_string(),
         client_secret: None,
+        client_auth: ClientAuth::default(),
         resource: "https://mcp.example/mcp".to_string(),
         refresh_token: secret("refresh-token-0"),
         scopes: Vec::new(),

@@ -1,12 +1,14 @@
 //! Exit codes, and what stands on which stream when a command fails.
 
 mod cli_support;
+#[path = "support/port.rs"]
+mod port;
 
 use std::io::Read;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use cli_support::{FakeDaemon, Outcome, Reply, Scratch, kheish, kheish_with, ok, problem};
+use port::Port;
 
 fn check(outcome: &Outcome, code: i32, message: &str) {
     assert_eq!(outcome.code, code, "{outcome:?}");
@@ -48,8 +50,8 @@ fn a_foreign_error_page_is_quoted_without_its_control_characters() {
 
 #[test]
 fn an_unreachable_daemon_is_3_for_every_group() {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-    let url = format!("http://127.0.0.1:{port}");
+    let port = Port::reserve();
+    let url = format!("http://{}", port.address());
     let commands: [&[&str]; 9] = [
         &["status"],
         &["runs", "list"],

@@ -11,13 +11,13 @@ mod port;
 #[path = "support/skip.rs"]
 mod skip;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 
 use connectors_support::{hmac_hex, hold, put, start};
 use daemon::{Daemon, Home, Provider, eventually};
 use http::Client;
-use port::free_port;
+use port::Port;
 use serde_json::{Value, json};
 use skip::skip;
 
@@ -57,10 +57,10 @@ fn routes(secret: &str) -> String {
     json!({"demo": {"secret": secret, "allowed_events": ["push"]}}).to_string()
 }
 
-fn config(adapter: Adapter, port: u16) -> Value {
+fn config(adapter: Adapter, port: &Port) -> Value {
     let mut child = adapter.command();
     child["credential_slots"] = json!({"WEBHOOK_ROUTES_JSON": "sidecars.webhook.routes"});
-    json!({"platform": "webhook", "mode": "child_process", "base_url": format!("http://127.0.0.1:{port}"),
+    json!({"platform": "webhook", "mode": "child_process", "base_url": format!("http://{}", port.address()),
         "shared_token": {"secret_ref": "sidecars.webhook.shared"}, "session_policy": {"create_if_missing": true},
         "child_process": child})
 }
@@ -84,16 +84,15 @@ fn leases(daemon: &Daemon) -> Vec<String> {
 }
 
 /// Status and body of a signed webhook.
-fn webhook(port: u16, secret: &str, event: &str, delivery: &str, body: &str) -> (u16, Value) {
-    let address: SocketAddr = ([127, 0, 0, 1], port).into();
-    let mut client = Client::connect(address, "").expect("the sidecar accepts");
+fn webhook(port: &Port, secret: &str, event: &str, delivery: &str, body: &str) -> (u16, Value) {
+    let mut client = Client::connect(port.address(), "").expect("the sidecar accepts");
     let tag = format!("sha256={}", hmac_hex(secret, &[body.as_bytes()]));
     let headers = [("x-hub-signature-256", tag.as_str()), ("x-github-event", event), ("x-github-delivery", delivery)];
     let reply = client.request("POST", "/webhooks/demo", &headers, body).expect("the sidecar answers");
     (reply.status, reply.json())
 }
 
-fn prepare(test: &str, adapter: Adapter, port: u16) -> (Home, Daemon) {
+fn prepare(test: &str, adapter: Adapter, port: &Port) -> (Home, Daemon) {
     let (home, daemon) = start(test, None);
     hold(&daemon);
     set(&home, &daemon, "sidecars.webhook.shared", SHARED);
@@ -107,14 +106,14 @@ fn runs(daemon: &Daemon) -> usize {
     daemon.get("/v1/runs").json().as_array().expect("a list").len()
 }
 
-fn is_free(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_err()
+fn is_free(port: &Port) -> bool {
+    TcpStream::connect(port.address()).is_err()
 }
 
 #[test]
 fn a_rotated_credential_reaches_the_sidecar_with_a_new_lease_and_the_old_secret_is_dead() {
     for adapter in Adapter::all("a_rotated_credential") {
-        let port = free_port();
+        let port = &Port::reserve();
         let (home, daemon) = prepare("sidecar-rotate", adapter, port);
         let first = ready(&daemon, 0);
         let old = leases(&daemon);
@@ -162,7 +161,7 @@ fn a_rotated_credential_reaches_the_sidecar_with_a_new_lease_and_the_old_secret_
 
 #[test]
 fn a_revoked_slot_ends_the_sidecar_that_has_read_it_and_blocks_the_next_one_until_it_is_set() {
-    let port = free_port();
+    let port = &Port::reserve();
     let (home, daemon) = prepare("sidecar-revoke", Adapter::Native, port);
     let number = |process: &Value| process["generation"].as_u64().expect("a number");
     let first = ready(&daemon, 0);
@@ -218,7 +217,7 @@ fn the_runbooks_rotation_of_a_connector_runs_as_written() {
     if !Adapter::all("the_runbooks_rotation").contains(&Adapter::Python) {
         return;
     }
-    let port = free_port();
+    let port = &Port::reserve();
     let (home, daemon) = start("sidecar-runbook", None);
     set(&home, &daemon, "sidecars.webhook.shared", SHARED);
     let script = include_str!("data/runbooks/connectors.sh");
@@ -231,7 +230,7 @@ fn the_runbooks_rotation_of_a_connector_runs_as_written() {
             .replace("./target/debug/kheish-daemon", env!("CARGO_BIN_EXE_kheish-daemon"))
             .replace("http://127.0.0.1:4000", &daemon.base_url())
             .replace("/run/secrets/kheish-admin-token", &home.token_file().display().to_string())
-            .replace("<port>", &port.to_string())
+            .replace("<port>", &port.number().to_string())
             .replace("<lease_id>", &lease);
         if text.contains("runtime auth subject") {
             ready(&daemon, 0);
@@ -259,7 +258,7 @@ fn the_runbooks_rotation_of_a_connector_runs_as_written() {
 fn what_a_webhook_made_is_delivered_back_through_its_sidecar() {
     let provider = Provider::start("");
     for adapter in Adapter::all("what_a_webhook_made_is_delivered") {
-        let port = free_port();
+        let port = &Port::reserve();
         let (home, daemon) = start("sidecar-deliver", Some(&provider));
         set(&home, &daemon, "sidecars.webhook.shared", SHARED);
         set(&home, &daemon, "sidecars.webhook.routes", &routes("whsec-number-one"));
@@ -300,7 +299,7 @@ fn what_a_webhook_made_is_delivered_back_through_its_sidecar() {
 
 #[test]
 fn a_sidecar_that_dies_is_started_again_and_one_that_cannot_start_says_why() {
-    let port = free_port();
+    let port = &Port::reserve();
     let (_home, daemon) = prepare("sidecar-dies", Adapter::Native, port);
     let first = ready(&daemon, 0);
     let mut broken = config(Adapter::Native, port);
@@ -328,7 +327,7 @@ fn a_sidecar_that_dies_is_started_again_and_one_that_cannot_start_says_why() {
 #[test]
 fn nothing_of_a_sidecar_outlives_a_killed_daemon_and_the_next_one_starts_it_again() {
     for adapter in Adapter::all("nothing_of_a_sidecar_outlives") {
-        let port = free_port();
+        let port = &Port::reserve();
         let (home, daemon) = prepare("sidecar-kill", adapter, port);
         ready(&daemon, 0);
         daemon.kill();
@@ -345,13 +344,13 @@ fn nothing_of_a_sidecar_outlives_a_killed_daemon_and_the_next_one_starts_it_agai
 
 #[test]
 fn a_sidecar_holds_its_own_credentials_only_and_sees_nothing_of_the_daemon() {
-    let port = free_port();
+    let port = &Port::reserve();
     let (home, daemon) = start("sidecar-walls", None);
     set(&home, &daemon, "sidecars.webhook.shared", SHARED);
     // It writes its environment and what it can see of the state root, and ends.
     let root = home.root();
     let script = format!("env; ls {} ; cat {}; echo ended", root.display(), home.token_file().display());
-    let config = json!({"platform": "x", "mode": "child_process", "base_url": format!("http://127.0.0.1:{port}"),
+    let config = json!({"platform": "x", "mode": "child_process", "base_url": format!("http://{}", port.address()),
         "shared_token": {"secret_ref": "sidecars.webhook.shared"},
         "child_process": {"command": "/bin/sh", "args": ["-c", script], "env": {"PLAIN": "value"}}});
     assert_eq!(put(&daemon, "external", "ops-webhook", &config).status, 200);
@@ -375,7 +374,7 @@ fn a_sidecar_holds_its_own_credentials_only_and_sees_nothing_of_the_daemon() {
 
 #[test]
 fn a_credential_is_given_to_the_holder_of_the_live_token_and_to_nobody_else() {
-    let port = free_port();
+    let port = &Port::reserve();
     let (home, daemon) = start("sidecar-credential", None);
     set(&home, &daemon, "sidecars.webhook.shared", SHARED);
     set(&home, &daemon, "sidecars.webhook.routes", &routes("whsec-number-one"));

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use daemon::{Daemon, Home, Place, Provider, eventually};
-use port::free_port;
+use port::Port;
 use rng::Rng;
 use serde_json::{Value, json};
 
@@ -125,15 +125,14 @@ struct World {
 }
 
 impl World {
-    fn new(provider: &Provider) -> Self {
+    fn new(provider: &Provider, port: &Port) -> Self {
         let home = Home::with_slot("delivery-kills", Some(provider));
         let place = Place::new("delivery-kills-sidecar");
         let folder = place.join("captured");
         fs::create_dir(&folder).expect("a folder");
         let captured = folder.join("deliveries.jsonl");
-        let port = free_port();
         let binary = env!("CARGO_BIN_EXE_kheish-daemon");
-        let config = json!({"platform": "webhook", "mode": "child_process", "base_url": format!("http://127.0.0.1:{port}"),
+        let config = json!({"platform": "webhook", "mode": "child_process", "base_url": format!("http://{}", port.address()),
             "shared_token": {"value": "shared-token-of-a-test"}, "session_policy": {"create_if_missing": true},
             "child_process": {"command": binary, "args": ["connector", "webhook"], "working_dir": folder,
                 "working_dir_writable": true, "read_only_paths": [Path::new(binary).parent()],
@@ -170,7 +169,8 @@ fn nothing_is_lost_or_counted_twice_whoever_is_killed() {
     let seed = std::env::var("KHEISH_SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
     let mut rng = Rng::new(seed);
     let provider = Provider::start("");
-    let world = World::new(&provider);
+    let port = Port::reserve();
+    let world = World::new(&provider, &port);
     let file = world.home.join("received.jsonl");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");

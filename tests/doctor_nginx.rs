@@ -6,15 +6,18 @@
 mod daemon;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/port.rs"]
+mod port;
 #[path = "support/skip.rs"]
 mod skip;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use daemon::{Home, Place, eventually};
+use port::Port;
 use serde_json::Value;
 use skip::skip;
 
@@ -28,11 +31,13 @@ const WILD: &str = "proxy_buffering off; add_header Access-Control-Allow-Origin 
 struct Nginx {
     child: Child,
     url: String,
+    _port: Port,
 }
 
 impl Nginx {
     fn start(place: &Place, name: &str, daemon: SocketAddr, location: &str) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+        let port = Port::reserve();
+        let address = port.address();
         let directory = place.join(name);
         fs::create_dir_all(&directory).expect("a directory");
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path t;"));
@@ -54,7 +59,7 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .expect("nginx");
-        let mut nginx = Self { child, url: format!("https://localhost:{}", address.port()) };
+        let mut nginx = Self { child, url: format!("https://localhost:{}", address.port()), _port: port };
         eventually("nginx", || {
             assert!(nginx.child.try_wait().expect("a child").is_none(), "nginx did not start");
             TcpStream::connect(address).ok()

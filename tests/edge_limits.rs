@@ -104,11 +104,11 @@ fn idle_connections_are_closed_and_busy_ones_are_not() {
     silent.assert_closed();
     kept.assert_closed();
     // The handler took longer than every deadline: that is its right.
-    assert_eq!(rig.edge.stats().connections_open, 1);
+    rig.wait_stats("the busy one alone", |stats| stats.connections_open == 1);
     responder.send(Response::text(200, "late"));
     assert_eq!(busy.answer().body, b"late");
     busy.assert_closed();
-    assert_eq!(rig.edge.stats().refused(Refused::IdleDeadline), 3);
+    rig.wait_stats("all three idle", |stats| stats.refused(Refused::IdleDeadline) == 3 && stats.connections_open == 0);
 }
 
 #[test]
@@ -123,10 +123,10 @@ fn a_body_that_stops_is_cut_and_one_that_makes_progress_is_not() {
     let mut steady = rig.client();
     steady.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 400000\r\n\r\n");
     let (_never, pace) = crossbeam_channel::bounded::<()>(0);
-    for _ in 0..20 {
-        steady.send(&[b'y'; 20_000]);
-        // A pace, not a wait for anything: 20 pieces take several progress windows.
-        let _elapsed = pace.recv_timeout(Duration::from_millis(50));
+    for _ in 0..16 {
+        steady.send(&[b'y'; 25_000]);
+        // A pace, not a wait for anything: 16 pieces take several progress windows.
+        let _elapsed = pace.recv_timeout(Duration::from_millis(250));
     }
     assert_eq!(steady.answer().body.len(), 400_000);
     assert_eq!(stopped.answer().problem_code(), "request_timeout");
@@ -138,7 +138,9 @@ fn a_body_that_stops_is_cut_and_one_that_makes_progress_is_not() {
 fn a_whole_body_has_a_deadline_even_when_it_makes_progress() {
     let rig = Rig::start(|config| {
         config.deadlines = short_deadlines();
-        config.deadlines.body_progress = Duration::from_millis(100);
+        // Nobody is cut for standing still.
+        config.deadlines.body = config.deadlines.idle;
+        config.deadlines.body_progress = PATIENCE;
     });
     let mut client = rig.client();
     client.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n");

@@ -4,21 +4,25 @@
 
 mod edge_support;
 
+#[path = "support/port.rs"]
+mod port;
 #[path = "support/skip.rs"]
 mod skip;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use edge_support::{PATIENCE, Random, Rig};
+use port::Port;
 
 struct Nginx {
     child: Child,
     directory: PathBuf,
     address: SocketAddr,
+    _port: Port,
 }
 
 impl Nginx {
@@ -26,7 +30,8 @@ impl Nginx {
         Command::new("nginx").arg("-v").stderr(Stdio::null()).status().ok()?;
         let directory = std::env::temp_dir().join(format!("edge-nginx-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = Port::reserve();
+        let address = port.address();
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path t;"));
         let configuration = format!(
             "daemon off; master_process off; pid pid; error_log stderr crit; events {{}}\n\
@@ -41,7 +46,7 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut nginx = Self { child, directory, address };
+        let mut nginx = Self { child, directory, address, _port: port };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(address).is_err() {
             assert!(nginx.child.try_wait().unwrap().is_none() && Instant::now() < deadline, "nginx did not start");

@@ -201,9 +201,12 @@ fn a_kill_in_the_middle_of_a_tool_leaves_an_unknown_outcome_and_no_second_run() 
 
 #[test]
 fn a_cancelled_run_frees_its_engine_and_leaves_no_process_of_its_tool() {
-    let script = "[default]\ntool_calls = [{ name = \"bash\", arguments = \
-        '{\"command\":\"echo $$ > pid.txt; exec sleep 6131\",\"timeout_ms\":100000}' }]\n";
-    let provider = Provider::start(script);
+    let mark = format!("kheish_mark_cancelled_{}", std::process::id());
+    let arguments = json!({"command": format!("echo $$ > pid.txt; exec -a {mark} sleep 1000"), "timeout_ms": 100_000});
+    let provider = Provider::start(&format!(
+        "[default]\ntool_calls = [{{ name = \"bash\", arguments = {} }}]\n",
+        Value::from(arguments.to_string())
+    ));
     let home = Home::new("cancelled", Some(&provider));
     let daemon = home.start();
     daemon.create_session("s");
@@ -214,7 +217,7 @@ fn a_cancelled_run_frees_its_engine_and_leaves_no_process_of_its_tool() {
     let sleeps = || {
         let all = std::fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
             let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-            (line == b"sleep\x006131\x00").then_some(())
+            line.starts_with(mark.as_bytes()).then_some(())
         });
         all.count()
     };

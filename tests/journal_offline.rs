@@ -11,7 +11,9 @@ use std::process::Command;
 use journal_support::{Entry, Log, NOW_MS, draft, options, signer};
 use kheish_daemon::audit::key::SigningKey;
 use kheish_daemon::ids::{RunId, SessionId};
-use kheish_daemon::journal::{Draft, Journal, RealDisk, ShowFilter, Shown, is_empty, show, verify};
+use kheish_daemon::journal::{
+    Draft, Journal, Options, RealDisk, ShowFilter, Shown, is_empty, show, verify, verify_beside,
+};
 
 fn root(name: &str) -> PathBuf {
     let root = std::env::temp_dir().join(format!("kheish-offline-{name}-{}", std::process::id()));
@@ -118,6 +120,41 @@ fn the_first_bad_record_is_named_with_file_offset_and_position() {
     let problem = verify(&root, &[signer().public().clone()], &mut |_| {}).problem.unwrap();
     assert_eq!((problem.file, problem.offset, problem.seq), (names[0].clone(), line as u64, Some(entries[4].seq)));
     assert!(problem.next.contains("backup"), "{}", problem.next);
+    fs::remove_dir_all(root).unwrap();
+}
+
+/// Seen: `journal verify` told of damage beside a busy daemon, since a batch was written between two looks at the newest segment:
+/// first NUL bytes where it then stood, or half of it. What is whole at a second look was not damaged.
+#[test]
+fn a_journal_that_is_being_written_is_never_called_damaged_and_damage_in_it_is() {
+    const BATCHES: u64 = 1_000;
+    let root = root("beside");
+    let disk = |name| Box::new(RealDisk::open(&root.join(name)).unwrap());
+    // A long rest behind the last batch takes a while to be looked through; a short segment is soon followed by another.
+    for segment_bytes in [4 * 1024 * 1024, 64 * 1024] {
+        let options = Options { segment_bytes, ..options() };
+        let (mut journal, _) =
+            Journal::open(disk("journal"), disk("snapshots"), options, signer(), NOW_MS, &mut Log::default()).unwrap();
+        let verifications = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| drop(fill(&mut journal, BATCHES)));
+            let mut verifications = 0;
+            while !writer.is_finished() || verifications == 0 {
+                let report = verify_beside(&root, &[signer().public().clone()]);
+                assert_eq!(report.problem, None, "verification {verifications}");
+                verifications += 1;
+            }
+            verifications
+        });
+        println!("{verifications} verifications of segments of {segment_bytes} bytes");
+        journal.close(NOW_MS).unwrap();
+    }
+    let oldest = fs::read_dir(root.join("journal")).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    let mut bytes = fs::read(&oldest).unwrap();
+    let at = bytes.windows(5).position(|window| window == b"{\"n\":").unwrap() + 10;
+    bytes[at] ^= 1;
+    fs::write(&oldest, bytes).unwrap();
+    let problem = verify_beside(&root, &[signer().public().clone()]).problem.expect("it is damaged");
+    assert_eq!(problem.file, oldest);
     fs::remove_dir_all(root).unwrap();
 }
 

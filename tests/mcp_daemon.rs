@@ -7,66 +7,20 @@ mod daemon;
 mod http;
 mod mcp_support;
 
-use std::os::unix::fs::PermissionsExt;
-
-use daemon::{Daemon, Home, Place, Provider, eventually};
-use mcp_support::{BearerServer, SCRIPT, SECRET, processes_with};
+use daemon::{Daemon, Home, Place, eventually};
+use mcp_support::{BearerServer, SCRIPT, SECRET, call, connected, processes_with, provider, serve_with, server};
 use serde_json::{Value, json};
 
-/// A provider whose model calls `tool` with `arguments` when it is told `name`.
-fn provider(calls: &[(&str, &str, Value)]) -> Provider {
-    let mut script = String::new();
-    let text = |text: &str| serde_json::to_string(text).expect("a text is a TOML string as well");
-    for (name, tool, arguments) in calls {
-        script += &format!(
-            "[[turn]]\nmatch = {name}\nmatch_result = \"{result}\"\ntext = \"done\"\n\
-             [[turn]]\nmatch = {name}\ntool_calls = [{{ name = {tool}, arguments = {arguments} }}]\n",
-            name = text(name),
-            result = ":",
-            tool = text(tool),
-            arguments = text(&arguments.to_string()),
-        );
-    }
-    Provider::start(&script)
-}
-
-/// The options of a daemon whose servers are those of `config`; the script lies in its workspace.
 fn serve(home: &Home, workspace: &Place, config: &str) -> Daemon {
-    let script = workspace.join("server.sh");
-    std::fs::write(&script, SCRIPT).expect("a script");
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a script");
-    let file = home.join("mcp.toml");
-    std::fs::write(&file, config).expect("a configuration");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("a configuration");
-    let options = ["--mcp-config", file.to_str().expect("a path")];
-    let daemon = home.serve().workspace(&workspace.join("")).options(&options).start();
-    let reply = daemon.post("/v1/runtime/permission-mode", &json!({"mode": "bypassPermissions"}));
-    assert_eq!(reply.status, 200, "{reply:?}");
-    daemon
-}
-
-fn server(daemon: &Daemon, name: &str) -> Value {
-    let reply = daemon.get(&format!("/v1/mcp/servers/{name}"));
-    assert_eq!(reply.status, 200, "{reply:?}");
-    reply.json()
-}
-
-fn connected(daemon: &Daemon, name: &str) -> Value {
-    eventually(&format!("{name} is connected"), || {
-        let seen = server(daemon, name);
-        (seen["connected"] == true).then_some(seen)
-    })
-}
-
-fn call(daemon: &Daemon, server: &str, tool: &str, arguments: Value) -> http::Reply {
-    daemon.post(&format!("/v1/mcp/servers/{server}/tools/call"), &json!({"tool": tool, "arguments": arguments}))
+    serve_with(home, workspace, SCRIPT, config)
 }
 
 fn delete(daemon: &Daemon, target: &str) -> http::Reply {
     daemon.client().request("DELETE", target, &[], "").expect("an answer")
 }
 
-const STDIO: &str = "[mcp_servers.local]\ncommand = 'bash'\nargs = ['server.sh', 'kheish_mcp_mark']\ntool_timeout_sec = 3\n\
+/// Answers within the time of a tool but on order: that time is far beyond what a busy machine takes.
+const STDIO: &str = "[mcp_servers.local]\ncommand = 'bash'\nargs = ['server.sh', 'kheish_mcp_mark']\ntool_timeout_sec = 120\n\
                      env = { PLAIN = 'plain-value' }\n";
 
 #[test]
@@ -109,15 +63,18 @@ fn a_model_uses_a_tool_of_a_child_process_and_every_request_is_signed() {
 fn a_server_that_hangs_dies_or_floods_costs_one_error_and_comes_back() {
     let home = Home::new("mcp_hostile", None);
     let workspace = Place::new("mcp_hostile_workspace");
-    let other = "[mcp_servers.other]\ncommand = 'bash'\nargs = ['server.sh', 'other']\n";
+    let other = "[mcp_servers.other]\ncommand = 'bash'\nargs = ['server.sh', 'other']\ntool_timeout_sec = 120\n\
+                 [mcp_servers.hasty]\ncommand = 'bash'\nargs = ['server.sh', 'hasty']\ntool_timeout_sec = 3\n";
     let daemon = serve(&home, &workspace, &format!("{STDIO}{other}"));
-    connected(&daemon, "local");
-    connected(&daemon, "other");
+    for name in ["local", "other", "hasty"] {
+        connected(&daemon, name);
+    }
     let code = |reply: http::Reply| (reply.status, reply.json()["detail"].as_str().unwrap_or_default().to_string());
-    let (status, detail) = code(call(&daemon, "local", "hang", json!({})));
+    let (status, detail) = code(call(&daemon, "hasty", "hang", json!({})));
     assert!(status == 502 && detail.contains("no answer to tools/call within"), "{detail}");
     // It lives on.
-    assert_eq!(call(&daemon, "local", "add", json!({"a": 1})).status, 200);
+    eventually("an answer", || (call(&daemon, "hasty", "add", json!({"a": 1})).status == 200).then_some(()));
+    assert_eq!(server(&daemon, "hasty")["connect_count"], 1);
     for (tool, words) in [("die", "exited with code 7"), ("flood", "over the limit"), ("long", "over the limit")] {
         let before = connected(&daemon, "local")["connect_count"].as_u64().expect("a figure");
         let (status, detail) = code(call(&daemon, "local", tool, json!({})));
@@ -138,14 +95,15 @@ fn a_server_that_hangs_dies_or_floods_costs_one_error_and_comes_back() {
 fn a_child_sees_only_its_own_variables_and_nothing_of_it_outlives_a_killed_daemon() {
     let home = Home::new("mcp_child", None);
     let workspace = Place::new("mcp_child_workspace");
-    let daemon = serve(&home, &workspace, &STDIO.replace("kheish_mcp_mark", "kheish_mcp_killed"));
+    let mark = format!("kheish_mcp_killed_{}", std::process::id());
+    let daemon = serve(&home, &workspace, &STDIO.replace("kheish_mcp_mark", &mark));
     connected(&daemon, "local");
     let shown = call(&daemon, "local", "env", json!({})).json().to_string();
     assert!(shown.contains("PLAIN=plain-value"), "{shown}");
     assert!(!shown.contains("KHEISH") && !shown.contains("CARGO"), "{shown}");
-    assert!(!processes_with("kheish_mcp_killed").is_empty());
+    assert!(!processes_with(&mark).is_empty());
     daemon.kill();
-    eventually("nothing is left of it", || processes_with("kheish_mcp_killed").is_empty().then_some(()));
+    eventually("nothing is left of it", || processes_with(&mark).is_empty().then_some(()));
 }
 
 #[test]

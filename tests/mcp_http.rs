@@ -5,90 +5,16 @@
 mod daemon;
 #[path = "support/http.rs"]
 mod http;
+#[path = "mcp_support/web.rs"]
+mod web;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daemon::{Daemon, Home, eventually};
 use serde_json::{Value, json};
-
-/// One request as the server reads it.
-struct Asked {
-    verb: String,
-    headers: Vec<(String, String)>,
-    message: Value,
-}
-
-impl Asked {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    fn method(&self) -> &str {
-        self.message["method"].as_str().unwrap_or(&self.verb)
-    }
-
-    fn result(&self, result: Value) -> String {
-        json!({"jsonrpc": "2.0", "id": self.message["id"], "result": result}).to_string()
-    }
-}
-
-/// What the server answers: status, header lines, body.
-type Reply = (u16, Vec<(&'static str, String)>, String);
-
-fn plain(body: String) -> Reply {
-    (200, vec![("content-type", "application/json; charset=utf-8".to_string())], body)
-}
-
-fn events(body: String) -> Reply {
-    (200, vec![("content-type", "text/event-stream".to_string())], body)
-}
-
-fn empty(status: u16) -> Reply {
-    (status, Vec::new(), String::new())
-}
-
-/// Answers every connection with one reply and closes it.
-fn serve(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
-    let answer = Arc::new(answer);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || drop(one(stream, &*answer)));
-        }
-    });
-    url
-}
-
-fn one(mut stream: TcpStream, answer: &dyn Fn(&Asked) -> Reply) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let verb = line.split(' ').next().unwrap_or_default().to_string();
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_string()));
-    }
-    let mut asked = Asked { verb, headers, message: Value::Null };
-    let length = asked.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    asked.message = serde_json::from_slice(&body).unwrap_or_default();
-    let (status, headers, body) = answer(&asked);
-    let mut head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n{body}").as_bytes())
-}
+use web::{Asked, Reply, empty, events, plain, serve};
 
 fn start(home: &Home, url: &str, more: &str) -> Daemon {
     let file = home.join("mcp.toml");

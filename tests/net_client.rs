@@ -1,6 +1,8 @@
 //! The outbound client against servers that misbehave: limits, cancellation, redirects, proxies, credentials.
 
 mod net_raw_server;
+#[path = "support/port.rs"]
+mod port;
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -17,6 +19,7 @@ use kheish_daemon::net::{
 };
 use kheish_daemon::secret::Secret;
 use net_raw_server::{RawServer, read_request, wait_for_close};
+use port::Port;
 
 /// Five times the longest limit in use here; only a hang takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -228,8 +231,8 @@ fn a_cancelled_request_ends_at_once_wherever_it_waits_and_never_looks_complete()
 
 #[test]
 fn a_port_without_a_server_and_a_name_without_an_address_are_told_apart() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
-    let outcome = fetch(&format!("http://127.0.0.1:{port}"), RELAXED);
+    let port = Port::reserve();
+    let outcome = fetch(&format!("http://{}", port.address()), RELAXED);
     assert!(matches!(&outcome, Err(NetError::Connect { reason, .. }) if reason.contains("refused")), "{outcome:?}");
     // Without any name server the look-up may also run into its limit.
     let outcome = fetch("http://does-not-exist.invalid", Timeouts { connect_ms: 1_000, ..RELAXED });
@@ -333,8 +336,8 @@ fn the_credential_is_asked_for_once_and_only_when_the_connection_stands() {
             Ok(Secret::new(b"counted-secret".to_vec()))
         })
     };
-    let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
-    let nobody = target(&format!("http://127.0.0.1:{port}"));
+    let port = Port::reserve();
+    let nobody = target(&format!("http://{}", port.address()));
     let outcome = net().send(Request { auth: Some(counting(&asked)), ..get(&nobody, RELAXED) }, &Cancel::new());
     assert!(matches!(outcome, Err(NetError::Connect { .. })), "{outcome:?}");
     assert_eq!(asked.load(Ordering::SeqCst), 0);

@@ -1,5 +1,7 @@
 //! TLS of the outbound client: private CAs, wrong CAs, wrong names. Certificates are made with openssl on the spot.
 
+#[path = "support/port.rs"]
+mod port;
 #[path = "support/skip.rs"]
 mod skip;
 
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kheish_daemon::net::{Auth, BaseUrl, Cancel, Method, Net, NetConfig, NetError, Purpose, Request, Timeouts, Trust};
 use kheish_daemon::secret::Secret;
+use port::Port;
 
 /// A directory of its own, removed at the end.
 struct Scratch(PathBuf);
@@ -55,15 +58,15 @@ impl Drop for Scratch {
 }
 
 /// `openssl s_server`, which answers every GET with a status page.
-struct TlsServer(Child, u16);
+struct TlsServer(Child, Port);
 
 impl TlsServer {
     fn start(scratch: &Scratch, host: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
+        let port = Port::reserve();
         let (certificate, key) = (format!("{host}.pem"), format!("{host}.key"));
         let mut child = Command::new("openssl")
             .current_dir(&scratch.0)
-            .args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-www", "-cert", &certificate, "-key", &key])
+            .args(["s_server", "-accept", &port.address().to_string(), "-www", "-cert", &certificate, "-key", &key])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -131,9 +134,9 @@ fn only_a_peer_with_a_certificate_of_the_trusted_ca_and_the_right_name_gets_the_
     scratch.server_certificate("right-ca", "localhost");
     let server = TlsServer::start(&scratch, "localhost");
 
-    assert_eq!(ask(&right, "localhost", server.1), (Ok(200), 1));
+    assert_eq!(ask(&right, "localhost", server.1.number()), (Ok(200), 1));
 
-    let (outcome, asked) = ask(&wrong, "localhost", server.1);
+    let (outcome, asked) = ask(&wrong, "localhost", server.1.number());
     assert!(matches!(&outcome, Err(NetError::Tls { reason, .. }) if reason.contains("UnknownIssuer")), "{outcome:?}");
     assert_eq!(asked, 0, "the credential was released to an unknown peer");
     let text = outcome.expect_err("refused").to_string();
@@ -142,13 +145,13 @@ fn only_a_peer_with_a_certificate_of_the_trusted_ca_and_the_right_name_gets_the_
     // A route's own authority holds for that route alone, whatever the daemon trusts, and in both directions.
     let daemon = net(&wrong);
     let trust = |file: &Path| Arc::new(Trust::of_file(file).expect("usable"));
-    assert_eq!(ask_by(&daemon.trusting(&trust(&right)), "localhost", server.1), (Ok(200), 1));
-    let (outcome, asked) = ask_by(&daemon, "localhost", server.1);
+    assert_eq!(ask_by(&daemon.trusting(&trust(&right)), "localhost", server.1.number()), (Ok(200), 1));
+    let (outcome, asked) = ask_by(&daemon, "localhost", server.1.number());
     assert!(matches!(outcome, Err(NetError::Tls { .. })) && asked == 0, "{outcome:?}");
-    let (outcome, asked) = ask_by(&net(&right).trusting(&trust(&wrong)), "localhost", server.1);
+    let (outcome, asked) = ask_by(&net(&right).trusting(&trust(&wrong)), "localhost", server.1.number());
     assert!(matches!(outcome, Err(NetError::Tls { .. })) && asked == 0, "{outcome:?}");
 
-    let (outcome, asked) = ask(&right, "127.0.0.1", server.1);
+    let (outcome, asked) = ask(&right, "127.0.0.1", server.1.number());
     assert!(matches!(outcome, Err(NetError::Tls { .. })), "{outcome:?}");
     assert_eq!(asked, 0, "the credential was released to a peer with another name");
 }

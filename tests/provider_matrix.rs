@@ -1,6 +1,8 @@
 //! Every driver against everything that a provider does, well or badly: the right end for the right reason, no hang
 //! beyond the limits of the route, and no word more or less than the answer.
 
+#[path = "support/port.rs"]
+mod port;
 mod provider_support;
 
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use kheish_daemon::net::Cancel;
 use kheish_daemon::providers::{Driver, ErrorClass, InputPart, Message, Stop, ToolSpec, TurnRequest};
+use port::Port;
 use provider_support::{PATIENCE, asks, attempt, requests, route, scripted_route, server, until_settled};
 
 /// How a cell ends.
@@ -372,9 +375,9 @@ fn cancelling_ends_a_stalled_stream_at_once_and_closes_its_socket() {
 
 #[test]
 fn no_server_is_a_network_failure() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
+    let port = Port::reserve();
     for driver in Driver::ALL {
-        let route = route(driver, &format!("http://127.0.0.1:{port}"), "");
+        let route = route(driver, &format!("http://{}", port.address()), "");
         let messages = [Message::user("hi")];
         let started = Instant::now();
         let (result, ..) = until_settled(&route, &asks(&route, &messages));

@@ -1,6 +1,8 @@
 //! The OpenAI driver against the scripted provider and against raw bytes: success, every class of failure, cuts.
 
 mod net_raw_server;
+#[path = "support/port.rs"]
+mod port;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use kheish_daemon::providers::{
 use kheish_daemon::scripted::{Script, ScriptedServer};
 use kheish_daemon::secret::Secret;
 use net_raw_server::{RawServer, read_request, wait_for_close};
+use port::Port;
 use serde_json::{Value, json};
 
 /// Only a hang takes as long.
@@ -253,8 +256,8 @@ fn every_failure_of_a_provider_has_its_class_and_its_retry_advice() {
 
 #[test]
 fn no_connection_is_a_network_failure_and_a_refused_credential_an_auth_failure() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
-    let error = run(&route(&format!("http://127.0.0.1:{port}"), ""), "hi").expect_err("nobody listens");
+    let port = Port::reserve();
+    let error = run(&route(&format!("http://{}", port.address()), ""), "hi").expect_err("nobody listens");
     assert_eq!((error.class, error.retry), (ErrorClass::Network, Retry::Backoff), "{error}");
 
     let server = server("");

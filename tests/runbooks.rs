@@ -9,7 +9,7 @@ mod http;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use daemon::{Daemon, Home, Provider, SLOT};
+use daemon::{Daemon, Home, Provider, SLOT, eventually};
 use serde_json::{Value, json};
 
 const CREDENTIALS: &str = include_str!("data/runbooks/credentials.sh");
@@ -165,6 +165,8 @@ fn the_incident_commands_run_as_written_while_a_run_hangs_and_a_command_goes_on_
     let events = answer("sessions events").to_string();
     assert!(events.contains(&begun) && events.contains(&hanging), "{events}");
     assert_eq!(daemon.status_of(&hanging), "interrupted");
-    assert_eq!(daemon.get(&format!("/v1/sessions/s/tasks/{task}")).json()["status"], json!("cancelled"));
+    eventually("the task's end", || {
+        (daemon.get(&format!("/v1/sessions/s/tasks/{task}")).json()["status"] == "cancelled").then_some(())
+    });
     daemon.stop();
 }

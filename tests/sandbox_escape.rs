@@ -16,6 +16,8 @@ mod http;
 mod kernel;
 #[path = "sandbox_escape/network.rs"]
 mod network;
+#[path = "support/port.rs"]
+mod port;
 #[path = "sandbox_escape/processes.rs"]
 mod processes;
 #[path = "sandbox_escape/resources.rs"]

@@ -19,7 +19,6 @@ mod needles;
 mod port;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -31,7 +30,7 @@ use delivery_support::{Answer, Receiver};
 use http::Client;
 use mcp_support::{BearerServer, SCRIPT, SECRET as MCP_BEARER};
 use needles::{Needles, assert_processes_are_clean};
-use port::free_port;
+use port::Port;
 use serde_json::{Value, json};
 
 const ROUTE_KEY: &str = "route-canary-q7Zr2LxW9vBn4KtY";
@@ -102,7 +101,7 @@ struct World {
     workspace: Place,
     _web: BearerServer,
     receiver: Receiver,
-    port: u16,
+    port: Port,
     place: Place,
 }
 
@@ -122,7 +121,7 @@ impl World {
         );
         fs::write(&file, config).expect("a configuration");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a configuration");
-        Self { home, workspace, _web: web, receiver, port: free_port(), place }
+        Self { home, workspace, _web: web, receiver, port: Port::reserve(), place }
     }
 
     fn start(&self) -> Daemon {
@@ -161,7 +160,7 @@ impl World {
             (
                 "external",
                 "ops",
-                json!({"platform": "webhook", "mode": "child_process", "base_url": format!("http://127.0.0.1:{}", self.port),
+                json!({"platform": "webhook", "mode": "child_process", "base_url": format!("http://{}", self.port.address()),
                     "shared_token": {"secret_ref": "sidecars.shared"}, "session_policy": policy, "child_process": child}),
             ),
             (
@@ -296,8 +295,7 @@ fn no_planted_secret_leaves_the_rooms_that_hold_it() {
         post(&daemon, target, &sign_http("another-secret", "POST", target, now_s(), &event), &event).status,
         401
     );
-    let address: SocketAddr = ([127, 0, 0, 1], world.port).into();
-    let mut webhook = Client::connect(address, "").expect("the sidecar accepts");
+    let mut webhook = Client::connect(world.port.address(), "").expect("the sidecar accepts");
     let tag = format!("sha256={}", hmac_hex(WEBHOOK, &[b"{\"ref\":\"main\"}"]));
     let headers = [("x-hub-signature-256", tag.as_str()), ("x-github-event", "push"), ("x-github-delivery", "d-1")];
     let reply = webhook.request("POST", "/webhooks/demo", &headers, "{\"ref\":\"main\"}").expect("an answer");

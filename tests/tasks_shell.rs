@@ -56,6 +56,11 @@ fn output(daemon: &Daemon, session: &str, task: &str, query: &str) -> Value {
     reply.json()
 }
 
+/// A name for processes that no other run of these tests uses.
+fn mark(name: &str) -> String {
+    format!("kheish_mark_{name}_{}", std::process::id())
+}
+
 fn processes_with(mark: &str) -> Vec<u32> {
     let pids =
         std::fs::read_dir("/proc").expect("proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -104,17 +109,18 @@ fn a_command_in_the_background_is_listed_waited_for_and_its_end_survives_a_resta
 
 #[test]
 fn a_stop_ends_the_whole_tree_however_it_hides() {
-    let command = "trap '' TERM; echo begun; \
-        setsid bash -c 'trap \"\" TERM; exec -a kheish_mark_stop sleep 1000' & \
-        (setsid setsid bash -c 'exec -a kheish_mark_stop sleep 1000' &) ; \
-        exec -a kheish_mark_stop sleep 1000";
-    let provider = provider(&[("hide", command)]);
+    let mark = mark("stop");
+    let command = format!(
+        "trap '' TERM; echo begun; setsid bash -c 'trap \"\" TERM; exec -a {mark} sleep 1000' & \
+         (setsid setsid bash -c 'exec -a {mark} sleep 1000' &) ; exec -a {mark} sleep 1000"
+    );
+    let provider = provider(&[("hide", command.as_str())]);
     let home = Home::new("tasks_stop", Some(&provider));
     let daemon = start(&home);
     daemon.create_session("s");
     daemon.create_session("other");
     let task = begin(&daemon, "s", "hide");
-    eventually("three processes", || (processes_with("kheish_mark_stop").len() == 3).then_some(()));
+    eventually("three processes", || (processes_with(&mark).len() == 3).then_some(()));
     let reply = daemon.post(&format!("/v1/sessions/other/tasks/{task}/stop"), &Value::Null);
     assert_eq!(reply.refusal(), (404, "task_not_found".to_string()), "another session stopped it");
     let reply = daemon.post(&format!("/v1/sessions/s/tasks/{task}/stop"), &json!({"reason": "enough"}));
@@ -124,7 +130,7 @@ fn a_stop_ends_the_whole_tree_however_it_hides() {
     let metadata = &seen["task"]["metadata"];
     assert_eq!((&seen["task"]["status"], &metadata["terminal_reason"]), (&json!("cancelled"), &json!("stopped")));
     assert_eq!((&metadata["stop_reason"], &metadata["process_tree_remaining_pids"]), (&json!("enough"), &json!([])));
-    assert_eq!(processes_with("kheish_mark_stop"), Vec::<u32>::new(), "the end was recorded before it was true");
+    assert_eq!(processes_with(&mark), Vec::<u32>::new(), "the end was recorded before it was true");
     let again = daemon.post(&format!("/v1/sessions/s/tasks/{task}/stop"), &Value::Null);
     assert_eq!((again.status, &again.json()["status"]), (200, &json!("cancelled")));
     daemon.stop();
@@ -132,21 +138,22 @@ fn a_stop_ends_the_whole_tree_however_it_hides() {
 
 #[test]
 fn the_end_of_a_session_and_of_the_daemon_are_ends_of_their_commands() {
-    let command = "exec -a kheish_mark_end sleep 1000";
-    let provider = provider(&[("long", command)]);
+    let mark = mark("end");
+    let command = format!("exec -a {mark} sleep 1000");
+    let provider = provider(&[("long", command.as_str())]);
     let home = Home::new("tasks_end", Some(&provider));
     let daemon = start(&home);
     daemon.create_session("ends");
     daemon.create_session("stays");
     let ended = begin(&daemon, "ends", "long");
     let stopped = begin(&daemon, "stays", "long");
-    eventually("two processes", || (processes_with("kheish_mark_end").len() == 2).then_some(()));
+    eventually("two processes", || (processes_with(&mark).len() == 2).then_some(()));
     assert_eq!(daemon.post("/v1/sessions/ends/end", &Value::Null).status, 200);
     let seen = output(&daemon, "ends", &ended, "wait=true&timeout_ms=60000");
     assert_eq!(seen["task"]["status"], "cancelled");
     assert_eq!(seen["task"]["metadata"]["stop_reason"], "session ended");
     daemon.stop();
-    assert_eq!(processes_with("kheish_mark_end"), Vec::<u32>::new());
+    assert_eq!(processes_with(&mark), Vec::<u32>::new());
     let daemon = home.start();
     let task = daemon.get(&format!("/v1/sessions/stays/tasks/{stopped}")).json();
     assert_eq!((&task["status"], &task["metadata"]["terminal_reason"]), (&json!("failed"), &json!("daemon_stopped")));
@@ -155,17 +162,19 @@ fn the_end_of_a_session_and_of_the_daemon_are_ends_of_their_commands() {
 
 #[test]
 fn a_killed_daemon_leaves_no_process_and_the_next_one_says_what_became_of_its_commands() {
-    let command = "trap '' TERM HUP INT; (setsid setsid bash -c 'exec -a kheish_mark_killed sleep 1000' &); \
-        exec -a kheish_mark_killed sleep 1000";
-    let provider = provider(&[("long", command)]);
+    let mark = mark("killed");
+    let command = format!(
+        "trap '' TERM HUP INT; (setsid setsid bash -c 'exec -a {mark} sleep 1000' &); exec -a {mark} sleep 1000"
+    );
+    let provider = provider(&[("long", command.as_str())]);
     let home = Home::new("tasks_killed", Some(&provider));
     let daemon = start(&home);
     daemon.create_session("s");
     let task = begin(&daemon, "s", "long");
-    eventually("two processes", || (processes_with("kheish_mark_killed").len() == 2).then_some(()));
+    eventually("two processes", || (processes_with(&mark).len() == 2).then_some(()));
     let killed = Instant::now();
     daemon.kill();
-    eventually("nobody left", || processes_with("kheish_mark_killed").is_empty().then_some(()));
+    eventually("nobody left", || processes_with(&mark).is_empty().then_some(()));
     assert!(killed.elapsed() < 5 * Duration::from_millis(TASK_KILL_PROOF_MS), "{:?}", killed.elapsed());
     let daemon = home.start();
     let seen = eventually("the task's end", || {

@@ -47,7 +47,7 @@ pub fn refresh(api: &Api, call: &Call) -> Result<Response, Problem> {
 pub fn revoke(api: &Api, call: &Call) -> Result<Response, Problem> {
     call.no_fields()?;
     let slot = account(api, call)?.status.slot_id;
-    secrets::delete_slot(api, call, &slot)?;
+    secrets::delete_slot(api, call, &slot, true)?;
     Ok(Response::json(200, &Accepted { accepted: true }))
 }
 
@@ -55,7 +55,7 @@ pub fn revoke(api: &Api, call: &Call) -> Result<Response, Problem> {
 pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
     call.no_fields()?;
     let slot = account(api, call)?.status.slot_id;
-    secrets::delete_unless_served(api, call, &slot)?;
+    secrets::delete_slot(api, call, &slot, false)?;
     Ok(Response::json(200, &Accepted { accepted: true }))
 }
 

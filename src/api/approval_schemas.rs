@@ -80,11 +80,15 @@ pub static APPROVALS: &[Component] = &[
                         "options": {"type": "array", "items": {"type": "object", "required": ["id", "label"],
                             "properties": {"id": {"type": "string"}, "label": {"type": "string"},
                                 "description": {"type": "string"}, "preview": {"type": "string"}}}},
-                        "multi_select": {"type": "boolean"}
+                        "multi_select": {"type": "boolean"},
+                        "form": {"type": "object", "description": "What the answer to a field of a server's form has to be",
+                            "properties": {"required": {"type": "boolean"}, "schema": {"type": "object"}}}
                     }
                 }},
                 "created_at_ms": {"type": "integer"},
-                "expires_at_ms": {"type": "integer"}
+                "expires_at_ms": {"type": "integer"},
+                "to_parent": {"type": "boolean"},
+                "server": {"type": "string", "description": "The MCP server on whose behalf a call asks"}
             }
         }"#,
     },

@@ -47,6 +47,7 @@ pub static AUTH: &[Component] = &[
                 "token_endpoint": {"type": "string"},
                 "client_id": {"type": "string"},
                 "client_secret": {"type": ["string", "null"]},
+                "token_endpoint_auth_method": {"enum": ["client_secret_post", "client_secret_basic", "none", null]},
                 "access_token": {"type": "string"},
                 "refresh_token": {"type": ["string", "null"]},
                 "expires_at_ms": {"type": ["integer", "null"]},

@@ -290,7 +290,7 @@ pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
     api.credentials_changed();
     for slot in own {
         // The connector is gone; a slot that could not be deleted is named in the log and can be deleted by hand.
-        if let Err(problem) = super::secrets::delete_slot(api, call, &slot) {
+        if let Err(problem) = super::secrets::delete_slot(api, call, &slot, false) {
             log::warn!("slot {slot} of a deleted connector stays: {problem}");
         }
     }

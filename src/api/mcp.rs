@@ -26,6 +26,7 @@ impl From<McpError> for Problem {
             McpError::NotConnected { .. }
             | McpError::Start { .. }
             | McpError::AuthRequired { .. }
+            | McpError::ScopeRequired { .. }
             | McpError::Credential { .. } => &codes::MCP_NOT_CONNECTED,
             McpError::Busy { .. } => &codes::MCP_BUSY,
             McpError::TimedOut { .. }

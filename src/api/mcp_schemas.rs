@@ -28,6 +28,7 @@ pub static MCP: &[Component] = &[
                 "error": {"type": "string"},
                 "error_code": {"type": "string"},
                 "instructions": {"type": "string", "description": "The server's own text, cut and not to be trusted"},
+                "wanted_scopes": {"type": "array", "items": {"type": "string"}, "description": "What the next login asks for, since a call was refused"},
                 "protocol_version": {"type": "string"},
                 "server_info": {"type": "object", "properties": {"name": {"type": "string"}, "version": {"type": "string"}}},
                 "connected_at_ms": {"type": "integer"},

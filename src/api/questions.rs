@@ -140,12 +140,25 @@ fn fit(questions: &[UserQuestion], answers: &[QuestionAnswer]) -> Result<(), Pro
             return Err(Problem::new(&codes::QUESTION_SINGLE_SELECT_VIOLATION, detail));
         }
     }
-    match questions.iter().find(|question| answers.iter().all(|answer| answer.question_id != question.id)) {
-        Some(left) => {
-            Err(Problem::new(&codes::QUESTION_ANSWER_MISSING, format!("question {:?} has no answer", left.id)))
+    for question in questions {
+        let answer = answers.iter().find(|answer| answer.question_id == question.id);
+        let missing =
+            || Problem::new(&codes::QUESTION_ANSWER_MISSING, format!("question {:?} has no answer", question.id));
+        match (&question.form, answer) {
+            (None, None) => return Err(missing()),
+            (None, Some(_)) => {}
+            (Some(_), answer) => {
+                crate::mcp::form::value(question, answer).map_err(|cause| match answer {
+                    None => missing(),
+                    Some(_) => {
+                        let detail = format!("the answer to {:?} does not fit: {cause}", question.id);
+                        Problem::new(&codes::QUESTION_ANSWER_INVALID, detail)
+                    }
+                })?;
+            }
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 fn answers_of(body: Vec<AnswerBody>) -> Result<Vec<QuestionAnswer>, Problem> {

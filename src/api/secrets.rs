@@ -103,23 +103,15 @@ pub(super) struct Accepted {
 pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
     let slot = slot_id(call)?;
     let _: json::NoFields = json::parse_or_default(&call.body)?;
-    delete_unless_served(api, call, &slot)?;
+    delete_slot(api, call, &slot, false)?;
     Ok(Response::json(200, &Accepted { accepted: true }))
 }
 
-/// Deletes a slot that no MCP server in use names, beside what [`delete_slot`] looks at.
-pub(super) fn delete_unless_served(api: &Api, call: &Call, slot: &SlotId) -> Result<(), Problem> {
-    let servers = api.mcp.references(slot);
-    if !servers.is_empty() {
-        let by = vec![format!("one or more MCP servers ({})", servers.join(", "))];
-        return Err(BrokerError::SlotReferenced { slot: slot.clone(), by }.into());
-    }
-    delete_slot(api, call, slot)
-}
-
-/// Deletes a slot that no route or connector names. An MCP server that does goes down.
-pub(super) fn delete_slot(api: &Api, call: &Call, slot: &SlotId) -> Result<(), Problem> {
+/// Deletes a slot that nothing names; a logout takes it from MCP servers, which go down.
+pub(super) fn delete_slot(api: &Api, call: &Call, slot: &SlotId, is_logout: bool) -> Result<(), Problem> {
     let act = Act { verb: "secret.delete", target: slot.as_str(), containment: true };
-    api.witnessed(&call.actor(), act, || Ok(api.broker.delete(slot)?))?;
+    api.witnessed(&call.actor(), act, || {
+        Ok(if is_logout { api.broker.log_out(slot)? } else { api.broker.delete(slot)? })
+    })?;
     Ok(())
 }

@@ -73,6 +73,9 @@ pub struct QuestionView {
     /// A child agent asks the agent that made it; people may answer as well.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub to_parent: bool,
+    /// The MCP server on whose behalf a call asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 impl QuestionView {
@@ -82,7 +85,7 @@ impl QuestionView {
     /// The record cannot be read.
     pub fn of(record: &Record) -> Result<Self, ViewError> {
         let asked: QuestionAsked = content_of(record, record.body.get())?;
-        let QuestionAsked { id, call, questions, expires_at_ms, to_parent } = asked;
-        Ok(Self { id, tool_call_id: call, questions, created_at_ms: record.at_ms, expires_at_ms, to_parent })
+        let QuestionAsked { id, call, questions, expires_at_ms, to_parent, server } = asked;
+        Ok(Self { id, tool_call_id: call, questions, created_at_ms: record.at_ms, expires_at_ms, to_parent, server })
     }
 }

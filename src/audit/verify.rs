@@ -14,8 +14,8 @@ use super::control_plane::{self, AuditFileReport};
 use super::key::PublicKey;
 use crate::core::{SignedRecord, record_hash};
 use crate::ids::Seq;
-use crate::journal::{Chain, Inspect, Problem, RecordRef, ShowFilter, VerifyReport, show, verify_with};
-use crate::limits::{AUDIT_OPEN_ACTIONS_SHOWN_MAX, AUDIT_VERIFY_ATTEMPTS_MAX};
+use crate::journal::{Chain, Inspect, Problem, RecordRef, ShowFilter, VerifyReport, read_beside, show, verify_with};
+use crate::limits::AUDIT_OPEN_ACTIONS_SHOWN_MAX;
 use crate::state_root::Directory;
 
 /// What was found.
@@ -246,19 +246,7 @@ pub fn verify(root: &Path, keys: &[PublicKey], checkpoint: Option<&Checkpoint>) 
 /// As [`verify`], beside a daemon that may be writing: what is read of the newest segment while it grows can look damaged. Damage
 /// that is found at one place twice is damage.
 pub fn verify_beside(root: &Path, keys: &[PublicKey], checkpoint: Option<&Checkpoint>) -> AuditReport {
-    let place = |report: &AuditReport| report.problem.as_ref().map(|problem| (problem.file.clone(), problem.offset));
-    let mut report = verify(root, keys, checkpoint);
-    for _ in 1..AUDIT_VERIFY_ATTEMPTS_MAX {
-        let found = place(&report);
-        if found.is_none() {
-            break;
-        }
-        report = verify(root, keys, checkpoint);
-        if place(&report) == found {
-            break;
-        }
-    }
-    report
+    read_beside(|| verify(root, keys, checkpoint), |report| report.problem.as_ref())
 }
 
 fn check_audit_file(root: &Path, problem: &mut Option<Problem>) -> Option<AuditFileReport> {

@@ -14,6 +14,19 @@ use crate::secret::Secret;
 /// Where slots of accounts live.
 pub const ACCOUNT_PREFIX: &str = "mcp.oauth.";
 
+/// How a client proves itself at a token endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// Its id in the form, and its secret where it has one.
+    #[default]
+    ClientSecretPost,
+    /// Id and secret in a header line.
+    ClientSecretBasic,
+    /// Its id in the form; it has no secret.
+    None,
+}
+
 /// The account of one user at the authorization server of one MCP server.
 #[derive(Debug)]
 pub struct McpAccount {
@@ -31,6 +44,8 @@ pub struct McpAccount {
     pub client_id: String,
     /// The client's own secret, where it has one.
     pub client_secret: Option<Secret>,
+    /// How it proves itself at the token endpoint.
+    pub client_auth: ClientAuth,
     /// The present access token.
     pub access_token: Secret,
     /// What the next one is got with.
@@ -85,6 +100,8 @@ pub(super) struct AccountIn {
     token_endpoint: String,
     client_id: String,
     client_secret: Option<SecretIn>,
+    #[serde(default)]
+    token_endpoint_auth_method: Option<ClientAuth>,
     access_token: SecretIn,
     refresh_token: Option<SecretIn>,
     expires_at_ms: Option<u64>,
@@ -102,6 +119,7 @@ impl AccountIn {
             token_endpoint: self.token_endpoint,
             client_id: self.client_id,
             client_secret: self.client_secret.map(|secret| secret.0),
+            client_auth: self.token_endpoint_auth_method.unwrap_or_default(),
             access_token: self.access_token.0,
             refresh_token: self.refresh_token.map(|secret| secret.0),
             expires_at_ms: self.expires_at_ms,
@@ -113,7 +131,7 @@ impl AccountIn {
 }
 
 impl McpAccount {
-    /// The account with blank optional parts dropped and without slashes behind its URLs.
+    /// The account with blank optional parts dropped. Its URLs stay byte for byte: an authorization server compares them so.
     ///
     /// # Errors
     /// The part that breaks a rule.
@@ -123,9 +141,6 @@ impl McpAccount {
         }
         for (field, text) in [("state.server_name", &self.server_name), ("state.client_id", &self.client_id)] {
             check_text(field, text)?;
-        }
-        for url in [&mut self.resource, &mut self.issuer] {
-            url.truncate(url.trim_end_matches('/').len());
         }
         for (field, url) in [
             ("state.resource", &self.resource),
@@ -138,11 +153,8 @@ impl McpAccount {
         self.client_secret = self.client_secret.filter(|secret| !secret.expose().trim_ascii().is_empty());
         self.refresh_token = self.refresh_token.filter(|secret| !secret.expose().trim_ascii().is_empty());
         check_token("state.access_token", &self.access_token)?;
-        for (field, token) in
-            [("state.refresh_token", &self.refresh_token), ("state.client_secret", &self.client_secret)]
-        {
-            token.as_ref().map_or(Ok(()), |token| check_token(field, token))?;
-        }
+        self.refresh_token.as_ref().map_or(Ok(()), |token| check_token("state.refresh_token", token))?;
+        self.client_secret.as_ref().map_or(Ok(()), check_client_secret)?;
         if self.scopes.len() > ACCOUNT_SCOPES_MAX {
             return refuse("state.scopes", "are too many");
         }
@@ -183,6 +195,7 @@ impl McpAccount {
             token_endpoint: self.token_endpoint.clone(),
             client_id: self.client_id.clone(),
             client_secret: self.client_secret.as_ref().map(duplicate),
+            client_auth: self.client_auth,
             access_token: duplicate(&self.access_token),
             refresh_token: self.refresh_token.as_ref().map(duplicate),
             expires_at_ms: self.expires_at_ms,
@@ -232,6 +245,17 @@ fn check_url(field: &'static str, url: &str) -> Result<(), SlotError> {
     }
 }
 
+/// As a token, and with blanks inside: it is escaped wherever it goes (RFC 6749, appendix A.2).
+fn check_client_secret(secret: &Secret) -> Result<(), SlotError> {
+    let field = "state.client_secret";
+    match secret.expose().iter().find(|byte| !byte.is_ascii_graphic() && **byte != b' ') {
+        Some(_) => refuse(field, "must be visible ASCII"),
+        None if secret.len() < SECRET_BYTES_MIN => refuse(field, "must have at least 8 bytes"),
+        None if secret.len() > API_KEY_BYTES_MAX => refuse(field, "must have at most 4096 bytes"),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn check_token(field: &'static str, token: &Secret) -> Result<(), SlotError> {
     // Tokens go into header lines and forms.
     if !token.expose().iter().all(u8::is_ascii_graphic) {
@@ -260,6 +284,7 @@ pub(super) mod tests {
             token_endpoint: "https://issuer.example.com/token".to_string(),
             client_id: "client-1".to_string(),
             client_secret: None,
+            client_auth: ClientAuth::default(),
             access_token: secret("access-token-1"),
             refresh_token: Some(secret("refresh-token-1")),
             expires_at_ms: Some(1_000_000),
@@ -299,7 +324,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn blank_optional_secrets_count_as_absent_and_slashes_behind_urls_are_dropped() {
+    fn blank_optional_secrets_count_as_absent_and_urls_stay_byte_for_byte() {
         let account = McpAccount {
             client_secret: Some(secret("  ")),
             refresh_token: Some(secret("")),
@@ -311,7 +336,7 @@ pub(super) mod tests {
         assert!(account.client_secret.is_none() && account.refresh_token.is_none());
         assert_eq!(
             (account.resource.as_str(), account.issuer.as_str()),
-            ("https://mcp.example.com/mcp", "https://issuer.example.com")
+            ("https://mcp.example.com/mcp//", "https://issuer.example.com/")
         );
         assert!(account.checked(&SlotId::parse("mcp.docs").unwrap()).is_err());
     }

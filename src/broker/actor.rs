@@ -141,11 +141,11 @@ impl Actor {
         Ok(written)
     }
 
-    pub(super) fn delete(&mut self, id: SlotId) -> Result<usize, BrokerError> {
+    pub(super) fn delete(&mut self, id: SlotId, is_logout: bool) -> Result<usize, BrokerError> {
         if self.store.entry(&id).is_none() {
             return Err(BrokerError::SlotMissing { slot: id });
         }
-        let referenced = self.shared.references.of(&id);
+        let referenced = self.shared.references.of(&id, is_logout);
         if !referenced.is_empty() {
             return Err(BrokerError::SlotReferenced { slot: id, by: referenced });
         }

@@ -98,7 +98,16 @@ impl BrokerHandle {
     /// The slot is missing or referenced, the store refused, or the broker did not answer.
     pub fn delete(&self, id: &SlotId) -> Answer<usize> {
         let id = id.clone();
-        self.act(move |actor| actor.delete(id))
+        self.act(move |actor| actor.delete(id, false))
+    }
+
+    /// As [`BrokerHandle::delete`] for a logout: a reference that yields to one does not keep the account.
+    ///
+    /// # Errors
+    /// As [`BrokerHandle::delete`].
+    pub fn log_out(&self, id: &SlotId) -> Answer<usize> {
+        let id = id.clone();
+        self.act(move |actor| actor.delete(id, true))
     }
 
     /// Who names which slot; rooms that name some add themselves at start.

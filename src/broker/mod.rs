@@ -44,7 +44,7 @@ mod watch;
 mod wire;
 
 pub use crate::redaction::MARK as REDACTED;
-pub use account::{ACCOUNT_PREFIX, AccountDetails, McpAccount};
+pub use account::{ACCOUNT_PREFIX, AccountDetails, ClientAuth, McpAccount};
 pub use containment::Revocation;
 pub use entry::EndReason;
 pub use error::BrokerError;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::account::McpAccount;
+use super::account::{ClientAuth, McpAccount};
 use super::actor::Command;
 use super::slot::SlotId;
 use super::wire::duplicate;
@@ -25,6 +25,8 @@ pub struct RefreshRequest {
     pub client_id: String,
     /// The client's own secret.
     pub client_secret: Option<Secret>,
+    /// How it proves itself.
+    pub client_auth: ClientAuth,
     /// What for.
     pub resource: String,
     /// The token to exchange.
@@ -106,6 +108,7 @@ pub(super) fn request(slot: &SlotId, account: &McpAccount) -> Option<RefreshRequ
         token_endpoint: account.token_endpoint.clone(),
         client_id: account.client_id.clone(),
         client_secret: account.client_secret.as_ref().map(duplicate),
+        client_auth: account.client_auth,
         resource: account.resource.clone(),
         refresh_token: duplicate(account.refresh_token.as_ref()?),
         scopes: account.scopes.clone(),

@@ -14,12 +14,19 @@ pub struct SecretReference {
     pub slot: String,
     /// The place in an operator's words: `route main`, `connector ops-webhook`, `hook guard`.
     pub by: String,
+    /// Its place does without the slot when an account is logged out, and says so.
+    pub yields: bool,
 }
 
 impl SecretReference {
     /// `by` names `slot`.
     pub fn new(slot: impl Into<String>, by: impl Into<String>) -> Self {
-        Self { slot: slot.into(), by: by.into() }
+        Self { slot: slot.into(), by: by.into(), yields: false }
+    }
+
+    /// The same of a place from which a logout may take the slot away.
+    pub fn yielding(slot: impl Into<String>, by: impl Into<String>) -> Self {
+        Self { yields: true, ..Self::new(slot, by) }
     }
 }
 
@@ -59,12 +66,11 @@ impl SecretReferences {
         self.sources().iter().flat_map(told).collect()
     }
 
-    /// Who names this slot.
-    pub fn of(&self, slot: &SlotId) -> Vec<String> {
+    /// Who names this slot; with `is_logout` those only that do not yield to one.
+    pub fn of(&self, slot: &SlotId, is_logout: bool) -> Vec<String> {
+        let counts = |told: &SecretReference| told.slot == slot.as_str() && !(is_logout && told.yields);
         let naming = |source: &Source| match source {
-            Source::Tell(tell) => {
-                tell().into_iter().filter(|told| told.slot == slot.as_str()).map(|told| told.by).collect()
-            }
+            Source::Tell(tell) => tell().into_iter().filter(counts).map(|told| told.by).collect(),
             Source::LookUp(look_up) => look_up(slot),
         };
         self.sources().iter().flat_map(naming).collect()

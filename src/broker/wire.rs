@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::account::McpAccount;
+use super::account::{ClientAuth, McpAccount};
 use super::slot::{Material, Mode, Provider, SlotError, SlotId, SlotRecord};
 use crate::secret::Secret;
 
@@ -40,6 +40,7 @@ struct StateIn {
     token_endpoint: Option<String>,
     client_id: Option<String>,
     client_secret: Option<SecretIn>,
+    token_endpoint_auth_method: Option<ClientAuth>,
     access_token: Option<SecretIn>,
     refresh_token: Option<SecretIn>,
     expires_at_ms: Option<u64>,
@@ -88,6 +89,7 @@ impl StateIn {
             ("state.token_endpoint", self.token_endpoint.is_some()),
             ("state.client_id", self.client_id.is_some()),
             ("state.client_secret", self.client_secret.is_some()),
+            ("state.token_endpoint_auth_method", self.token_endpoint_auth_method.is_some()),
             ("state.access_token", self.access_token.is_some()),
             ("state.refresh_token", self.refresh_token.is_some()),
             ("state.expires_at_ms", self.expires_at_ms.is_some()),
@@ -137,6 +139,7 @@ impl StateIn {
             token_endpoint: text("state.token_endpoint", self.token_endpoint)?,
             client_id: text("state.client_id", self.client_id)?,
             client_secret: self.client_secret.map(|secret| secret.0),
+            client_auth: self.token_endpoint_auth_method.unwrap_or_default(),
             access_token: match self.access_token {
                 Some(token) => token.0,
                 None => return refuse("state.access_token", "is missing"),
@@ -181,6 +184,9 @@ struct AccountOut<'a> {
     token_endpoint: &'a str,
     client_id: &'a str,
     client_secret: Option<SecretOut<'a>>,
+    /// Left out where it is the one that was meant before it was written.
+    #[serde(skip_serializing_if = "is_default")]
+    token_endpoint_auth_method: ClientAuth,
     access_token: SecretOut<'a>,
     refresh_token: Option<SecretOut<'a>>,
     expires_at_ms: Option<u64>,
@@ -211,6 +217,10 @@ impl SlotRecord {
     }
 }
 
+fn is_default(method: &ClientAuth) -> bool {
+    *method == ClientAuth::default()
+}
+
 fn account_out(account: &McpAccount) -> AccountOut<'_> {
     AccountOut {
         kind: ACCOUNT_KIND,
@@ -221,6 +231,7 @@ fn account_out(account: &McpAccount) -> AccountOut<'_> {
         token_endpoint: &account.token_endpoint,
         client_id: &account.client_id,
         client_secret: account.client_secret.as_ref().map(SecretOut),
+        token_endpoint_auth_method: account.client_auth,
         access_token: SecretOut(&account.access_token),
         refresh_token: account.refresh_token.as_ref().map(SecretOut),
         expires_at_ms: account.expires_at_ms,

@@ -16,7 +16,7 @@ use super::json_text::{Document, terminal_safe};
 use super::verbs::Command;
 use crate::audit::key::{PUBLIC_FILE, PublicKey};
 use crate::ids::{RunId, SessionId};
-use crate::journal::{ShowFilter, show, verify};
+use crate::journal::{ShowFilter, show, verify_beside};
 use crate::limits::CLI_PUBLIC_KEY_BYTES_MAX;
 
 /// check every line of the journal, the snapshots and the signed seals
@@ -40,7 +40,7 @@ impl Command for Verify {
             Some(path) => read_keys(Path::new(&path))?,
             None => keys_beside(context, &root)?,
         };
-        let report = verify(&root, &keys, &mut |_progress| {});
+        let report = verify_beside(&root, &keys);
         context.out.document(&Document::of(&report))?;
         match report.problem {
             None => Ok(()),

@@ -6,11 +6,12 @@
 use std::time::{Duration, Instant};
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::client::decode;
 use super::context::Context;
-use super::exit::CliError;
+use super::exit::{CliError, Exit};
 use super::json_text::Document;
 use super::overview::show_object;
 use super::path::Path;
@@ -38,7 +39,7 @@ pub struct Login {
     /// its URL, as in the configuration
     #[argh(option, arg_name = "url")]
     url: String,
-    /// scopes, separated by commas; those that the server names otherwise
+    /// scopes, separated by commas; those that the server has refused calls for or names otherwise
     #[argh(option, arg_name = "scopes")]
     scopes: Option<String>,
     /// print the address to open as JSON on standard error, and open no browser
@@ -50,6 +51,9 @@ pub struct Login {
     /// id of a client that was registered before
     #[argh(option, arg_name = "id")]
     client_id: Option<String>,
+    /// https address of a document about the client, which is its id where the authorization server reads such documents
+    #[argh(option, arg_name = "url")]
+    client_metadata_url: Option<String>,
     /// its secret; visible in process lists, prefer one of the others
     #[argh(option, arg_name = "value")]
     client_secret: Option<String>,
@@ -100,6 +104,21 @@ impl Login {
     }
 }
 
+impl Login {
+    /// The address of the client's document.
+    fn client_document(&mut self) -> Result<Option<String>, CliError> {
+        let Some(url) = self.client_metadata_url.take() else { return Ok(None) };
+        match url.strip_prefix("https://").and_then(|rest| rest.split_once('/')) {
+            Some((host, path)) if !host.is_empty() && !path.is_empty() && !url.contains('#') => Ok(Some(url)),
+            _ => Err(CliError::invalid(
+                "--client-metadata-url",
+                "it is no https address with a path",
+                "give the address of the document",
+            )),
+        }
+    }
+}
+
 impl Command for Login {
     fn run(mut self, context: &mut Context<'_>) -> Result<(), CliError> {
         let failed = |error: &dyn std::fmt::Display| CliError::component("mcp oauth login", error);
@@ -115,15 +134,20 @@ impl Command for Login {
             cancel: &cancel,
         };
         let discovered = discovery.discover(&self.url).map_err(|error| failed(&error))?;
-        let given = self.scopes.as_ref().map(|text| {
-            text.split([',', ' ']).filter(|scope| !scope.is_empty()).map(str::to_string).collect::<Vec<_>>()
-        });
+        let given = match &self.scopes {
+            Some(text) => {
+                Some(text.split([',', ' ']).filter(|scope| !scope.is_empty()).map(str::to_string).collect::<Vec<_>>())
+            }
+            None => wanted_scopes(context, &self.server)?,
+        };
         let scopes = Exchange::scopes(&discovered, given);
         let callback = Callback::bind(self.callback_port.unwrap_or(0)).map_err(|error| failed(&error))?;
         let redirect_uri = callback.redirect_uri();
-        let client = match self.client_id.take() {
-            Some(id) => Exchange::client(&discovered, id, secret),
-            None => discovery.register(&discovered, &redirect_uri, &scopes).map_err(|error| failed(&error))?,
+        let document = self.client_document()?.and_then(|url| Exchange::client_of_document(&discovered, url));
+        let client = match (self.client_id.take(), document) {
+            (Some(id), _) => Exchange::client(&discovered, id, secret),
+            (None, Some(client)) => client,
+            (None, None) => discovery.register(&discovered, &redirect_uri, &scopes).map_err(|error| failed(&error))?,
         };
         let login = Exchange::begin(discovered, client, redirect_uri, scopes).map_err(|error| failed(&error))?;
         let url = login.authorization_url();
@@ -150,6 +174,7 @@ impl Command for Login {
             "token_endpoint": found.token_endpoint,
             "client_id": login.client.id,
             "client_secret": login.client.secret.as_ref().map(text),
+            "token_endpoint_auth_method": login.client.auth,
             "access_token": text(&tokens.access_token),
             "refresh_token": tokens.refresh_token.as_ref().map(text),
             "expires_at_ms": expires_at_ms,
@@ -159,6 +184,25 @@ impl Command for Login {
         let path = Path::new("/v1/runtime/auth/accounts/mcp-oauth");
         let document = context.client()?.post_secret(&path, &body)?;
         context.out.document(&document)
+    }
+}
+
+/// The scopes that the daemon would have for the server's account after it was refused a call for lack of some.
+fn wanted_scopes(context: &Context<'_>, server: &str) -> Result<Option<Vec<String>>, CliError> {
+    let path = Path::new("/v1/mcp/servers").segment(server);
+    #[derive(Deserialize)]
+    struct Server {
+        #[serde(default)]
+        wanted_scopes: Vec<String>,
+    }
+    match context.client()?.get(&path) {
+        Ok(document) => {
+            let Server { wanted_scopes } = decode(&document, "the MCP server")?;
+            Ok(Some(wanted_scopes).filter(|scopes| !scopes.is_empty()))
+        }
+        // A login may come before the configuration.
+        Err(error) if error.exit() == Exit::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -147,7 +147,7 @@ mod tests {
         let (go, wait) = bounded::<()>(0);
         let blocked = || {
             let wait = wait.clone();
-            let reply: Reply = Box::new(move |_| wait.recv_timeout(Duration::from_secs(10)).expect("told to go on"));
+            let reply: Reply = Box::new(move |_| wait.recv_timeout(Duration::from_secs(60)).expect("told to go on"));
             Answers(vec![Answer { reply, outcome: Ok(Decision::Hold { held: true }) }])
         };
         let mut waiting = blocked();

@@ -632,6 +632,14 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// Whether the run of a record waits for people, and will go on.
+    pub fn is_wait_for_people(&self) -> bool {
+        let Self::RunStateConflict { status, .. } = self else { return false };
+        matches!(status, RunStatus::WaitingForApproval | RunStatus::WaitingForUserQuestion)
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

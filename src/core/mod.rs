@@ -81,9 +81,9 @@ pub use task::{
     TaskStopRequested, TaskUpdated, Todo, TodosWritten,
 };
 pub use turn::{
-    AgentsAwaited, ApprovalRequested, ApprovalResolved, BlobRef, CallFindings, CallOutcome, PermissionDecided,
-    QuestionAnswer, QuestionAsked, QuestionOption, QuestionResolved, Ruling, RunWaiting, ToolCallFinished,
-    ToolCallStarted, UserQuestion, WaitsFor,
+    AgentsAwaited, ApprovalRequested, ApprovalResolved, BlobRef, CallFindings, CallOutcome, FormField,
+    PermissionDecided, QuestionAnswer, QuestionAsked, QuestionOption, QuestionResolved, Ruling, RunWaiting,
+    ToolCallFinished, ToolCallStarted, UserQuestion, WaitsFor,
 };
 pub use txn::{Delta, Txn};
 pub use view::{Order, RunPage, RunPosition, RunQuery, SessionPage, SessionView, WaitingPage, WaitingRun};

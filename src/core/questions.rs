@@ -74,7 +74,7 @@ impl Txn<'_> {
     pub(super) fn expire_question(&mut self, number: u32, run: Run) {
         let question = self.step(number).and_then(|step| step.question.clone());
         if let Some(question) = question.filter(|open| open.expires_at_ms.is_some_and(|at| at <= self.now_ms())) {
-            if question.to_parent {
+            if question.to_parent || question.for_server {
                 self.decline_unanswered(number, &run, question);
             } else {
                 self.withdraw(number, &run, question, super::approvals::EXPIRED, None, None);
@@ -82,7 +82,7 @@ impl Txn<'_> {
         }
     }
 
-    /// A child that asked its parent goes on without an answer.
+    /// A child that asked its parent, or a call that asked for a server, goes on without an answer.
     fn decline_unanswered(&mut self, number: u32, run: &Run, question: PendingQuestion) {
         let resolved = QuestionResolved {
             id: question.id,

@@ -64,6 +64,9 @@ pub struct PendingQuestion {
     /// A child asks its parent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub to_parent: bool,
+    /// A call that is under way asks on behalf of a server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_server: bool,
 }
 
 /// Child agents that the run waits for.
@@ -129,6 +132,8 @@ struct AskFields {
     expires_at_ms: Option<u64>,
     #[serde(default)]
     to_parent: bool,
+    #[serde(default)]
+    server: Option<serde::de::IgnoredAny>,
 }
 
 impl Mark {
@@ -152,8 +157,9 @@ impl Mark {
                 Self::Approval(PendingApproval { id, call, tool, seq, at_ms, expires_at_ms })
             }
             NoteKind::QuestionAsked => {
-                let AskFields { id, call, expires_at_ms, to_parent, .. } = ask()?;
-                Self::Question(PendingQuestion { id, call, seq, at_ms, expires_at_ms, to_parent })
+                let AskFields { id, call, expires_at_ms, to_parent, server, .. } = ask()?;
+                let for_server = server.is_some();
+                Self::Question(PendingQuestion { id, call, seq, at_ms, expires_at_ms, to_parent, for_server })
             }
             NoteKind::AgentsAwaited => {
                 let AgentsAwaited { agents, any, until_ms, .. } =

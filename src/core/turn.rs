@@ -197,6 +197,19 @@ pub struct UserQuestion {
     /// Whether several choices may be taken.
     #[serde(default)]
     pub multi_select: bool,
+    /// It is a field of a server's form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<FormField>,
+}
+
+/// What the answer to a field of a form has to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormField {
+    /// Whether it may be left out. One with a usable default may in any case.
+    pub required: bool,
+    /// Type, bounds, format and default: a part of JSON Schema.
+    pub schema: serde_json::Value,
 }
 
 /// Body of `question.asked`: the request as it is shown.
@@ -214,6 +227,9 @@ pub struct QuestionAsked {
     /// A child asks the agent that made it; people may answer as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub to_parent: bool,
+    /// The server on whose behalf a call of its tool asks. Without an answer in time the run goes on, and the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 /// Body of `agents.awaited`: the run waits for child agents.

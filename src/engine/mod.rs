@@ -40,5 +40,5 @@ pub use run::{Engine, Tools};
 pub use settings::CoreSettings;
 pub use stops::Stops;
 pub use structured::OUTPUT_CONTRACT_VIOLATED;
-pub use toolbox::{Caller, DaemonTool, RunWorker, StartWorker, Toolbox, WorkerScope};
+pub use toolbox::{Called, Caller, DaemonTool, RoomQuestion, RunWorker, StartWorker, Toolbox, WorkerScope};
 pub use web_fetch::WebFetch;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::toolbox::RoomQuestion;
 use crate::core::{CallOutcome, QuestionAsked, QuestionResolved, UserQuestion};
 use crate::tools::{ToolDef, ToolOutput};
 
@@ -53,7 +54,20 @@ pub(super) fn asked(
         questions: input.questions,
         expires_at_ms,
         to_parent: def.name == TO_PARENT,
+        server: None,
     })
+}
+
+/// The question that a call under way has people asked on behalf of a server.
+pub(super) fn of_server(id: String, call: &str, asks: RoomQuestion, now_ms: u64) -> QuestionAsked {
+    QuestionAsked {
+        id,
+        call: call.to_string(),
+        questions: asks.questions,
+        expires_at_ms: Some(now_ms.saturating_add(asks.expires_after_ms)),
+        to_parent: false,
+        server: Some(asks.server),
+    }
 }
 
 /// What the model is told of an answer.

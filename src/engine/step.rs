@@ -12,11 +12,11 @@ use super::permits::{self, InForce};
 use super::question;
 use super::records::note;
 use super::run::Carried;
-use super::toolbox::{CallResult, Caller, WorkerScope, failure};
+use super::toolbox::{CallResult, Caller, Ran, WorkerScope, failure};
 use super::turn::Left;
 use crate::core::{
-    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, MaxSandbox, Note, NoteKind, Ruling, ToolCallFinished,
-    ToolCallStarted, ToolLimits,
+    ApprovalRequested, ApprovalResolved, CallOutcome, Failure, MaxSandbox, Note, NoteKind, QuestionResolved, Ruling,
+    ToolCallFinished, ToolCallStarted, ToolLimits,
 };
 use crate::debug_capture::Kind;
 use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
@@ -38,6 +38,8 @@ struct Ready {
     tool: Tool,
     input: Box<RawValue>,
     digest: String,
+    /// It is under way, and people have answered what it had them asked.
+    answered: Option<QuestionResolved>,
 }
 
 /// What a decision came to.
@@ -136,6 +138,12 @@ impl<'c, 'r> Turn<'c, 'r> {
         if let Err(error) = tool.check(&input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
+        if let (Some(started), Some((asked, Some(answer)))) = (&open.started, &open.question)
+            && asked.server.is_some()
+        {
+            let (digest, answered) = (started.digest.clone(), Some(answer.clone()));
+            return Judged::Run(Ready { place, tool, input, digest, answered });
+        }
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
         }
@@ -187,7 +195,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 let text = format!("{reason}; it did not run; next: go on without it, or ask for something narrower");
                 Judged::Over(CallOutcome::Denied, failure("permission_denied", &text))
             }
-            _ => Judged::Run(Ready { place, tool, input, digest }),
+            _ => Judged::Run(Ready { place, tool, input, digest, answered: None }),
         }
     }
 
@@ -210,12 +218,20 @@ impl<'c, 'r> Turn<'c, 'r> {
                 }
                 continue;
             }
+            if first.answered.is_some() {
+                if self.run_one(first)? {
+                    self.run.hand.suspend(self.notes)?;
+                    return Ok(Settled::Suspended);
+                }
+                continue;
+            }
             groups += 1;
             let mut group = vec![first];
             while let Some((next, _)) = queue.front() {
+                let alone = group[0].tool.may_ask() || next.tool.may_ask() || next.answered.is_some();
                 let belongs =
                     groups >= TOOL_GROUPS_PER_TURN_MAX || (group[0].tool.def().parallel && next.tool.def().parallel);
-                if !belongs || question::asks(&next.tool.def()) || agent_wait::is_waiting(&next.tool.def()) {
+                if !belongs || alone || question::asks(&next.tool.def()) || agent_wait::is_waiting(&next.tool.def()) {
                     break;
                 }
                 group.extend(queue.pop_front().map(|(next, _)| next));
@@ -231,7 +247,11 @@ impl<'c, 'r> Turn<'c, 'r> {
             }
             self.write()?;
             for call in group {
-                self.run_one(call)?;
+                // A call that may ask is alone in its group: none is left started and not run.
+                if self.run_one(call)? {
+                    self.run.hand.suspend(self.notes)?;
+                    return Ok(Settled::Suspended);
+                }
             }
             if let Some(stop) = self.stop.take() {
                 return self.fail(stop);
@@ -292,8 +312,9 @@ impl<'c, 'r> Turn<'c, 'r> {
         }
     }
 
-    fn run_one(&mut self, ready: Ready) -> Result<(), Left> {
-        let Ready { place, tool, input, .. } = ready;
+    /// Whether people are asked before it ends; else the call has its result.
+    fn run_one(&mut self, ready: Ready) -> Result<bool, Left> {
+        let Ready { place, tool, input, answered, .. } = ready;
         let def = &tool.def();
         let hand = self.run.hand;
         let caller = Caller {
@@ -310,7 +331,21 @@ impl<'c, 'r> Turn<'c, 'r> {
             let arguments = serde_json::from_str(input.get()).unwrap_or_default();
             about("arguments", arguments).to_string().into_bytes()
         });
-        let result = self.run.bench.run(&caller, def, &input, &caller.scope, limit_ms, &hand.in_hand.cancel);
+        let cancel = &hand.in_hand.cancel;
+        let ran = match &answered {
+            None => Some(self.run.bench.run(&caller, def, &input, &caller.scope, limit_ms, cancel)),
+            Some(answer) => self.run.bench.resume(&caller, def, answer, limit_ms, cancel),
+        };
+        let result = match ran {
+            Some(Ran::Over(result)) => result,
+            Some(Ran::Asks(asks)) if !cancel.is_cancelled() => {
+                let asked = question::of_server(self.run.question_id(), &caller.call, asks, self.run.now_ms());
+                self.notes.push(note(NoteKind::QuestionAsked, &self.run.redacted_question(asked)));
+                return Ok(true);
+            }
+            Some(Ran::Asks(_)) => return Err(Left::LetGo),
+            None => CallResult { outcome: CallOutcome::Interrupted, output: unknown_outcome(), duration_ms: 0 },
+        };
         hand.capture(Kind::ToolResponse, || {
             about("content", result.output.content.as_str().into()).to_string().into_bytes()
         });
@@ -318,7 +353,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             // The run was stopped, or the daemon stops and the next start says that the outcome is not known.
             return Err(Left::LetGo);
         }
-        self.finish(place, result)
+        self.finish(place, result).map(|()| false)
     }
 
     /// Gives a call its result.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::core::CallOutcome;
+use crate::core::{CallOutcome, QuestionResolved, UserQuestion};
 use crate::ids::{RunId, SessionId};
 use crate::net::Cancel;
 use crate::providers::ToolSpec;
@@ -51,6 +51,36 @@ pub trait DaemonTool: Send + Sync {
     /// Runs a call within `limit_ms`, or until cancelled. Called for tools that it [`DaemonTool::has`] and, for
     /// `bash` with `run_in_background`, for the first room that has `task_output`.
     fn call(&self, caller: &Caller, def: &ToolDef, input: &RawValue, limit_ms: u64, cancel: &Cancel) -> ToolOutput;
+
+    /// As [`DaemonTool::call`], for a room whose calls may have people asked while they are under way.
+    fn begin(&self, caller: &Caller, def: &ToolDef, input: &RawValue, limit_ms: u64, cancel: &Cancel) -> Called {
+        Called::Over(self.call(caller, def, input, limit_ms, cancel))
+    }
+
+    /// Goes on with a call that [`Called::Asks`]; `None` when it is not under way any more, as after a restart.
+    fn resume(&self, _caller: &Caller, _answer: &QuestionResolved, _limit_ms: u64, _cancel: &Cancel) -> Option<Called> {
+        None
+    }
+}
+
+/// How far a call has come.
+#[derive(Debug)]
+pub enum Called {
+    /// It has ended.
+    Over(ToolOutput),
+    /// It waits, under way, for an answer of people.
+    Asks(RoomQuestion),
+}
+
+/// What people are asked while a call is under way.
+#[derive(Debug)]
+pub struct RoomQuestion {
+    /// On whose behalf.
+    pub server: String,
+    /// Answered or declined together.
+    pub questions: Vec<UserQuestion>,
+    /// When the call goes on without an answer, milliseconds from now.
+    pub expires_after_ms: u64,
 }
 
 /// A worker of one run.
@@ -158,11 +188,23 @@ impl Toolbox {
     }
 }
 
+/// What became of a call that was run.
+pub(super) enum Ran {
+    /// It has ended.
+    Over(CallResult),
+    /// People are asked.
+    Asks(RoomQuestion),
+}
+
 /// What a call gave.
 pub(super) struct CallResult {
     pub outcome: CallOutcome,
     pub output: ToolOutput,
     pub duration_ms: u64,
+}
+
+fn elapsed_ms(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A call that has no output of its own.
@@ -191,19 +233,41 @@ impl<'t> Bench<'t> {
         scope: &WorkerScope,
         limit_ms: u64,
         cancel: &Cancel,
-    ) -> CallResult {
+    ) -> Ran {
         let began = Instant::now();
         let (outcome, output) = match tools::place(def, input) {
             Place::Worker => self.in_worker(def, input, scope, limit_ms, cancel),
             Place::Daemon => match self.toolbox.room(def) {
-                Some(room) => told(room.call(caller, def, input, limit_ms, cancel)),
+                Some(room) => match room.begin(caller, def, input, limit_ms, cancel) {
+                    Called::Over(output) => told(output),
+                    Called::Asks(asks) => return Ran::Asks(asks),
+                },
                 None => {
                     let error = format!("{} is not available here; next: use another tool", def.name);
                     (CallOutcome::Error, failure("tool_unavailable", &error))
                 }
             },
         };
-        CallResult { outcome, output, duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) }
+        Ran::Over(CallResult { outcome, output, duration_ms: elapsed_ms(began) })
+    }
+
+    /// Goes on with a call that people were asked for; `None` when it is not under way any more.
+    pub(super) fn resume(
+        &self,
+        caller: &Caller,
+        def: &ToolDef,
+        answer: &QuestionResolved,
+        limit_ms: u64,
+        cancel: &Cancel,
+    ) -> Option<Ran> {
+        let began = Instant::now();
+        Some(match self.toolbox.room(def)?.resume(caller, answer, limit_ms, cancel)? {
+            Called::Asks(asks) => Ran::Asks(asks),
+            Called::Over(output) => {
+                let (outcome, output) = told(output);
+                Ran::Over(CallResult { outcome, output, duration_ms: elapsed_ms(began) })
+            }
+        })
     }
 
     fn in_worker(

@@ -242,6 +242,9 @@ codes! {
     QUESTION_ANSWER_EMPTY: 400 "questions" "question_answer_empty",
         "An answer has neither an option nor text.",
         "select an option or write an answer";
+    QUESTION_ANSWER_INVALID: 400 "questions" "question_answer_invalid",
+        "An answer is not what the field of a form allows.",
+        "answer as the question's form.schema says";
     QUESTION_UNKNOWN_ANSWER: 400 "questions" "question_unknown_answer",
         "An answer names a question that the request does not have.",
         "answer the questions of the request";

@@ -36,7 +36,9 @@ pub use record::{Draft, Record, RecordRef};
 pub use seal::{KeyRotated, OpenCause, Opened, Recovered, Seal, hand_over_message, seal_message};
 pub use show::{ShowFilter, Shown, show};
 pub use snapshot::{OpenedAt, SnapshotHead, SnapshotWriter, snapshot_message};
-pub use verify::{Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, verify, verify_with};
+pub use verify::{
+    Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, read_beside, verify, verify_beside, verify_with,
+};
 pub use writer::Journal;
 
 use crate::ids::Seq;

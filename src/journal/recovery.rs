@@ -345,6 +345,8 @@ impl<'a> Replay<'a> {
             return Err(self.damaged(first, JOURNAL_FILE_BYTES_MAX, self.position.seq, cause));
         }
         let mut scanner = Scanner::new(file.clone(), from, u64::MAX, self.position);
+        // Up to here a survey has seen bytes, and nothing but NUL behind it.
+        let mut surveyed = 0;
         loop {
             let before = scanner.position().chain;
             let bad = match scanner.step().map_err(self.io("read", first))? {
@@ -355,11 +357,15 @@ impl<'a> Replay<'a> {
                 }
                 Step::Bad(bad) => bad,
                 Step::End { offset } => {
+                    if surveyed != 0 && offset >= surveyed {
+                        return Ok(());
+                    }
                     let rest = survey(file.clone(), offset, self.position.batch, None);
                     let rest = rest.map_err(self.io("read", first))?;
                     if rest.garbage_end == offset {
                         return Ok(());
                     }
+                    surveyed = rest.garbage_end;
                     Bad {
                         offset,
                         seq: self.position.seq,
@@ -370,8 +376,22 @@ impl<'a> Replay<'a> {
                     }
                 }
             };
-            return self.judge(first, file, bad);
+            let offset = bad.batch_offset;
+            match self.judge(first, file.clone(), bad) {
+                // A daemon that writes was overtaken: what was half there is whole by now. Otherwise it never becomes so.
+                Err(JournalError::Damaged { .. }) if self.is_whole_now(first, &file, offset)? => {
+                    scanner = Scanner::new(file.clone(), offset, u64::MAX, self.position);
+                }
+                outcome => return outcome,
+            }
         }
+    }
+
+    /// Whether a whole batch that continues what was read stands at `offset`.
+    fn is_whole_now(&self, first: Seq, file: &Arc<dyn DiskFile>, offset: u64) -> Result<bool, JournalError> {
+        let mut scanner = Scanner::new(file.clone(), offset, u64::MAX, self.position);
+        let step = scanner.step().map_err(self.io("read", first))?;
+        Ok(matches!(step, Step::Batch(_)))
     }
 
     /// Folds a whole batch.

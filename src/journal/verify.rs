@@ -17,6 +17,7 @@ use super::seal::{KEY_ROTATED, KeyRotated, OPENED, Opened, SEAL, Seal, SealCheck
 use super::snapshot::{Snapshot, list_snapshots, snapshot_name};
 use crate::audit::key::PublicKey;
 use crate::ids::Seq;
+use crate::limits::JOURNAL_BESIDE_READINGS_MAX;
 
 /// Records between two reports of progress.
 const PROGRESS_RECORDS: u64 = 65_536;
@@ -122,6 +123,26 @@ pub(super) fn journal_directory(directory: &Path) -> PathBuf {
 /// chain is checked and signatures are not.
 pub fn verify(directory: &Path, keys: &[PublicKey], on_progress: &mut dyn FnMut(Progress)) -> VerifyReport {
     verify_with(directory, keys, on_progress, &mut |_: &RecordRef<'_>, _: &[PublicKey]| Ok(()))
+}
+
+/// As [`verify`], beside a daemon that may be writing: what is read while a segment grows or follows another can look damaged.
+/// Damage that is found at one place twice is damage.
+pub fn verify_beside(directory: &Path, keys: &[PublicKey]) -> VerifyReport {
+    read_beside(|| verify(directory, keys, &mut |_progress| {}), |report| report.problem.as_ref())
+}
+
+/// Reads until no problem is found, or two readings agree on its place; at most [`JOURNAL_BESIDE_READINGS_MAX`] times.
+pub fn read_beside<R>(mut read: impl FnMut() -> R, problem: impl Fn(&R) -> Option<&Problem>) -> R {
+    let place = |report: &R| problem(report).map(|problem| (problem.file.clone(), problem.offset));
+    let mut report = read();
+    for _ in 1..JOURNAL_BESIDE_READINGS_MAX {
+        let Some(found) = place(&report) else { break };
+        report = read();
+        if place(&report).as_ref() == Some(&found) {
+            break;
+        }
+    }
+    report
 }
 
 /// Looks at every record of a verification; given the keys that count at its place, none when signatures are not

@@ -39,8 +39,6 @@ pub const CANARY_QUOTE_CHARS_MAX: usize = 240;
 pub const DOCTOR_SPACE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// A credential that expires sooner is worth a warning.
 pub const DOCTOR_EXPIRY_WARNING_MS: u64 = 10 * 60 * 1_000;
-/// Readings of a trail beside a daemon that writes it, until none looks damaged or two agree on the place.
-pub const AUDIT_VERIFY_ATTEMPTS_MAX: usize = 8;
 /// Findings of one kind that `doctor --offline` names, such as files that others may read; the rest is counted.
 pub const DOCTOR_NAMED_MAX: usize = 20;
 

@@ -97,6 +97,31 @@ pub const MCP_STDERR_LINE_BYTES_MAX: usize = 512;
 pub const MCP_STDERR_LINES_MAX: u32 = 20;
 /// Session id of a server; a longer one is a mistake of it.
 pub const MCP_SESSION_ID_BYTES_MAX: usize = 1_024;
+/// Fields of one form that a server has people asked.
+pub const MCP_FORM_FIELDS_MAX: usize = 16;
+/// Choices of one of its fields.
+pub const MCP_FORM_OPTIONS_MAX: usize = 64;
+/// A server's message to people; the rest is cut.
+pub const MCP_FORM_MESSAGE_BYTES_MAX: usize = 2_048;
+/// A field's title, description or choice; titles and descriptions are cut.
+pub const MCP_FORM_TEXT_BYTES_MAX: usize = 512;
+/// An address that a server wants people to open.
+pub const MCP_FORM_URL_BYTES_MAX: usize = 2_048;
+/// Questions of servers that are open at once; the next one is answered with "cancel".
+pub const MCP_ASKS_OPEN_MAX: usize = 16;
+/// Questions that one call may have people asked.
+pub const MCP_ASKS_PER_CALL_MAX: u32 = 8;
+/// Time that people have for one; then the server is told that nobody has answered.
+pub const MCP_ASK_MS_MAX: u64 = 3_600_000;
+/// Threads for calls that people may be asked during; where all are in use, a call goes on without asking anybody.
+pub const MCP_CALL_THREADS_MAX: usize = 32;
+const _: () = assert!(MCP_ASKS_OPEN_MAX < MCP_CALL_THREADS_MAX);
+/// Requests of a server within one second; with more of them its connection is ended.
+pub const MCP_REQUESTS_MAX: u32 = 256;
+/// Least time between two looks at the lists of a server that says again and again that they have changed.
+pub const MCP_RELIST_MS: u64 = 1_000;
+/// One scope that a server asks for in a challenge; longer ones are passed over.
+pub const MCP_SCOPE_BYTES_MAX: usize = 128;
 /// Life of the lease that stands behind a connection; a new one is taken before it ends.
 pub const MCP_LEASE_MS: u64 = 300_000;
 const _: () = assert!(MCP_LEASE_MS <= super::LEASE_TTL_MS_MAX);

@@ -138,6 +138,7 @@ fn tool(
             description,
             input_schema,
             timeout_ms: config.tool_ms,
+            may_ask: config.elicitation,
             digest,
         }),
         annotations: Some(value["annotations"].clone())

@@ -156,6 +156,22 @@ impl ServerConfig {
         slots
     }
 
+    /// The slot of its account.
+    pub(super) fn account(&self) -> Option<&SlotId> {
+        match &self.transport {
+            Transport::Http(Http { credential: Credential::OAuth { slot, .. }, .. }) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// What its account must allow at least.
+    pub(super) fn account_scopes(&self) -> &[String] {
+        match &self.transport {
+            Transport::Http(Http { credential: Credential::OAuth { scopes, .. }, .. }) => scopes,
+            _ => &[],
+        }
+    }
+
     /// The secret that the environment gave it.
     pub(super) fn environment_secret(&self) -> Option<Arc<Secret>> {
         match &self.transport {

@@ -91,6 +91,44 @@ impl Vault {
         Ok((variables, leases))
     }
 
+    /// Exchanges the token of a server's account for another one, because the server does not take it; whether there is one.
+    pub fn refresh(&self, config: &ServerConfig) -> bool {
+        let Some(slot) = config.account() else { return false };
+        match self.broker.refresh_account(slot) {
+            Ok(_) => true,
+            Err(error) => {
+                log::info!("MCP server {}: its token is not taken, and there is no other one: {error}", config.name);
+                false
+            }
+        }
+    }
+
+    /// What a server's account would have to allow for it to take a request: what it allows, what the configuration wants, and
+    /// what the server asks for. Where the account has that already another login is of no use.
+    pub fn step_up(&self, config: &ServerConfig, asked: Vec<String>) -> McpError {
+        let server = config.name.clone();
+        let refused = |cause: &str| McpError::AuthRequired { server: config.name.clone(), cause: cause.to_string() };
+        let Some(slot) = config.account() else {
+            return refused("HTTP 403, insufficient_scope: its secret does not allow this");
+        };
+        let details = self.broker.slot(slot).ok().flatten().and_then(|status| status.details);
+        let mut scopes = details.map(|details| details.scopes).unwrap_or_default();
+        if asked.iter().all(|scope| scopes.contains(scope)) {
+            return McpError::Refused {
+                server,
+                code: 403,
+                message: "its account has all the scopes that it asks for, and it refuses all the same".to_string(),
+                data: None,
+            };
+        }
+        for scope in config.account_scopes().iter().cloned().chain(asked) {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        McpError::ScopeRequired { server, scopes }
+    }
+
     /// Whether the account of a server is for it: the resource that it was logged in for, and the scopes.
     fn check_account(&self, config: &ServerConfig) -> Result<(), McpError> {
         let Transport::Http(Http { credential: Credential::OAuth { slot, resource, scopes }, .. }) = &config.transport

@@ -55,6 +55,8 @@ pub struct Discovered {
     pub auth_methods: Option<Vec<String>>,
     /// The callback must name the issuer.
     pub names_issuer: bool,
+    /// A client's id can be the address of a document about it.
+    pub reads_client_documents: bool,
     /// Refresh tokens are asked for by a scope.
     pub has_offline_access: bool,
 }
@@ -84,6 +86,8 @@ struct Metadata {
     scopes_supported: Option<Vec<String>>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
+    #[serde(default)]
+    client_id_metadata_document_supported: bool,
 }
 
 /// The way to servers.
@@ -99,7 +103,7 @@ pub struct Discovery<'n> {
 }
 
 /// What a challenge says; its parameters stand in any order, quoted or not.
-fn challenge_parameter(challenge: &str, name: &str) -> Option<String> {
+pub(super) fn challenge_parameter(challenge: &str, name: &str) -> Option<String> {
     let mut rest = challenge.split_once(' ').map_or("", |(_, rest)| rest);
     while let Some((key, after)) = rest.split_once('=') {
         let key = key.trim_start_matches([',', ' ']).trim();
@@ -114,6 +118,10 @@ fn challenge_parameter(challenge: &str, name: &str) -> Option<String> {
     }
     None
 }
+
+const GREETING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"kheish-mcp-client","version":"1"}}}"#;
+const TOOLS: &str = r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#;
+const TOOLS_STATELESS: &str = r#"{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"kheish-mcp-client","version":"1"}}}}"#;
 
 impl Discovery<'_> {
     pub(super) fn timeouts() -> Timeouts {
@@ -177,10 +185,7 @@ impl Discovery<'_> {
     /// There is none, or one that must not be used.
     pub fn discover(&self, url: &str) -> Result<Discovered, LoginError> {
         let target = self.target("the server's url", url)?;
-        let body = br#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"kheish-mcp-client","version":"1"}}}"#;
-        let headers = [("accept", "application/json, text/event-stream"), ("content-type", "application/json")];
-        let challenge = self.send(Method::Post, &target, &headers, Some(body))?;
-        let challenge = challenge.header("www-authenticate").unwrap_or_default().to_string();
+        let challenge = self.challenge(&target)?.unwrap_or_default();
         let asked = challenge_parameter(&challenge, "scope")
             .map(|scopes| scopes.split_whitespace().map(str::to_string).collect::<Vec<_>>());
         let (origin, path) = origin_and_path(url);
@@ -214,11 +219,41 @@ impl Discovery<'_> {
                     token_endpoint_auth_methods_supported: None,
                     scopes_supported: None,
                     authorization_response_iss_parameter_supported: false,
+                    client_id_metadata_document_supported: false,
                 });
                 let resource = url.split('#').next().unwrap_or_default().to_string();
                 self.checked(resource, metadata, asked)
             }
         }
+    }
+
+    /// What the server answers to somebody without a credential: at once, or, where it greets everybody, when its tools are
+    /// asked for.
+    fn challenge(&self, target: &Target) -> Result<Option<String>, LoginError> {
+        let plain = [("accept", "application/json, text/event-stream"), ("content-type", "application/json")];
+        let said = |response: &Response| response.header("www-authenticate").map(str::to_string);
+        let greeting = self.send(Method::Post, target, &plain, Some(GREETING.as_bytes()))?;
+        if greeting.status == 401 || said(&greeting).is_some() {
+            return Ok(said(&greeting));
+        }
+        let mut headers = plain.to_vec();
+        let session = greeting.header("mcp-session-id").map(str::to_string);
+        let asked = if (200..300).contains(&greeting.status) {
+            headers.push(("mcp-protocol-version", "2025-11-25"));
+            headers.extend(session.as_deref().map(|session| ("mcp-session-id", session)));
+            TOOLS
+        } else {
+            // It knows no greeting, as the revision without one.
+            headers.extend([("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/list")]);
+            TOOLS_STATELESS
+        };
+        let listed = self.send(Method::Post, target, &headers, Some(asked.as_bytes()))?;
+        let challenge = said(&listed);
+        if session.is_some() {
+            // That it does not hear of the end of the session changes nothing.
+            let _not_heard = self.send(Method::Delete, target, &headers, None);
+        }
+        Ok(challenge)
     }
 
     fn of_resource(
@@ -286,6 +321,7 @@ impl Discovery<'_> {
             scopes,
             auth_methods: metadata.token_endpoint_auth_methods_supported,
             names_issuer: metadata.authorization_response_iss_parameter_supported,
+            reads_client_documents: metadata.client_id_metadata_document_supported,
         })
     }
 }

@@ -24,11 +24,13 @@ pub enum McpError {
     /// The connection ended before the answer.
     Ended { server: String, cause: String },
     /// The server answered with an error.
-    Refused { server: String, code: i64, message: String },
+    Refused { server: String, code: i64, message: String, data: Option<String> },
     /// The server's answer makes no sense.
     Malformed { server: String, cause: String },
     /// The server wants a credential, or another one.
     AuthRequired { server: String, cause: String },
+    /// The account lacks scopes; those that it had and was to have, with those that the server asks for.
+    ScopeRequired { server: String, scopes: Vec<String> },
     /// The broker gave no credential.
     Credential { server: String, cause: String },
     /// Too many calls of this server are under way.
@@ -55,6 +57,7 @@ impl McpError {
             Self::Refused { .. } => "mcp_server_error",
             Self::Malformed { .. } => "mcp_malformed_answer",
             Self::AuthRequired { .. } => "mcp_auth_required",
+            Self::ScopeRequired { .. } => "mcp_scope_required",
             Self::Credential { .. } => "mcp_credential_refused",
             Self::Busy { .. } => "mcp_busy",
             Self::TooLarge { .. } => "mcp_input_too_large",
@@ -90,7 +93,7 @@ impl fmt::Display for McpError {
                 "MCP server {server}: the connection ended before the answer ({cause}); what it did until then is done; next: \
                  look at the state before a repetition"
             ),
-            Self::Refused { server, code, message } => {
+            Self::Refused { server, code, message, .. } => {
                 write!(f, "MCP server {server} answered with error {code}: {message}; next: change the request")
             }
             Self::Malformed { server, cause } => {
@@ -104,7 +107,13 @@ impl fmt::Display for McpError {
                 "MCP server {server} wants another credential: {cause}; next: set its secret, or kheish-daemon mcp oauth login \
                  {server}"
             ),
-            Self::Credential { server, cause } => write!(f, "MCP server {server}: no credential: {cause}"),
+            Self::ScopeRequired { server, scopes } => write!(
+                f,
+                "MCP server {server} wants more than its account allows: {}; next: kheish-daemon mcp oauth login {server} with \
+                 its --url, which asks for these scopes",
+                scopes.join(" ")
+            ),
+            Self::Credential { server, cause } => write!(f, "MCP server {server} has no credential to use ({cause})"),
             Self::Busy { server } => {
                 write!(f, "MCP server {server} has too many calls under way; next: try again in a moment")
             }

@@ -11,15 +11,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use super::asking::UnderWay;
 use super::config::Http;
 use super::credential::{self, InUse};
+use super::discovery::challenge_parameter;
 use super::error::McpError;
-use super::link::{Exchange, Outcome, Receiver};
+use super::link::{Asked, Exchange, Outcome, Receiver};
 use super::message::{self, Incoming, RpcError};
+use super::rate::Rate;
 use crate::limits::{
-    MCP_CALLS_MAX, MCP_CONNECT_MS, MCP_ERROR_BODY_BYTES_MAX, MCP_LEASE_MS, MCP_MESSAGE_BYTES_MAX, MCP_MESSAGES_MAX,
-    MCP_REDIRECTS_MAX, MCP_RESUMES_MAX, MCP_RETRY_MS_DEFAULT, MCP_RETRY_MS_MAX, MCP_SESSION_ID_BYTES_MAX,
-    MCP_STREAM_BYTES_MAX, MCP_WRITE_MS_MAX,
+    ACCOUNT_SCOPES_MAX, MCP_CALLS_MAX, MCP_CONNECT_MS, MCP_ERROR_BODY_BYTES_MAX, MCP_LEASE_MS, MCP_MESSAGE_BYTES_MAX,
+    MCP_MESSAGES_MAX, MCP_REDIRECTS_MAX, MCP_REQUESTS_MAX, MCP_RESUMES_MAX, MCP_RETRY_MS_DEFAULT, MCP_RETRY_MS_MAX,
+    MCP_SCOPE_BYTES_MAX, MCP_SESSION_ID_BYTES_MAX, MCP_STREAM_BYTES_MAX, MCP_WRITE_MS_MAX,
 };
 use crate::net::{Body, Cancel, Method, Net, NetError, Purpose, Request, Response, SseParser, Target, Timeouts};
 
@@ -43,6 +46,7 @@ pub(super) struct HttpLink {
     next_id: AtomicU64,
     calls: AtomicUsize,
     receiver: Arc<dyn Receiver>,
+    requests: Rate,
 }
 
 /// How the stream of the server's own messages ended.
@@ -73,6 +77,7 @@ impl HttpLink {
             next_id: AtomicU64::new(1),
             calls: AtomicUsize::new(0),
             receiver,
+            requests: Rate::new(MCP_REQUESTS_MAX),
         }
     }
 
@@ -260,13 +265,19 @@ impl HttpLink {
     /// An answer that is no success.
     fn refused(&self, mut response: Response) -> Outcome {
         let status = response.status;
-        let challenge = response.header("www-authenticate").map(challenge_error);
+        let challenge = response.header("www-authenticate").unwrap_or_default().to_string();
         let body = response.body.read_prefix(MCP_ERROR_BODY_BYTES_MAX).map_err(|error| self.failed(error))?;
         let auth = |cause: String| Err(McpError::AuthRequired { server: self.server.clone(), cause });
-        match (status, challenge) {
-            (401, Some(Some(code))) => return auth(format!("HTTP 401, {code}")),
-            (401, _) => return auth("HTTP 401".to_string()),
-            (403, Some(Some("insufficient_scope"))) => return auth("HTTP 403, insufficient_scope".to_string()),
+        match (status, challenge_error(&challenge)) {
+            (401, Some(code)) => return auth(format!("HTTP 401, {code}")),
+            (401, None) => return auth("HTTP 401".to_string()),
+            (403, Some("insufficient_scope")) => {
+                let scopes = challenge_scopes(&challenge);
+                return match scopes.is_empty() {
+                    true => auth("HTTP 403, insufficient_scope".to_string()),
+                    false => Err(McpError::ScopeRequired { server: self.server.clone(), scopes }),
+                };
+            }
             _ => {}
         }
         let is_expired = {
@@ -296,8 +307,7 @@ impl HttpLink {
         let mut resumes = 0;
         let mut seen = 0;
         loop {
-            match self.read(&mut body, &mut parser, Some(exchange.id), exchange.credential, exchange.cancel, &mut seen)
-            {
+            match self.read(&mut body, &mut parser, exchange, &mut seen) {
                 Ok(Read::Answer(answer)) => return Ok(answer),
                 Ok(Read::End) => {}
                 // A broken connection is taken up like one that ended; all else is final.
@@ -328,16 +338,15 @@ impl HttpLink {
         }
     }
 
-    /// Reads events to the answer of request `id`, or to the end.
+    /// Reads events to the answer of a request, or to the end.
     fn read(
         &self,
         body: &mut Body,
         parser: &mut SseParser,
-        id: Option<u64>,
-        credential: Option<&InUse>,
-        cancel: &Cancel,
+        exchange: &Exchange<'_>,
         seen: &mut u32,
     ) -> Result<Read, McpError> {
+        let (credential, cancel) = (exchange.credential, exchange.cancel);
         let mut buffer = vec![0; 16 * 1024];
         loop {
             while let Some(frame) = parser.next_frame().map_err(|error| self.malformed(error.to_string()))? {
@@ -349,19 +358,15 @@ impl HttpLink {
                     continue;
                 }
                 match message::read(frame.data.as_bytes()) {
-                    Ok(Incoming::Answer { id: answered, outcome }) if id.is_some() => {
-                        if answered == id || (answered.is_none() && outcome.is_err()) {
+                    Ok(Incoming::Answer { id: answered, outcome }) => {
+                        if answered == Some(exchange.id) || (answered.is_none() && outcome.is_err()) {
                             return Ok(Read::Answer(outcome));
                         }
                         log::debug!("MCP server {}: an answer to another request is passed over", self.server);
                     }
-                    Ok(Incoming::Answer { .. }) => {}
                     Ok(Incoming::Request { id, method, params }) => {
-                        let outcome = self.receiver.request(&method, &params);
-                        let bytes = message::answer(&id, &outcome);
-                        let limit = Duration::from_millis(MCP_CONNECT_MS);
-                        // The server waits for it or does not; our own request goes on.
-                        let _not_heard = self.notify(&bytes, credential, limit, cancel);
+                        let asked = Asked { id: &id, method: &method, params: &params };
+                        self.answer(&asked, exchange.asker, credential, cancel)?;
                     }
                     Ok(Incoming::Notification { method, params }) => self.receiver.notified(&method, &params),
                     Err(cause) => log::debug!("MCP server {}: an event is no message: {}", self.server, cause.0),
@@ -372,6 +377,25 @@ impl HttpLink {
                 count => parser.push(&buffer[..count]),
             }
         }
+    }
+
+    /// Answers a request of the server, unless people have to be asked first.
+    fn answer(
+        &self,
+        asked: &Asked<'_>,
+        asker: Option<&Arc<UnderWay>>,
+        credential: Option<&InUse>,
+        cancel: &Cancel,
+    ) -> Result<(), McpError> {
+        if !self.requests.admit() {
+            return Err(self.malformed("it sends more requests than are answered"));
+        }
+        if let Some(given) = self.receiver.request(asked, asker) {
+            let bytes = message::answer(asked.id, &given);
+            // The server waits for it or does not; our own request goes on.
+            let _not_heard = self.notify(&bytes, credential, Duration::from_millis(MCP_CONNECT_MS), cancel);
+        }
+        Ok(())
     }
 
     /// Sends what wants no answer.
@@ -450,8 +474,7 @@ impl HttpLink {
             }
             match message::read(frame.data.as_bytes()) {
                 Ok(Incoming::Request { id, method, params }) => {
-                    let bytes = message::answer(&id, &self.receiver.request(&method, &params));
-                    let _not_heard = self.notify(&bytes, credential, Duration::from_millis(MCP_CONNECT_MS), cancel);
+                    self.answer(&Asked { id: &id, method: &method, params: &params }, None, credential, cancel)?;
                 }
                 Ok(Incoming::Notification { method, params }) => self.receiver.notified(&method, &params),
                 Ok(Incoming::Answer { .. }) | Err(_) => {}
@@ -480,6 +503,39 @@ fn media_type(response: &Response) -> &str {
 
 /// The error code of a challenge, if it is one of those known: nothing else of it is shown.
 fn challenge_error(challenge: &str) -> Option<&'static str> {
-    let value = challenge.split([',', ' ']).find_map(|part| part.trim().strip_prefix("error="))?.trim_matches('"');
+    let value = challenge_parameter(challenge, "error")?;
     ["invalid_token", "insufficient_scope", "invalid_request"].into_iter().find(|known| *known == value)
+}
+
+/// The scopes that a challenge asks for, as far as they are scopes and can be shown.
+fn challenge_scopes(challenge: &str) -> Vec<String> {
+    let is_scope = |scope: &&str| {
+        scope.len() <= MCP_SCOPE_BYTES_MAX
+            && scope.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/+*@".contains(&byte))
+    };
+    let named = challenge_parameter(challenge, "scope").unwrap_or_default();
+    named
+        .split(' ')
+        .filter(|scope| !scope.is_empty())
+        .filter(is_scope)
+        .take(ACCOUNT_SCOPES_MAX)
+        .map(str::to_string)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_gives_a_known_code_and_scopes_that_can_be_shown() {
+        let challenge =
+            r#"Bearer scope="read mcp:write $(id) a;b  x", error="insufficient_scope", error_description="x""#;
+        assert_eq!(challenge_error(challenge), Some("insufficient_scope"));
+        assert_eq!(challenge_scopes(challenge), ["read", "mcp:write", "x"]);
+        assert_eq!(challenge_error(r#"Bearer error="<script>""#), None);
+        assert!(challenge_scopes("Bearer").is_empty());
+        let many = (0..1_000).map(|n| format!("s{n}")).collect::<Vec<_>>().join(" ");
+        assert_eq!(challenge_scopes(&format!("Bearer scope=\"{many}\"")).len(), ACCOUNT_SCOPES_MAX);
+    }
 }

@@ -2,11 +2,13 @@
 //! Owns: what both transports have in common: what is asked, and how it can fail.
 //! Never: knows what a method means.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::asking::UnderWay;
 use super::credential::InUse;
 use super::error::McpError;
 use super::http::HttpLink;
@@ -34,6 +36,8 @@ pub(super) struct Exchange<'a> {
     pub credential: Option<&'a InUse>,
     /// The thread that reads the connection asks: nobody else will read meanwhile.
     pub is_owner: bool,
+    /// The call that people may be asked for.
+    pub asker: Option<&'a Arc<UnderWay>>,
 }
 
 impl Exchange<'_> {
@@ -53,11 +57,25 @@ pub(super) type Outcome = Result<Result<Box<RawValue>, RpcError>, McpError>;
 
 /// What the server wants of us by itself. Called on the thread that reads.
 pub(super) trait Receiver: Send + Sync {
-    /// A request; the answer goes back at once.
-    fn request(&self, method: &str, params: &Value) -> Result<Value, (i64, String)>;
+    /// A request, and the call during which it came where that is known; the answer goes back at once, or, for `None`, when
+    /// people have given one.
+    fn request(&self, asked: &Asked<'_>, asker: Option<&Arc<UnderWay>>) -> Option<Given>;
     /// A notification.
     fn notified(&self, method: &str, params: &Value);
 }
+
+/// A request of the server.
+pub(super) struct Asked<'a> {
+    /// Its id, which goes back as it came.
+    pub id: &'a RawValue,
+    /// Its method.
+    pub method: &'a str,
+    /// Its parameters.
+    pub params: &'a Value,
+}
+
+/// What is answered: a result, or a code with a text.
+pub(super) type Given = Result<Value, (i64, String)>;
 
 /// A connection.
 pub(super) enum Link {

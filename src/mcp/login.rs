@@ -4,7 +4,7 @@
 //! Never: lets a code be used that came with another state, or a token be shown.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -14,7 +14,9 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::discovery::{Discovered, Discovery, LoginError, refuse};
+use crate::broker::ClientAuth;
 use crate::net::Method;
+use crate::oauth::basic_line;
 use crate::secret::Secret;
 
 /// Everything but the unreserved characters.
@@ -27,7 +29,7 @@ pub struct Client {
     /// Its secret, if it has one.
     pub secret: Option<Secret>,
     /// How it proves itself at the token endpoint.
-    pub method: &'static str,
+    pub auth: ClientAuth,
 }
 
 /// A login under way.
@@ -86,17 +88,28 @@ fn random() -> Result<String, LoginError> {
     }
 }
 
-/// The way in which a client with or without a secret proves itself.
-fn method(discovered: &Discovered, given: Option<&str>, has_secret: bool) -> &'static str {
-    let known = ["none", "client_secret_basic", "client_secret_post"];
-    let takes = |name: &str| discovered.auth_methods.as_ref().is_none_or(|methods| methods.iter().any(|m| m == name));
-    if let Some(given) = known.into_iter().find(|name| Some(*name) == given) {
-        return given;
-    }
-    match has_secret {
-        false => "none",
-        true if takes("client_secret_basic") => "client_secret_basic",
-        true => "client_secret_post",
+/// The ways in which a client can prove itself, by the name that a server has for them.
+const METHODS: [(&str, ClientAuth); 3] = [
+    ("none", ClientAuth::None),
+    ("client_secret_basic", ClientAuth::ClientSecretBasic),
+    ("client_secret_post", ClientAuth::ClientSecretPost),
+];
+
+/// Whether the server takes a way. One that lists none takes all.
+fn takes(discovered: &Discovered, wanted: ClientAuth) -> bool {
+    let Some(listed) = &discovered.auth_methods else { return true };
+    METHODS.into_iter().any(|(name, auth)| auth == wanted && listed.iter().any(|listed| listed == name))
+}
+
+/// The way in which a client with or without a secret proves itself: the one that it was registered with, where the server
+/// takes it.
+fn client_auth(discovered: &Discovered, given: Option<&str>, has_secret: bool) -> ClientAuth {
+    let given = METHODS.into_iter().find(|(name, _)| Some(*name) == given).map(|(_, auth)| auth);
+    match given.filter(|auth| takes(discovered, *auth) && (*auth == ClientAuth::None || has_secret)) {
+        Some(auth) => auth,
+        None if !has_secret => ClientAuth::None,
+        None if takes(discovered, ClientAuth::ClientSecretBasic) => ClientAuth::ClientSecretBasic,
+        None => ClientAuth::ClientSecretPost,
     }
 }
 
@@ -116,13 +129,15 @@ impl Discovery<'_> {
                 "the authorization server registers no clients; next: register one there and give --client-id",
             );
         };
+        // A public client, unless the server takes none.
+        let wanted = METHODS.into_iter().find(|(_, auth)| takes(discovered, *auth)).map_or("none", |(name, _)| name);
         let mut body = json!({
             "client_name": "Kheish",
             "redirect_uris": [redirect_uri],
             "application_type": "native",
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
-            "token_endpoint_auth_method": "none",
+            "token_endpoint_auth_method": wanted,
         });
         if !scopes.is_empty() {
             body["scope"] = scopes.join(" ").into();
@@ -138,8 +153,10 @@ impl Discovery<'_> {
             return refuse("the answer to the registration has another form; next: give --client-id");
         };
         let secret = registered.client_secret.filter(|secret| !secret.is_empty());
-        let method = method(discovered, registered.token_endpoint_auth_method.as_deref(), secret.is_some());
-        Ok(Client { id: registered.client_id, secret: secret.map(|text| Secret::new(text.into_bytes())), method })
+        let given = registered.token_endpoint_auth_method.as_deref();
+        let auth = client_auth(discovered, given, secret.is_some());
+        let secret = secret.map(|text| Secret::new(text.into_bytes())).filter(|_| auth != ClientAuth::None);
+        Ok(Client { id: registered.client_id, secret, auth })
     }
 
     /// Exchanges the code of a callback.
@@ -149,7 +166,9 @@ impl Discovery<'_> {
     pub fn exchange(&self, login: &Login, query: &str) -> Result<Tokens, LoginError> {
         let code = login.code(query)?;
         let target = self.target("the token endpoint", &login.discovered.token_endpoint)?;
-        let secret = login.client.secret.as_ref().map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
+        let client = &login.client;
+        let secret = client.secret.as_ref();
+        let secret = secret.map(|secret| Zeroizing::new(String::from_utf8_lossy(secret.expose()).into_owned()));
         let mut fields = vec![
             ("grant_type", "authorization_code"),
             ("code", code.as_str()),
@@ -157,21 +176,19 @@ impl Discovery<'_> {
             ("code_verifier", login.verifier.as_str()),
             ("resource", login.discovered.resource.as_str()),
         ];
-        let mut basic = Zeroizing::new(String::new());
-        match (login.client.method, &secret) {
-            ("client_secret_basic", Some(secret)) => {
-                let pair = Zeroizing::new(format!("{}:{}", escaped(&login.client.id), escaped(secret)));
-                *basic = format!("Basic {}", STANDARD.encode(pair.as_bytes()));
-            }
-            (_, Some(secret)) => fields.extend([("client_id", login.client.id.as_str()), ("client_secret", secret)]),
-            (_, None) => fields.push(("client_id", login.client.id.as_str())),
+        let basic = match (client.auth, &client.secret) {
+            (ClientAuth::ClientSecretBasic, Some(secret)) => Some(basic_line(&client.id, secret)),
+            _ => None,
+        };
+        match &secret {
+            _ if basic.is_some() => {}
+            Some(secret) => fields.extend([("client_id", client.id.as_str()), ("client_secret", secret.as_str())]),
+            None => fields.push(("client_id", client.id.as_str())),
         }
         let form = fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>();
         let form = Zeroizing::new(form.join("&"));
         let mut headers = vec![("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json")];
-        if !basic.is_empty() {
-            headers.push(("authorization", basic.as_str()));
-        }
+        headers.extend(basic.as_ref().map(|line| ("authorization", line.as_str())));
         let mut response = self.send(Method::Post, &target, &headers, Some(form.as_bytes()))?;
         if !(200..300).contains(&response.status) {
             return refuse(format!("the code was not exchanged: HTTP {}; next: log in again", response.status));
@@ -229,7 +246,12 @@ impl Login {
 
     /// As a client that was registered before.
     pub fn client(discovered: &Discovered, id: String, secret: Option<Secret>) -> Client {
-        Client { method: method(discovered, None, secret.is_some()), id, secret }
+        Client { auth: client_auth(discovered, None, secret.is_some()), id, secret }
+    }
+
+    /// As the client whose metadata stands at `url`, where the server reads such documents.
+    pub fn client_of_document(discovered: &Discovered, url: String) -> Option<Client> {
+        discovered.reads_client_documents.then_some(Client { id: url, secret: None, auth: ClientAuth::None })
     }
 
     /// Where the person agrees.

@@ -7,6 +7,7 @@
 //! Each configured server has one thread, which connects it, reads what it says by itself and connects it anew. Calls run on
 //! the caller's thread: over HTTP wholly, and to a child process by waiting for what that server's thread reads.
 
+mod asking;
 pub mod boot;
 pub mod catalog;
 mod catalogue;
@@ -16,12 +17,14 @@ mod content;
 mod credential;
 pub mod discovery;
 mod error;
+pub mod form;
 mod headers;
 mod http;
 mod inbox;
 mod link;
 pub mod login;
 mod message;
+mod rate;
 mod record;
 mod room;
 mod server;
@@ -31,6 +34,7 @@ mod stdio;
 mod view;
 pub mod worker;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,12 +47,13 @@ pub use error::McpError;
 pub use server::Switch;
 pub use view::{ServerView, Snapshot, Stats, ToolView};
 
+use asking::Desk;
 use credential::Vault;
 use record::{Chain, Recorder};
 use room::Errand;
 use server::{Server, World};
 
-use crate::broker::{BrokerHandle, SlotId};
+use crate::broker::{BrokerHandle, SecretReference, SlotId};
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
 use crate::limits::{MCP_READY_GRACE_MS, MCP_TOOL_TIMEOUT_S_DEFAULT};
@@ -87,6 +92,7 @@ struct Inner {
     config_path: Option<PathBuf>,
     profiles: Vec<String>,
     stop: Cancel,
+    desk: Arc<Desk>,
 }
 
 /// Access to the servers. Cheap to clone.
@@ -100,6 +106,7 @@ impl Mcp {
     /// No thread or descriptor is left. That a required server cannot be connected is told by [`Mcp::require`].
     pub fn start(parts: Parts) -> io::Result<(Self, Vec<Worker>)> {
         let stop = Cancel::new();
+        let desk = Desk::new(parts.core.clone(), stop.clone());
         let world = World {
             vault: Vault { broker: parts.broker, clock: parts.clock },
             recorder: Arc::new(Recorder::new(parts.core)),
@@ -116,12 +123,22 @@ impl Mcp {
             Server::new(config, switch).map(Arc::new)
         });
         let servers = servers.collect::<io::Result<Vec<_>>>()?;
-        let mcp = Self(Arc::new(Inner { servers, config_path: parts.config_path, profiles: parts.profiles, stop }));
+        let mcp =
+            Self(Arc::new(Inner { servers, config_path: parts.config_path, profiles: parts.profiles, stop, desk }));
         let thread = |(index, server): (usize, &Arc<Server>)| {
             let (server, world) = (server.clone(), world.clone());
             Worker::spawn(format!("mcp-{}", index + 1), move || server.run(&world))
         };
-        let threads = mcp.0.servers.iter().enumerate().map(thread).collect::<io::Result<Vec<_>>>();
+        let mut threads = mcp.0.servers.iter().enumerate().map(thread).collect::<io::Result<Vec<_>>>();
+        if let Ok(started) = &mut threads
+            && mcp.is_configured()
+        {
+            let desk = mcp.0.desk.clone();
+            match Worker::spawn("mcp-asks", move || desk.watch()) {
+                Ok(watch) => started.push(watch),
+                Err(error) => threads = Err(error),
+            }
+        }
         if threads.is_err() {
             mcp.stop();
         }
@@ -147,6 +164,10 @@ impl Mcp {
     /// Ends all connections and processes. The threads end soon after.
     pub fn stop(&self) {
         self.0.stop.cancel();
+    }
+
+    fn desk(&self) -> &Arc<Desk> {
+        &self.0.desk
     }
 
     /// The servers that were not removed.
@@ -259,7 +280,7 @@ impl Mcp {
         let server = self.known_server(server)?;
         let limit_ms = limit_ms.unwrap_or(server.config.tool_ms).min(server.config.tool_ms);
         let until = Instant::now() + Duration::from_millis(limit_ms.max(1));
-        let errand = Errand { chain: Chain::Daemon, session: None, until, cancel: &self.0.stop };
+        let errand = Errand { chain: Chain::Daemon, session: None, until, cancel: &self.0.stop, asker: None };
         let connection = server.ready(limit_ms, &self.0.stop)?;
         let tool = match connection.catalogue.offered(tool) {
             Some(offered) => offered.name.clone(),
@@ -268,11 +289,18 @@ impl Mcp {
         self.call_tool(&server, &tool, arguments, &errand)
     }
 
-    /// Servers that name a slot: it must not be deleted under them. One that is switched off names none.
-    pub fn references(&self, slot: &SlotId) -> Vec<String> {
-        let names = |server: &&Arc<Server>| server.config.slots().contains(&slot);
-        let used = self.servers().filter(|server| server.known().switch == Switch::On);
-        used.filter(names).map(|server| server.config.name.clone()).collect()
+    /// Slots that servers name: they must not be deleted under them. One that is switched off names none.
+    pub fn references(&self) -> Vec<SecretReference> {
+        let mut named: BTreeMap<&SlotId, Vec<&str>> = BTreeMap::new();
+        for server in self.servers().filter(|server| server.known().switch == Switch::On) {
+            for slot in server.config.slots() {
+                named.entry(slot).or_default().push(&server.config.name);
+            }
+        }
+        let told = |(slot, servers): (&SlotId, Vec<&str>)| {
+            SecretReference::yielding(slot.as_str(), format!("one or more MCP servers ({})", servers.join(", ")))
+        };
+        named.into_iter().map(told).collect()
     }
 
     /// Time that a call has when nothing is said, in milliseconds.

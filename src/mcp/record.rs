@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::error::McpError;
 use crate::commit::{CommandError, CoreHandle};
-use crate::core::{ActionRequest, Command, Decision, Note, NoteKind};
+use crate::core::{ActionRequest, Command, Decision, Note, NoteKind, Refusal};
 use crate::hex::to_hex;
 use crate::ids::RunId;
 use crate::limits::ENGINE_RETRY_MS;
@@ -189,10 +189,12 @@ impl Recorder {
                 Ok(_) => return Ok(0),
                 Err(error) => error,
             };
+            // What ends while the run waits for people is recorded when it goes on.
+            let waits = Refusal::is_wait_for_people;
             let heals = matches!(
-                error,
+                &error,
                 CommandError::StorageFull { .. } | CommandError::WriteFailed { .. } | CommandError::Busy
-            );
+            ) || matches!(&error, CommandError::Refused(refusal) if waits(refusal));
             if !heals || Instant::now() >= until || cancel.wait(Duration::from_millis(ENGINE_RETRY_MS)) {
                 return Err(McpError::NotRecorded { server: server.to_string(), cause: error.to_string() });
             }

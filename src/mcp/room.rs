@@ -4,12 +4,13 @@
 //! Never: decides whether a call may run; gives a session a tool that was not offered.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::Mcp;
+use super::asking::UnderWay;
 use super::catalogue::PREFIX;
 use super::content;
 use super::error::McpError;
@@ -17,9 +18,10 @@ use super::headers;
 use super::record::Chain;
 use super::server::{Connection, Server, Switch};
 use super::session::Ask;
-use crate::engine::{Caller, DaemonTool};
+use crate::core::QuestionResolved;
+use crate::engine::{Called, Caller, DaemonTool};
 use crate::ids::SessionId;
-use crate::limits::{MCP_LIST_ENTRIES_MAX, MCP_TOOLS_OFFERED_MAX};
+use crate::limits::{MCP_ASK_MS_MAX, MCP_LIST_ENTRIES_MAX, MCP_TOOLS_OFFERED_MAX};
 use crate::net::Cancel;
 use crate::tools::{RoomTool, ToolDef, ToolOutput};
 
@@ -29,6 +31,8 @@ pub(super) struct Errand<'a> {
     pub session: Option<&'a SessionId>,
     pub until: Instant,
     pub cancel: &'a Cancel,
+    /// The call that people may be asked for.
+    pub asker: Option<&'a Arc<UnderWay>>,
 }
 
 impl Errand<'_> {
@@ -47,6 +51,7 @@ impl Errand<'_> {
             limit_ms: self.left_ms(),
             cancel: self.cancel,
             is_owner: false,
+            asker: self.asker,
         }
     }
 }
@@ -101,6 +106,7 @@ fn helper_tool(helper: &Helper) -> Arc<RoomTool> {
         description: helper.description.to_string(),
         input_schema: helper.schema.to_string(),
         timeout_ms: crate::limits::MCP_TOOL_TIMEOUT_S_DEFAULT * 1_000,
+        may_ask: false,
         digest: String::new(),
     })
 }
@@ -138,8 +144,19 @@ impl Mcp {
         let arguments = without_nulls(arguments, &found.offered.input_schema);
         let mut ask = errand.ask("tools/call", json!({"name": tool, "arguments": arguments}), Some(tool));
         ask.param_headers = headers::of_arguments(&found.header_places, &arguments);
-        let result = session.request(&ask)?;
+        let _listed = errand.asker.map(|call| session.inbox.list(call));
+        let result = server.noted(session.request(&ask))?;
         Ok(content::of_call(&server.config.name, tool, &result, found.has_output_schema))
+    }
+
+    /// Calls a tool by the name that models are offered.
+    fn call_offered(&self, name: &str, input: Value, errand: &Errand<'_>) -> Result<ToolOutput, McpError> {
+        let unknown = |server: &str| McpError::UnknownTool { server: server.to_string(), tool: name.to_string() };
+        let Some((server, tool)) = self.offered_as(name) else { return Err(unknown("")) };
+        match server.known().catalogue.offered(&tool.name) {
+            Some(found) => self.call_tool(&server, &found.name.clone(), input, errand),
+            None => Err(unknown(&server.config.name)),
+        }
     }
 
     fn help(&self, name: &str, input: &Value, errand: &Errand<'_>) -> Result<ToolOutput, McpError> {
@@ -239,28 +256,55 @@ impl DaemonTool for Mcp {
         }
     }
 
+    fn begin(&self, caller: &Caller, def: &ToolDef, input: &RawValue, limit_ms: u64, cancel: &Cancel) -> Called {
+        let asking = self.offered_as(def.name).filter(|(_, tool)| tool.may_ask);
+        let Some((server, _)) = asking else {
+            return Called::Over(DaemonTool::call(self, caller, def, input, limit_ms, cancel));
+        };
+        let (mcp, caller_there, name) = (self.clone(), caller.clone(), def.name.to_string());
+        let arguments: Value = serde_json::from_str(input.get()).unwrap_or_default();
+        let job = move |under_way: &Arc<UnderWay>| {
+            let caller = caller_there;
+            let errand = Errand {
+                chain: Chain::Run { run: caller.run, call: &caller.call },
+                session: Some(&caller.session),
+                // Its time is that of whoever waits for it; while people are asked it stands still.
+                until: Instant::now() + Duration::from_millis(limit_ms.saturating_add(MCP_ASK_MS_MAX)),
+                cancel: &under_way.cancel,
+                asker: Some(under_way),
+            };
+            mcp.call_offered(&name, arguments, &errand).unwrap_or_else(|error| failed(&error))
+        };
+        match self.desk().begin(&server.config.name, caller.run, &caller.call, job) {
+            Some(under_way) => under_way.wait(limit_ms, cancel),
+            None => Called::Over(DaemonTool::call(self, caller, def, input, limit_ms, cancel)),
+        }
+    }
+
+    fn resume(&self, caller: &Caller, answer: &QuestionResolved, limit_ms: u64, cancel: &Cancel) -> Option<Called> {
+        self.desk().resume(caller.run, &caller.call, answer, limit_ms, cancel)
+    }
+
     fn call(&self, caller: &Caller, def: &ToolDef, input: &RawValue, limit_ms: u64, cancel: &Cancel) -> ToolOutput {
         let errand = Errand {
             chain: Chain::Run { run: caller.run, call: &caller.call },
             session: Some(&caller.session),
-            until: Instant::now() + std::time::Duration::from_millis(limit_ms),
+            until: Instant::now() + Duration::from_millis(limit_ms),
             cancel,
+            asker: None,
         };
         let input: Value = serde_json::from_str(input.get()).unwrap_or_default();
         let outcome = if HELPERS.iter().any(|helper| helper.name == def.name) {
             self.help(def.name, &input, &errand)
         } else {
-            match self.offered_as(def.name) {
-                None => Err(McpError::UnknownTool { server: String::new(), tool: def.name.to_string() }),
-                Some((server, tool)) => match server.known().catalogue.offered(&tool.name) {
-                    Some(found) => self.call_tool(&server, &found.name.clone(), input, &errand),
-                    None => Err(McpError::UnknownTool { server: server.config.name.clone(), tool: tool.name.clone() }),
-                },
-            }
+            self.call_offered(def.name, input, &errand)
         };
-        outcome.unwrap_or_else(|error| {
-            let content = json!({"error": error.to_string(), "code": error.code()}).to_string();
-            ToolOutput { content, is_error: true, truncated: false, overflow: None }
-        })
+        outcome.unwrap_or_else(|error| failed(&error))
     }
+}
+
+/// What a model is told of a call that has no result.
+pub(super) fn failed(error: &McpError) -> ToolOutput {
+    let content = json!({"error": error.to_string(), "code": error.code()}).to_string();
+    ToolOutput { content, is_error: true, truncated: false, overflow: None }
 }

@@ -68,6 +68,8 @@ pub(super) struct Known {
     pub catalogue: Arc<Catalogue>,
     pub hello: Option<Hello>,
     pub error: Option<McpError>,
+    /// What its account would have to allow, since a request was refused for lack of it.
+    pub wanted_scopes: Vec<String>,
     /// Attempts to connect that have ended.
     pub attempts: u64,
     /// Connections so far.
@@ -99,6 +101,7 @@ impl Server {
             catalogue: Arc::default(),
             hello: None,
             error: None,
+            wanted_scopes: Vec::new(),
             attempts: 0,
             connects: 0,
             connected_at_ms: None,
@@ -188,6 +191,14 @@ impl Server {
         }
     }
 
+    /// Passes an outcome on, and remembers what account a refused request would have needed.
+    pub fn noted<T>(&self, outcome: Result<T, McpError>) -> Result<T, McpError> {
+        if let Err(McpError::ScopeRequired { scopes, .. }) = &outcome {
+            self.lock().wanted_scopes.clone_from(scopes);
+        }
+        outcome
+    }
+
     fn slots(&self, vault: &Vault) -> Vec<Option<(u64, bool)>> {
         let state = |slot| vault.broker.slot_state(slot).ok().flatten().map(|state| (state.version, state.blocked));
         self.config.slots().into_iter().map(state).collect()
@@ -245,6 +256,7 @@ impl Server {
             }
         };
         let session = Arc::new(session);
+        session.inbox.belongs_to(&session);
         {
             let mut known = self.lock();
             known.is_attempting = false;
@@ -297,6 +309,9 @@ impl Server {
                 let wait_ms = (MCP_RESTART_MS_MIN << known.failures.min(16)).min(MCP_RESTART_MS_MAX);
                 known.failures += 1;
                 known.retry_at = Some(Instant::now() + Duration::from_millis(wait_ms));
+            }
+            if let Some(McpError::ScopeRequired { scopes, .. }) = &error {
+                known.wanted_scopes.clone_from(scopes);
             }
             known.error = error;
         }
@@ -385,6 +400,7 @@ impl Server {
         if now != slots {
             let cause = "its secret was set anew, deleted or revoked".to_string();
             log::info!("MCP server {}: {cause}", self.config.name);
+            self.lock().wanted_scopes.clear();
             return Some((Some(McpError::Credential { server: self.config.name.clone(), cause }), true));
         }
         // Somebody has taken the connection away to have another one.
@@ -402,7 +418,9 @@ impl Server {
         let mut leased_at = Instant::now();
         let mut renewed: Vec<InUse> = Vec::new();
         loop {
-            link.pump(Duration::from_millis(MCP_TICK_MS));
+            let tick = Duration::from_millis(MCP_TICK_MS);
+            // What comes is dealt with at once; only the lists wait for their time.
+            link.pump(session.inbox.changed().map_or(tick, |rest| rest.min(tick)));
             if let Some(over) = self.is_unwanted(world, session, slots) {
                 return over;
             }
@@ -445,7 +463,10 @@ impl Server {
                 };
                 let cancel = credential.as_ref().map_or(&session.cancel, InUse::cancel);
                 let mut between = || {
-                    if session.inbox.take_changed() {
+                    // What else the server has to say waits meanwhile.
+                    if session.inbox.changed().is_some_and(|rest| !session.cancel.wait(rest))
+                        && session.inbox.take_changed()
+                    {
                         self.list_again(session);
                     }
                     self.lock().switch == Switch::On
@@ -518,6 +539,7 @@ fn catalogue(session: &Session, until: Instant) -> Result<Catalogue, McpError> {
         limit_ms,
         cancel: &session.cancel,
         is_owner: true,
+        asker: None,
     };
     let (listed, is_cut) = session.list("tools/list", "tools", &ask, MCP_TOOLS_MAX)?;
     Ok(Catalogue::of(&session.config, listed, is_cut, hello.is_stateless()))

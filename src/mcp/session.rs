@@ -6,21 +6,24 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{bounded, select};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::asking::UnderWay;
 use super::config::{Protocol, ServerConfig};
 use super::credential::{InUse, Vault};
 use super::error::McpError;
+use super::form::{self, Reply, Wish};
 use super::inbox::Inbox;
-use super::link::{Exchange, Link, Receiver};
+use super::link::{Asked, Exchange, Given, Link, Receiver};
 use super::message::{self, UNSUPPORTED_VERSION};
 use super::record::{Answered, Chain, Recorder, Request};
 use crate::ids::SessionId;
 use crate::limits::{
-    MCP_INPUT_REQUESTS_MAX, MCP_INPUT_ROUNDS_MAX, MCP_INPUT_WAIT_MS, MCP_INSTRUCTIONS_BYTES_MAX, MCP_PAGES_MAX,
-    MCP_REQUEST_BYTES_MAX, MCP_WRITE_MS_MAX,
+    MCP_CONNECT_MS, MCP_INPUT_REQUESTS_MAX, MCP_INPUT_ROUNDS_MAX, MCP_INPUT_WAIT_MS, MCP_INSTRUCTIONS_BYTES_MAX,
+    MCP_PAGES_MAX, MCP_REQUEST_BYTES_MAX, MCP_WRITE_MS_MAX,
 };
 use crate::net::Cancel;
 use crate::tools::cut_bytes;
@@ -30,6 +33,8 @@ use std::sync::Arc;
 const NEWEST: &str = "2025-11-25";
 /// Those that are taken.
 const KNOWN: [&str; 4] = [NEWEST, "2025-06-18", "2025-03-26", "2024-11-05"];
+/// The server's error that addresses have to be opened first.
+const LINKS_REQUIRED: i64 = -32042;
 /// The revision without a handshake.
 const STATELESS: &str = "2026-07-28";
 
@@ -82,6 +87,8 @@ pub(super) struct Ask<'a> {
     pub limit_ms: u64,
     pub cancel: &'a Cancel,
     pub is_owner: bool,
+    /// The call that people may be asked for.
+    pub asker: Option<&'a Arc<UnderWay>>,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +134,7 @@ impl Session {
             capabilities["roots"] = json!({"listChanged": false});
         }
         if self.config.elicitation {
-            capabilities["elicitation"] = if stateless { json!({"form": {}}) } else { json!({}) };
+            capabilities["elicitation"] = json!({"form": {}, "url": {}});
         }
         capabilities
     }
@@ -199,6 +206,73 @@ impl Session {
             limit_ms,
             cancel,
             is_owner: true,
+            asker: None,
+        }
+    }
+
+    /// A request to a server with a handshake. One that it does not carry out before people have opened an address is made
+    /// again when they have.
+    fn send_after_links(&self, ask: &Ask<'_>) -> Result<Box<RawValue>, McpError> {
+        loop {
+            let error = match (self.send(ask, false), ask.asker) {
+                (Err(error @ McpError::Refused { code: LINKS_REQUIRED, .. }), Some(asker)) => (error, asker),
+                (other, _) => return other,
+            };
+            let (McpError::Refused { data: Some(data), .. }, asker) = (&error.0, error.1) else { return Err(error.0) };
+            let data: Value = serde_json::from_str(data).unwrap_or_default();
+            let links = data["elicitations"].as_array().map(Vec::as_slice).unwrap_or_default();
+            if links.is_empty() || links.len() > MCP_INPUT_REQUESTS_MAX || !self.config.elicitation {
+                return Err(error.0);
+            }
+            for link in links {
+                // No more of them than a call may ask; one that is not accepted ends it.
+                if self.ask_people(asker, link)?["action"] != "accept" {
+                    return Err(error.0);
+                }
+            }
+        }
+    }
+
+    /// Has people asked, and waits for them.
+    fn ask_people(&self, asker: &Arc<UnderWay>, params: &Value) -> Result<Value, McpError> {
+        let (questions, is_link) = match form::wish(&self.config.name, params) {
+            Ok(Wish::Form(questions)) => (questions, false),
+            Ok(Wish::Link(questions)) => (questions, true),
+            Ok(Wish::Secret) => return Ok(Reply::Decline.result()),
+            Err(cause) => return Err(self.malformed(cause)),
+        };
+        let (said, heard) = bounded(1);
+        asker.ask(questions, is_link, None, Box::new(move |reply| drop(said.try_send(reply))));
+        select! {
+            recv(heard) -> reply => Ok(reply.unwrap_or(Reply::Cancel).result()),
+            recv(asker.cancel.woken()) -> _ => Err(McpError::Cancelled { server: self.server() }),
+        }
+    }
+
+    /// Answers a request of the server, after people have.
+    pub fn answer(&self, id: &RawValue, given: &Given) {
+        let credential = match self.vault.for_request(&self.config, None, &self.cancel) {
+            Ok(credential) => credential,
+            Err(error) => return log::warn!("an answer is not sent: {error}"),
+        };
+        let bytes = message::answer(id, given);
+        let limit = Duration::from_millis(MCP_CONNECT_MS);
+        // The server waits for it or does not; its own request ends at its time.
+        if let Err(error) = self.link.notify(&bytes, credential.as_ref(), limit, &self.cancel) {
+            log::info!("an answer was not taken: {error}");
+        }
+    }
+
+    /// As [`Session::send_once`]; a token that the server does not take is exchanged for another one, once, and the request is
+    /// made anew: the refused one was not carried out.
+    fn send(&self, ask: &Ask<'_>, stateless: bool) -> Result<Box<RawValue>, McpError> {
+        match self.send_once(ask, stateless) {
+            Err(error @ McpError::AuthRequired { .. }) => match self.vault.refresh(&self.config) {
+                true => self.send_once(ask, stateless),
+                false => Err(error),
+            },
+            Err(McpError::ScopeRequired { scopes, .. }) => Err(self.vault.step_up(&self.config, scopes)),
+            other => other,
         }
     }
 
@@ -209,7 +283,7 @@ impl Session {
     pub fn request(&self, ask: &Ask<'_>) -> Result<Box<RawValue>, McpError> {
         let stateless = self.hello.get().is_some_and(Hello::is_stateless);
         if !stateless {
-            return self.send(ask, false);
+            return self.send_after_links(ask);
         }
         let began = Instant::now();
         let mut params = ask.params.clone();
@@ -235,10 +309,17 @@ impl Session {
                 let mut responses = serde_json::Map::new();
                 for (key, request) in wanted.requests.into_iter().take(MCP_INPUT_REQUESTS_MAX) {
                     let method = request["method"].as_str().unwrap_or_default();
-                    match self.inbox.request(method, &request["params"]) {
-                        Ok(response) => responses.insert(key, response),
-                        Err(_) => return Err(self.malformed("it asks for what this client does not have")),
+                    let params = &request["params"];
+                    let response = match (method, ask.asker) {
+                        ("elicitation/create", Some(asker)) if self.config.elicitation => {
+                            self.ask_people(asker, params)?
+                        }
+                        _ => match self.inbox.request(&Asked { id: RawValue::NULL, method, params }, None) {
+                            Some(Ok(response)) => response,
+                            _ => return Err(self.malformed("it asks for what this client does not have")),
+                        },
                     };
+                    responses.insert(key, response);
                 }
                 params["inputResponses"] = responses.into();
             }
@@ -249,7 +330,7 @@ impl Session {
         Err(self.malformed("it asks for more again and again"))
     }
 
-    fn send(&self, ask: &Ask<'_>, stateless: bool) -> Result<Box<RawValue>, McpError> {
+    fn send_once(&self, ask: &Ask<'_>, stateless: bool) -> Result<Box<RawValue>, McpError> {
         let limit_ms = ask.limit_ms;
         let until = Instant::now() + Duration::from_millis(limit_ms);
         let cancel = ask.cancel.child();
@@ -296,6 +377,7 @@ impl Session {
             cancel: credential.as_ref().map_or(&cancel, InUse::cancel),
             credential: credential.as_ref(),
             is_owner: ask.is_owner,
+            asker: ask.asker,
         };
         let outcome = self.link.exchange(&exchange).map_err(|error| match error {
             McpError::Cancelled { server } if self.cancel.is_cancelled() && !ask.cancel.is_cancelled() => {
@@ -324,7 +406,8 @@ impl Session {
             (Ok(Ok(result)), Ok(())) if result.get().starts_with('{') => Ok(result),
             (Ok(Ok(_)), Ok(())) => Err(self.malformed("its result is no object")),
             (Ok(Err(error)), Ok(())) => {
-                Err(McpError::Refused { server: self.server(), code: error.code, message: error.message })
+                let data = error.data.map(|data| data.0);
+                Err(McpError::Refused { server: self.server(), code: error.code, message: error.message, data })
             }
         }
     }

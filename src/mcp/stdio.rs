@@ -18,13 +18,14 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::error::McpError;
-use super::link::{Exchange, Outcome, Receiver};
+use super::link::{Asked, Exchange, Outcome, Receiver};
 use super::message::{self, Incoming, RpcError};
+use super::rate::Rate;
 use super::stderr::ErrorLines;
 use super::worker::{Report, Start, WORKER_VERB};
 use crate::limits::{
-    MCP_CALLS_MAX, MCP_MESSAGE_BYTES_MAX, MCP_MESSAGES_MAX, MCP_STOP_STEP_MS, MCP_TICK_MS, MCP_WORKER_FRAME_BYTES_MAX,
-    MCP_WRITE_MS_MAX, SANDBOX_END_MS,
+    MCP_CALLS_MAX, MCP_MESSAGE_BYTES_MAX, MCP_MESSAGES_MAX, MCP_REQUESTS_MAX, MCP_STOP_STEP_MS, MCP_TICK_MS,
+    MCP_WORKER_FRAME_BYTES_MAX, MCP_WRITE_MS_MAX, SANDBOX_END_MS,
 };
 use crate::sandbox::{SandboxSpec, frame, worker_command};
 use crate::sys::process::{pipe, set_nonblocking, wait_readable};
@@ -58,6 +59,7 @@ pub(super) struct StdioLink {
     /// Why the connection is over.
     ended: Mutex<Option<String>>,
     receiver: Arc<dyn Receiver>,
+    requests: Rate,
     wake: Arc<EventFd>,
 }
 
@@ -105,6 +107,7 @@ impl StdioLink {
             next_id: AtomicU64::new(1),
             ended: Mutex::new(None),
             receiver,
+            requests: Rate::new(MCP_REQUESTS_MAX),
             wake,
         };
         let begun = serde_json::to_vec(start)
@@ -335,9 +338,14 @@ impl StdioLink {
                 log::debug!("MCP server {}: an error for no request: {outcome:?}", self.server);
             }
             Ok(Incoming::Request { id, method, params }) => {
-                let outcome = self.receiver.request(&method, &params);
-                // If it cannot be written the connection is over, which is noticed elsewhere.
-                let _over = self.write(&message::answer(&id, &outcome));
+                if !self.requests.admit() {
+                    return self.end("it sent more requests than are answered");
+                }
+                let asked = Asked { id: &id, method: &method, params: &params };
+                if let Some(given) = self.receiver.request(&asked, None) {
+                    // If it cannot be written the connection is over, which is noticed elsewhere.
+                    let _over = self.write(&message::answer(&id, &given));
+                }
             }
             Ok(Incoming::Notification { method, params }) => self.receiver.notified(&method, &params),
             Err(cause) => log::debug!("MCP server {}: a line is no message: {}", self.server, cause.0),

@@ -59,6 +59,9 @@ pub struct ServerView {
     /// What the server tells models, cut and not to be trusted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// Scopes that its account would have to allow, since a call was refused for lack of some: what the next login asks for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wanted_scopes: Vec<String>,
     /// The agreed revision of the protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol_version: Option<String>,
@@ -128,8 +131,18 @@ const LAZY: &str = "oauth_requires_scoped_runtime_initialization";
 impl ServerView {
     pub(super) fn of(server: &Server) -> Self {
         let config = &server.config;
-        let Known { switch, connection, catalogue, hello, error, attempts, connects, connected_at_ms, .. } =
-            server.known();
+        let Known {
+            switch,
+            connection,
+            catalogue,
+            hello,
+            error,
+            attempts,
+            connects,
+            connected_at_ms,
+            wanted_scopes,
+            ..
+        } = server.known();
         let is_waiting = connection.is_none() && config.is_lazy() && attempts == 0 && switch == Switch::On;
         let hello = hello.filter(|_| connection.is_some());
         let shown = connection.is_some();
@@ -154,6 +167,7 @@ impl ServerView {
             },
             error_code: error.as_ref().filter(|_| !shown).map(super::McpError::code),
             instructions: hello.as_ref().and_then(|hello| hello.instructions.clone()),
+            wanted_scopes,
             protocol_version: hello.as_ref().map(|hello| hello.version.clone()),
             server_info: hello.map(|hello| ServerInfo { name: hello.server_name, version: hello.server_version }),
             connected_at_ms,

@@ -20,6 +20,8 @@ pub struct RoomTool {
     pub input_schema: String,
     /// Longest time of a call in milliseconds.
     pub timeout_ms: u64,
+    /// A call may have people asked while it is under way.
+    pub may_ask: bool,
     /// Changes whenever anything changes that a person saw who allowed a call of it.
     pub digest: String,
 }
@@ -60,6 +62,11 @@ impl Tool {
             Self::Listed(def) => def.name,
             Self::Room(tool) => &tool.name,
         }
+    }
+
+    /// Whether a call may have people asked while it is under way: nothing else is started beside it.
+    pub fn may_ask(&self) -> bool {
+        matches!(self, Self::Room(tool) if tool.may_ask)
     }
 
     /// What an answer to an approval is bound to: another description or schema is another tool.

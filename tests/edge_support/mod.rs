@@ -155,9 +155,10 @@ impl Rig {
     }
 }
 
-/// Deadlines that a test can wait for; each is met as an event, not timed.
+/// Deadlines that a test can wait for; each is met as an event, not timed. A test that must do something within one needs
+/// a machine that does not hold it up for longer.
 pub fn short_deadlines() -> Deadlines {
-    let short = Duration::from_millis(300);
+    let short = Duration::from_millis(1_500);
     Deadlines { head: short, body: short * 4, body_progress: short, idle: short, write_progress: short, linger: short }
 }
 

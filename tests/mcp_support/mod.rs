@@ -1,10 +1,14 @@
 //! Servers for tests: a shell script on standard input and output, and one over HTTP that wants a bearer token.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Home, Place, Provider, eventually};
+use crate::http::Reply;
 
 /// What the HTTP server accepts at first.
 pub const SECRET: &str = "first-bearer-secret-0123456789";
@@ -145,4 +149,53 @@ fn answer(mut request: tiny_http::Request, state: &Mutex<Seen>) {
         (true, ..) => request.respond(empty(405)),
     };
     drop(done);
+}
+
+/// A provider whose model calls `tool` with `arguments` when it is told `name`.
+pub fn provider(calls: &[(&str, &str, Value)]) -> Provider {
+    let mut script = String::new();
+    let text = |text: &str| serde_json::to_string(text).expect("a text is a TOML string as well");
+    for (name, tool, arguments) in calls {
+        script += &format!(
+            "[[turn]]\nmatch = {name}\nmatch_result = \"{result}\"\ntext = \"done\"\n\
+             [[turn]]\nmatch = {name}\ntool_calls = [{{ name = {tool}, arguments = {arguments} }}]\n",
+            name = text(name),
+            result = ":",
+            tool = text(tool),
+            arguments = text(&arguments.to_string()),
+        );
+    }
+    Provider::start(&script)
+}
+
+/// A daemon whose servers are those of `config`; the script lies in its workspace, and nobody is asked about calls.
+pub fn serve_with(home: &Home, workspace: &Place, script: &str, config: &str) -> Daemon {
+    let place = workspace.join("server.sh");
+    std::fs::write(&place, script).expect("a script");
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).expect("a script");
+    let file = home.join("mcp.toml");
+    std::fs::write(&file, config).expect("a configuration");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("a configuration");
+    let options = ["--mcp-config", file.to_str().expect("a path")];
+    let daemon = home.serve().workspace(&workspace.join("")).options(&options).start();
+    let reply = daemon.post("/v1/runtime/permission-mode", &json!({"mode": "bypassPermissions"}));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    daemon
+}
+
+pub fn server(daemon: &Daemon, name: &str) -> Value {
+    let reply = daemon.get(&format!("/v1/mcp/servers/{name}"));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.json()
+}
+
+pub fn connected(daemon: &Daemon, name: &str) -> Value {
+    eventually(&format!("{name} is connected"), || {
+        let seen = server(daemon, name);
+        (seen["connected"] == true).then_some(seen)
+    })
+}
+
+pub fn call(daemon: &Daemon, server: &str, tool: &str, arguments: Value) -> Reply {
+    daemon.post(&format!("/v1/mcp/servers/{server}/tools/call"), &json!({"tool": tool, "arguments": arguments}))
 }

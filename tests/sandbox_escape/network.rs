@@ -8,6 +8,7 @@ use std::time::Duration;
 use kheish_daemon::sandbox::Feature;
 
 use crate::daemon::{Home, TOKEN};
+use crate::port::Port;
 use crate::stage::{Outside, Stage};
 
 const NET: &[Feature] = &[Feature::NetNamespace];
@@ -96,7 +97,8 @@ fn names_are_not_looked_up() {
 #[test]
 fn a_listener_inside_is_not_reached_from_outside() {
     let Some(mut stage) = Stage::new("a_listener_inside_is_not_reached_from_outside", NET) else { return };
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port();
+    let port = Port::reserve();
+    let (free, address) = (port.number(), port.address());
     // Its own loopback works: tests of many projects need it. It says when it listens, and waits for a sign.
     let script = format!(
         "cat > serve.py <<'P'\nimport os, socket, time\nl = socket.create_server(('127.0.0.1', {free}))\n\
@@ -106,7 +108,7 @@ fn a_listener_inside_is_not_reached_from_outside() {
     let (listening, tried) = (stage.workspace().join("listening"), stage.workspace().join("tried"));
     let prober = std::thread::spawn(move || {
         crate::daemon::eventually("a listener inside", || listening.exists().then_some(()));
-        let reached = TcpStream::connect_timeout(&([127, 0, 0, 1], free).into(), Duration::from_secs(5)).is_ok();
+        let reached = TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_ok();
         std::fs::write(tried, "").expect("a scratch file");
         reached
     });

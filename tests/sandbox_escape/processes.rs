@@ -1,7 +1,6 @@
 //! Commands that reach for other processes: a victim of the same user, the daemon itself, the worker, the reaper.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use kheish_daemon::sandbox::Feature;
 
@@ -189,8 +188,10 @@ fn neither_environment_nor_descriptors_of_the_daemon_are_inherited() {
             "#!/bin/sh\nexec 7< '{0}/state/secret' 9< '{0}/state/secret'\nLEAKED={SECRET} KHEISH_TOKEN={SECRET} exec {BINARY} \"$@\"\n",
             place.display()
         );
-        fs::write(&leaky, script).expect("a scratch file");
-        fs::set_permissions(&leaky, fs::Permissions::from_mode(0o755)).expect("a scratch file");
+        // Written by a process of its own: one that this process has open for writing while another test forks cannot be run.
+        let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        let written = Command::new("sh").args(["-c", write, "sh", &script]).arg(&leaky).status();
+        assert!(written.expect("a shell").success());
         spec.program = leaky;
     }) else {
         return;

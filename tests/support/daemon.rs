@@ -599,6 +599,24 @@ impl Daemon {
         sys::kill(self.pid(), 9).expect("a child of ours");
     }
 
+    /// SIGSTOP, and a wait until none of its threads runs: nothing is written any more.
+    pub fn freeze(&self) {
+        sys::kill(self.pid(), 19).expect("a child of ours");
+        let tasks = format!("/proc/{}/task", self.pid());
+        let is_stopped = |task: &fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        };
+        eventually("a stopped daemon", || {
+            fs::read_dir(&tasks).expect("its threads").flatten().all(|task| is_stopped(&task)).then_some(())
+        });
+    }
+
+    /// It goes on after [`Daemon::freeze`].
+    pub fn thaw(&self) {
+        sys::kill(self.pid(), 18).expect("a child of ours");
+    }
+
     /// SIGKILL, and the end of the process.
     pub fn kill(mut self) {
         assert_eq!(self.process.kill().signal(), Some(9), "it ended before it was killed:\n{}", self.log());

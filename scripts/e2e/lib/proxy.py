@@ -1,6 +1,6 @@
 """A streaming reverse proxy for the smokes, plain or with TLS: what arrives is passed on at once.
 
-Drops hop-by-hop headers, answers `Connection: close`, and reads event streams byte by byte.
+Drops hop-by-hop headers, answers `Connection: close`, and reads event streams line by line.
 """
 
 import http.client
@@ -12,11 +12,28 @@ HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authoriza
 HOP_BY_HOP |= {"transfer-encoding", "upgrade", "content-length"}
 
 
-class StreamingProxy:
-    """Listens on a free port of loopback until `stop`."""
+class Faithful:
+    """What a proxy does to what goes through it: nothing. `planted.py` has others."""
 
-    def __init__(self, upstream_port, certificate=None, key=None, set_host=False):
+    def request(self, method, path, headers):
+        """The path and the headers that are sent on."""
+        return path, headers
+
+    def answer(self, method, path, status, headers):
+        """Status and headers that are given back."""
+        return status, headers
+
+    def chunk(self, method, path, chunk):
+        """A piece of a body that is given back."""
+        return chunk
+
+
+class StreamingProxy:
+    """Listens on a free port of loopback, or on `port`, until `stop`."""
+
+    def __init__(self, upstream_port, certificate=None, key=None, set_host=False, port=0, way=None):
         proxy = self
+        way = way or Faithful()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -28,24 +45,26 @@ class StreamingProxy:
                 if set_host:
                     sent = {name: value for name, value in sent.items() if name.lower() != "host"}
                     sent["Host"] = f"127.0.0.1:{upstream_port}"
+                path, sent = way.request(self.command, self.path, sent)
                 link = http.client.HTTPConnection("127.0.0.1", upstream_port, timeout=300)
                 try:
-                    link.request(self.command, self.path, body, sent)
+                    link.request(self.command, path, body, sent)
                     answer = link.getresponse()
                 except OSError as error:
                     self.send_error(502, f"upstream: {error}")
                     link.close()
                     return
-                self.send_response_only(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in HOP_BY_HOP:
-                        self.send_header(name, value)
+                kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+                status, kept = way.answer(self.command, self.path, answer.status, kept)
+                self.send_response_only(status)
+                for name, value in kept:
+                    self.send_header(name, value)
                 self.send_header("Connection", "close")
                 self.end_headers()
                 is_stream = (answer.headers.get("content-type") or "").startswith("text/event-stream")
                 try:
-                    while chunk := answer.read(1 if is_stream else 65536):
-                        self.wfile.write(chunk)
+                    while chunk := answer.readline() if is_stream else answer.read(4 << 20):
+                        self.wfile.write(way.chunk(self.command, self.path, chunk))
                         self.wfile.flush()
                 except OSError:
                     pass  # Either side went away: the connection ends, and with it the request.
@@ -59,7 +78,7 @@ class StreamingProxy:
                 proxy.requests += 1
 
         self.requests = 0
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         scheme = "http"
         if certificate:
