@@ -155,7 +155,7 @@ fn thinking_between_calls_is_asked_for_where_a_model_does_so_only_then() {
         request.options.tool_choice = choice;
         request.options.reasoning = Reasoning { budget_tokens: Some(2_048), interleaved, ..Reasoning::default() };
         let answer = attempt(&route, &request, &Cancel::new()).0;
-        answer.is_ok().then(|| last_request(&server)["anthropic_beta"].clone()).unwrap_or_default()
+        if answer.is_ok() { last_request(&server)["anthropic_beta"].clone() } else { Value::from("no answer") }
     };
     let (tools, name) = (tools(), json!("interleaved-thinking-2025-05-14"));
     assert_eq!(beta("claude-sonnet-4-5", "", true, &tools, ToolChoice::Auto), name);
