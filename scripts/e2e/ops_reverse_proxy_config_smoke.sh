@@ -19,7 +19,7 @@ if command -v nginx >/dev/null && command -v openssl >/dev/null; then
         -keyout "$place/privkey.pem" -out "$place/fullchain.pem" 2>/dev/null
     mkdir -p "$place/logs"
     python3 "$here/lib/nginx_contract.py" "$config" --for-test "$place/fullchain.pem" "$place/privkey.pem" "$place" >"$place/nginx.conf"
-    nginx -t -p "$place" -c "$place/nginx.conf" >"$place/out" 2>&1 || { cat "$place/out" >&2; exit 1; }
+    nginx -e stderr -t -p "$place" -c "$place/nginx.conf" >"$place/out" 2>&1 || { cat "$place/out" >&2; exit 1; }
     syntax=passed
 fi
 printf '{"scenario":"ops_reverse_proxy_config_smoke","status":"passed","nginx_t":"%s","config":"%s"}\n' "$syntax" "$config"

@@ -210,9 +210,10 @@ def daemon_case(real, root, number, smoke, name, break_, says):
 
 
 def file_case(command, source, pattern, instead, root, number):
+    """Wherever it stands: a runbook says the same in more than one place."""
     text = source.read_text()
-    broken, count = re.subn(pattern, instead, text, count=1)
-    if count != 1 or broken == text:
+    broken, count = re.subn(pattern, instead, text)
+    if count == 0 or broken == text:
         return f"{pattern!r} is not in {source}"
     copy = root / f"{number}{source.suffix}"
     copy.write_text(broken)
@@ -238,7 +239,9 @@ def main():
     def wanted(label):
         return not names or any(name in label for name in names)
 
-    with tempfile.TemporaryDirectory(prefix="kheish-planted.") as root, concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+    # Below the repository: the runbook's check looks for its scripts and its binary from where the file stands.
+    (REPOSITORY / ".tmp").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="planted.", dir=REPOSITORY / ".tmp") as root, concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         root, cases = Path(root), {}
 
         def add(label, work, *words):

@@ -178,6 +178,9 @@ def main():
         _, certificate, key, prefix = sys.argv[2:6]
         text = re.sub(r"(ssl_certificate\s+)[^;]+;", rf"\g<1>{certificate};", text)
         text = re.sub(r"(ssl_certificate_key\s+)[^;]+;", rf"\g<1>{key};", text)
+        # Where nothing else is said nginx writes below /var, which only root may.
+        places = [f"{name}_temp_path {prefix}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+        text = text.replace("http {\n", "http {\n    access_log off;\n" + "".join(f"    {place}\n" for place in places), 1)
         print(f"pid {prefix}/nginx.pid;\nerror_log {prefix}/error.log;\n" + text)
         return
     found = problems(text)
