@@ -72,10 +72,12 @@ mod tests {
             command.arg("1000").env(TOKEN_VARIABLE, token);
             command.spawn().unwrap()
         };
-        let (mut ours, mut other) = (start("leftover-a"), start("leftover-ab"));
+        // Of this process: the same test may run elsewhere on this host at the same time.
+        let token = format!("leftover-{}-", std::process::id());
+        let (mut ours, mut other) = (start(&token), start(&format!("{token}b")));
         // `spawn` returns once the program runs, so its environment is there.
-        assert_eq!(find(&["leftover-a"]), BTreeMap::from([("leftover-a".to_string(), vec![ours.id()])]));
-        assert_eq!(end(&["leftover-a", "nobody"]), BTreeMap::new());
+        assert_eq!(find(&[&token]), BTreeMap::from([(token.clone(), vec![ours.id()])]));
+        assert_eq!(end(&[&token, "nobody"]), BTreeMap::new());
         use std::os::unix::process::ExitStatusExt;
         assert_eq!(ours.wait().unwrap().signal(), Some(SIGKILL));
         assert_eq!(other.try_wait().unwrap(), None, "a process with another token was ended");
