@@ -5,7 +5,8 @@ CARGO ?= cargo
 # The lock file is part of what was reviewed: no command may change it.
 CARGO_OPTIONS ?= --locked
 
-.PHONY: help demo smokes load planted-breaks test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean
+.PHONY: help demo smokes load planted-breaks test batteries test-kill test-kill-deliveries test-faults test-root soak fuzz-stable bench build limits clean \
+	install dist dist-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,9 +48,10 @@ test-kill-deliveries: ## 1,000 kills of daemon, sidecar and receiver amid delive
 	KHEISH_DELIVERY_KILLS=300 $(CARGO) test $(CARGO_OPTIONS) --test delivery_daemon a_killed_daemon
 	KHEISH_DELIVERY_KILLS=1000 $(CARGO) test $(CARGO_OPTIONS) --test delivery_kills
 
-batteries: ## The batteries of the agent engine in full (`make test` has a small size of each)
+batteries: ## The batteries of the agent engine and of restarts in full (`make test` has a small size of each)
 	KHEISH_BATTERIES=1 ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test engine_kill --test engine_tools \
 		--test tasks_orphans
+	KHEISH_RESTARTS=50 $(CARGO) test $(CARGO_OPTIONS) --test supervisor_daemon no_connection_is_refused
 
 test-faults: ## Every disk call of the daemon fails once and for good, by strace (`make test` has a few of them)
 	KHEISH_FAULTS=full ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test daemon_faults
@@ -71,6 +73,20 @@ bench: ## Measure accepts, streams, start-up and memory, beside Redis and Postgr
 
 build: ## The release binary: target/release/kheish-daemon
 	$(CARGO) build $(CARGO_OPTIONS) --release
+
+# Where `make install` puts things; packagers set DESTDIR, and KHEISH_BINARY to install a binary of a release.
+PREFIX ?= /usr/local
+DESTDIR ?=
+KHEISH_BINARY ?= $${CARGO_TARGET_DIR:-target}/release/kheish-daemon
+
+install: ## Install the release binary, manual pages, completions and systemd units (PREFIX, DESTDIR); builds nothing
+	./scripts/install.sh "$(KHEISH_BINARY)" "$(PREFIX)" "$(DESTDIR)"
+
+dist: ## A release in target/dist: vendored sources, binary, bill of materials, checksums (KHEISH_DIST_SIGNING_KEY signs)
+	./scripts/dist.sh
+
+dist-check: ## The same, built twice in two directories and compared byte by byte
+	./scripts/dist.sh --check
 
 limits: ## Refresh the tables of docs/limits.md from src/limits.rs
 	KHEISH_TIDY_WRITE=1 $(CARGO) test $(CARGO_OPTIONS) --test tidy every_bound_is_in_the_docs

@@ -13,6 +13,7 @@ mod engine;
 mod mcp;
 mod routes;
 mod slo;
+mod supervisor;
 
 pub use agents::*;
 pub use connectors::*;
@@ -24,6 +25,7 @@ pub use engine::*;
 pub use mcp::*;
 pub use routes::*;
 pub use slo::*;
+pub use supervisor::*;
 
 // --- identifiers -----------------------------------------------------------------------------
 
@@ -173,6 +175,9 @@ pub const HTTP_IDLE_DEADLINE_MS: u64 = 75_000;
 pub const HTTP_WRITE_PROGRESS_MS: u64 = 30_000;
 /// Least bytes of a response taken in one window.
 pub const HTTP_WRITE_PROGRESS_BYTES_MIN: usize = 256 * 1024;
+/// At a drain: time that a connection gets which was accepted and has not asked for anything yet. A client that connected
+/// the moment before is answered instead of cut off; one that only keeps a connection open holds up the stop that long.
+pub const HTTP_DRAIN_FRESH_MS: u64 = 1_000;
 /// After a closing answer: time in which what the client still sends is read and discarded, so that the
 /// kernel does not reset the connection before the answer was read.
 pub const HTTP_LINGER_MS: u64 = 2_000;

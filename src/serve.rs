@@ -7,6 +7,8 @@
 //! engines, listener. Whatever is wrong with any of these ends the start with its name, cause and next step,
 //! before the listener opens. Stop is the same list backwards.
 
+mod watching;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -25,7 +27,7 @@ use crate::api::front::{Front, FrontParts};
 use crate::api::request_mac::RequestMac;
 use crate::api::routes;
 use crate::api::status::Facts;
-use crate::api::status::observed::{Observed, observe};
+use crate::api::status::observed::Observed;
 use crate::api::telegram_poll::Polls;
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
@@ -38,13 +40,14 @@ use crate::connectors::egress::Egress;
 use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
 use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
+use crate::credential;
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
 use crate::delivery::{self, DeliveryRoom};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
-use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS, WATCH_INTERVAL_MS};
+use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS};
 use crate::mcp::{self, Mcp};
 use crate::net::{Net, NetConfig};
 use crate::oauth::HttpExchange;
@@ -54,6 +57,7 @@ use crate::sandbox::{Sandbox, places};
 use crate::secret::Secret;
 use crate::sse::{self, Hub};
 use crate::state_root::{Directory, StateRoot};
+use crate::supervisor::{Inherited, Supervisor};
 use crate::sys::{self, StopSignals};
 use crate::tasks::{self, TaskStops, Tasks};
 use crate::upkeep::{Roots, Upkeep};
@@ -100,12 +104,19 @@ pub fn run(raw: RawServe) -> Result<(), ServeError> {
         sys::jail::set_dumpable(false).map_err(step("shutting off the daemon's memory"))?;
     }
     let signals = StopSignals::install().map_err(step("signal handlers"))?;
+    let mut supervisor = Supervisor::of_process().map_err(step("socket activation"))?;
     crate::worker::enroll("main");
     if let Err(error) = sys::raise_open_files_limit() {
         log::warn!("the limit of open files stays as it is: {error}");
     }
-    let daemon = Daemon::start(&raw)?;
-    daemon.watch(&signals);
+    supervisor.notifier.status("starting: opening the state root and replaying the journal");
+    let inherited = supervisor.inherited.take();
+    let daemon = Daemon::start(&raw, inherited).inspect_err(|error| {
+        supervisor.notifier.status(&format!("start refused: {error}"));
+    })?;
+    supervisor.notifier.ready(&daemon.summary());
+    daemon.watch(&signals, &supervisor);
+    supervisor.notifier.stopping(daemon.stop_budget_ms(), supervisor.watchdog.is_wanted());
     daemon.stop()
 }
 
@@ -152,11 +163,15 @@ struct Opened {
 }
 
 impl Daemon {
-    fn start(raw: &RawServe) -> Result<Self, ServeError> {
+    fn start(raw: &RawServe, inherited: Option<Inherited>) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let delivery_policy =
             delivery::policy_from_environment(|name| std::env::var(name).ok()).map_err(step("settings"))?;
-        let config = Config::resolve(raw).map_err(step("settings"))?;
+        let mut config = Config::resolve(raw).map_err(step("settings"))?;
+        // What guards the listener is decided by where it really listens.
+        if let Some(inherited) = &inherited {
+            config.bind = inherited.bind.clone();
+        }
         let auth = open_auth(raw, &config, &clock)?;
         let cors = CorsPolicy::from_flags(&raw.http_cors_allow_origin).map_err(step("settings"))?;
         let hosts = HostPolicy::from_flags(&raw.http_allowed_host).map_err(step("settings"))?;
@@ -255,7 +270,8 @@ impl Daemon {
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
-        let servers = mcp::boot::servers(&config, auth.view().auth_enabled, &|slot| store.get(slot).is_some())
+        let kept = places::kept_files(raw, &config);
+        let servers = mcp::boot::servers(&config, auth.view().auth_enabled, &kept, &|slot| store.get(slot).is_some())
             .map_err(step("MCP servers"))?;
         let of_file = file_connectors.iter().flat_map(|connector| connector.inline.values().cloned());
         let inline = routes.iter().flat_map(|routes| routes.inline_secrets()).chain(of_file);
@@ -378,7 +394,11 @@ impl Daemon {
             trusted_proxies: api.config.trusted_proxies.clone(),
             ..EdgeConfig::new(api.config.bind.clone())
         };
-        let edge = Arc::new(Edge::start(edge_config, Arc::new(front)).map_err(step("listener"))?);
+        let edge = match inherited {
+            Some(Inherited { listener, .. }) => Edge::adopt(edge_config, listener, Arc::new(front)),
+            None => Edge::start(edge_config, Arc::new(front)),
+        };
+        let edge = Arc::new(edge.map_err(step("listener"))?);
         let bound = edge.local_addr().to_string();
         log::info!("listening on {bound}");
         api.facts.bind.get_or_init(|| bound);
@@ -413,39 +433,6 @@ impl Daemon {
             report_failure,
             _root: root,
         })
-    }
-
-    /// Waits for a stop signal while looking after the threads.
-    fn watch(&self, signals: &StopSignals) {
-        while crate::worker::idle(|| signals.wait(WATCH_INTERVAL_MS)) == 0 {
-            observe(&self.api);
-            // Without these two nothing can be decided or called; a process that only looks alive is worse
-            // than one that its supervisor restarts.
-            for (name, dead) in [("core", self.core.is_finished()), ("broker", !self.api.broker.stats().is_alive)] {
-                if dead {
-                    log::error!("thread {name} has ended; the process exits to be restarted");
-                    std::process::exit(EXIT_COMPONENT_DIED);
-                }
-            }
-            let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others =
-                self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(&self.mcp).chain(own);
-            let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
-            if !self.edge.stats().reactor_alive {
-                dead.push("http-reactor");
-            }
-            if self.hub.stats().writers.iter().any(|writer| !writer.alive) {
-                dead.push("sse");
-            }
-            if !self.audit.is_alive() {
-                dead.push("audit");
-            }
-            if let Some(name) = dead.first() {
-                // Full means that a failure was reported before, which is enough.
-                let _reported_before = self.report_failure.try_send((*name).to_string());
-            }
-        }
-        log::info!("stop signal received; draining");
     }
 
     /// Lets requests in flight end within the drain time, then ends everything in order. A run in hand is let go at
@@ -643,7 +630,8 @@ fn load_signing_key(
     let mut inline = variable(INLINE).map(|text| Secret::new(text.into_bytes()));
     let file = config.audit_signing_key_file.as_deref();
     // A flag silences the environment; two variables contradict each other.
-    let is_flag = file.is_some_and(|path| variable(FILE).is_none_or(|set| Path::new(&set) != path));
+    let named = variable(FILE).and_then(|text| credential::file(text.as_ref()).ok());
+    let is_flag = file.is_some_and(|path| named.is_none_or(|set| set != path));
     if is_flag && inline.take().is_some() {
         log::warn!("--audit-signing-key-file is given, so {INLINE} is not used");
     }

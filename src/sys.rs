@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+pub mod inherit;
 pub mod jail;
 pub mod landlock;
 pub mod namespaces;

@@ -462,6 +462,31 @@ fn row_21_a_drain_finishes_what_is_in_flight_and_closes_the_rest() {
 }
 
 #[test]
+fn row_21_a_client_that_connected_before_a_drain_may_still_ask() {
+    let rig = Rig::start(|config| config.deadlines.drain_fresh = edge_support::PATIENCE);
+    let (mut asks, mut done) = (rig.client(), rig.client());
+    done.send(b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(done.answer().body, b"pong");
+    rig.wait_stats("both accepted", |stats| stats.connections_open == 2);
+    assert!(!rig.edge.drain(Duration::ZERO), "one has not asked yet");
+    done.assert_closed();
+    asks.send(b"GET /ping HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answer = asks.answer();
+    assert_eq!((answer.body.as_slice(), answer.closes()), (b"pong".as_slice(), true));
+    drop((asks, done));
+    assert!(rig.edge.drain(edge_support::PATIENCE), "nothing is left");
+}
+
+#[test]
+fn row_21_a_client_that_never_asks_holds_up_a_drain_for_a_moment_only() {
+    let rig = Rig::start(|config| config.deadlines.drain_fresh = Duration::from_millis(20));
+    let mut silent = rig.client();
+    rig.wait_stats("accepted", |stats| stats.connections_open == 1);
+    assert!(rig.edge.drain(edge_support::PATIENCE), "it was not let go");
+    silent.assert_closed();
+}
+
+#[test]
 fn row_21_requests_that_had_arrived_before_a_drain_are_served() {
     let rig = Rig::start(|_| {});
     let mut accepted = rig.client();

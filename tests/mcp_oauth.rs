@@ -34,6 +34,8 @@ fn fields(text: &str) -> Fields {
 /// What the authorization server knows and has seen.
 #[derive(Default)]
 struct Server {
+    /// The resource has no metadata of its own, as in the oldest revision with accounts.
+    is_old: bool,
     /// Members that its metadata has beside the usual ones.
     metadata: Value,
     /// What a registration is answered beside the id.
@@ -67,7 +69,10 @@ fn origin(asked: &Asked) -> String {
     format!("http://{}", asked.header("host").expect("a host"))
 }
 
-fn challenged(asked: &Asked, status: u16, more: &str) -> Reply {
+fn challenged(server: &Shared, asked: &Asked, status: u16, more: &str) -> Reply {
+    if lock(server).is_old {
+        return (status, vec![("www-authenticate", format!("Bearer realm=\"old\"{more}"))], String::new());
+    }
     let value =
         format!("Bearer resource_metadata=\"{}/.well-known/oauth-protected-resource/mcp\"{more}", origin(asked));
     (status, vec![("www-authenticate", value)], String::new())
@@ -143,7 +148,7 @@ fn mcp(server: &Shared, asked: &Asked) -> Reply {
         }
         ("GET" | "DELETE", _) => empty(405),
         ("notifications/initialized", _) => empty(202),
-        (_, None) => challenged(asked, 401, ", scope=\"read\""),
+        (_, None) => challenged(server, asked, 401, ", scope=\"read\""),
         ("tools/list", Some(_)) => {
             let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
             plain(asked.result(json!({"tools": [tool("read"), tool("write"), tool("never")]})))
@@ -154,7 +159,7 @@ fn mcp(server: &Shared, asked: &Asked) -> Reply {
             let has = |wanted: &str| scopes.split(' ').any(|scope| scope == wanted);
             match tool != "never" && has(wanted) {
                 true => plain(asked.result(json!({"content": [{"type": "text", "text": "well"}]}))),
-                false => challenged(asked, 403, &format!(", error=\"insufficient_scope\", scope=\"{wanted}\"")),
+                false => challenged(server, asked, 403, &format!(", error=\"insufficient_scope\", scope=\"{wanted}\"")),
             }
         }
     }
@@ -345,5 +350,18 @@ fn a_token_that_the_server_does_not_take_any_more_is_exchanged_once_and_the_call
     }
     let refused = world.call("read").json()["detail"].as_str().unwrap().to_string();
     assert!(refused.contains("wants another credential"), "{refused}");
+    world.end();
+}
+
+#[test]
+fn a_server_without_metadata_of_its_own_is_its_own_authorization_server_and_cannot_be_anybody_elses() {
+    let world = world("mcp_oauth_old", json!({"issuer": "https://accounts.example"}), Value::Null);
+    lock(&world.server).is_old = true;
+    let (code, said) = world.login(&[]);
+    assert!(code == Some(1) && said.contains("names another issuer"), "{said}");
+    assert!(lock(&world.server).authorizations.is_empty());
+    lock(&world.server).metadata = Value::Null;
+    assert_eq!(world.login(&[]).0, Some(0));
+    assert_eq!(world.call("read").status, 200);
     world.end();
 }

@@ -3,6 +3,7 @@
 //! Never: shows a value of a variable or a header.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -22,7 +23,7 @@ impl From<McpError> for Problem {
         let code = match &error {
             McpError::UnknownServer { .. } => &codes::MCP_SERVER_NOT_FOUND,
             McpError::UnknownTool { .. } => &codes::MCP_TOOL_NOT_FOUND,
-            McpError::SwitchedOff { .. } => &codes::MCP_SERVER_DISABLED,
+            McpError::SwitchedOff { .. } | McpError::NotGranted { .. } => &codes::MCP_SERVER_DISABLED,
             McpError::NotConnected { .. }
             | McpError::Start { .. }
             | McpError::AuthRequired { .. }
@@ -82,10 +83,19 @@ struct CallResult<'a> {
     result: Box<RawValue>,
 }
 
-/// An operator's call holds one of the few threads that serve requests, so there is one at a time.
+/// An operator's call, or a reconnection, holds one of the few threads that serve requests, so there is one at a time.
 static UNDER_WAY: AtomicBool = AtomicBool::new(false);
 
 struct Turn;
+
+impl Turn {
+    fn take(server: &str) -> Result<Self, McpError> {
+        if UNDER_WAY.swap(true, Ordering::SeqCst) {
+            return Err(McpError::Busy { server: server.to_string() });
+        }
+        Ok(Self)
+    }
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
@@ -97,10 +107,7 @@ impl Drop for Turn {
 pub fn call(api: &Api, call: &Call) -> Result<Response, Problem> {
     let body: CallBody = call.json()?;
     let server = call.param("server")?;
-    if UNDER_WAY.swap(true, Ordering::SeqCst) {
-        return Err(McpError::Busy { server: server.into_owned() }.into());
-    }
-    let _turn = Turn;
+    let _turn = Turn::take(&server)?;
     let limit_ms = body.timeout_ms.unwrap_or(MCP_OPERATOR_CALL_MS_MAX).min(MCP_OPERATOR_CALL_MS_MAX);
     let arguments = Value::Object(body.arguments.unwrap_or_default());
     let output = api.mcp.call(&server, &body.tool, arguments, Some(limit_ms))?;
@@ -116,26 +123,32 @@ pub fn call(api: &Api, call: &Call) -> Result<Response, Problem> {
     Ok(Response::json(200, &shown))
 }
 
-/// Makes the decision durable first; a decision that only takes something away holds even where it cannot be recorded any
-/// more than in the log.
+/// One decision after the other.
+static SWITCHING: Mutex<()> = Mutex::new(());
+
+/// Makes the decision durable first; one that only takes something away holds even where it cannot be recorded.
 fn switch(api: &Api, call: &Call, state: McpServerState) -> Result<String, Problem> {
     call.no_fields()?;
     let server = call.param("server")?.into_owned();
     if !api.mcp.has_server(&server) {
         return Err(McpError::UnknownServer { server }.into());
     }
-    let edit = RuntimeEdit::McpServer { server: server.clone(), state };
-    let decision = api.core.request(Command::ChangeRuntime { edit, expected_revision: None }, Some(call.actor()))?;
-    let Decision::Runtime { .. } = decision else {
-        return Err(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {decision:?}")));
-    };
     let switch = match state {
         McpServerState::Enabled => Switch::On,
         McpServerState::Disabled => Switch::Off,
         McpServerState::Removed => Switch::Removed,
     };
-    api.mcp.set_switch(&server, switch)?;
-    Ok(server)
+    let edit = RuntimeEdit::McpServer { server: server.clone(), state };
+    // What is in force is what was recorded last.
+    let _in_order = SWITCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let decision = api.core.request(Command::ChangeRuntime { edit, expected_revision: None }, Some(call.actor()));
+    if decision.is_ok() || switch != Switch::On {
+        api.mcp.set_switch(&server, switch)?;
+    }
+    match decision? {
+        Decision::Runtime { .. } => Ok(server),
+        other => Err(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}"))),
+    }
 }
 
 /// `POST /v1/mcp/servers/{server}/enable`.
@@ -154,6 +167,7 @@ pub fn disable(api: &Api, call: &Call) -> Result<Response, Problem> {
 pub fn reconnect(api: &Api, call: &Call) -> Result<Response, Problem> {
     call.no_fields()?;
     let server = call.param("server")?;
+    let _turn = Turn::take(&server)?;
     api.mcp.reconnect(&server)?;
     Ok(Response::json(200, &api.mcp.view(&server)?))
 }

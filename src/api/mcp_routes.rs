@@ -85,7 +85,7 @@ pub(super) const DISABLE: Route<Api> = Route {
 };
 
 pub(super) const RECONNECT: Route<Api> = Route {
-    problems: &[&codes::MCP_SERVER_NOT_FOUND, &codes::MCP_SERVER_DISABLED, &codes::MCP_NOT_CONNECTED],
+    problems: &[&codes::MCP_SERVER_NOT_FOUND, &codes::MCP_SERVER_DISABLED, &codes::MCP_NOT_CONNECTED, &codes::MCP_BUSY],
     ..post(
         "/v1/mcp/servers/{server}/reconnect",
         "End an MCP server's connection and make another.",

@@ -18,9 +18,11 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::core::Signer;
+use crate::credential;
 use crate::hex::{parse_hex, to_hex};
 use crate::limits::{AUDIT_KEY_FILE_BYTES_MAX, AUDIT_PUBLIC_KEYS_MAX};
 use crate::secret::Secret;
+use crate::sys;
 
 /// The key's name in the state root.
 pub const KEY_FILE: &str = "audit-signing.key";
@@ -208,9 +210,9 @@ impl SigningKey {
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let io = |cause| KeyError::Io { path: path.to_path_buf(), cause };
         let file = File::open(path).map_err(io)?;
-        let mode = file.metadata().map_err(io)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_path_buf(), mode });
+        let metadata = file.metadata().map_err(io)?;
+        if credential::lets_others_in(&metadata, sys::effective_user_id()) {
+            return Err(KeyError::Exposed { path: path.to_path_buf(), mode: metadata.mode() & 0o777 });
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(AUDIT_KEY_FILE_BYTES_MAX + 1));
         file.take(AUDIT_KEY_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;

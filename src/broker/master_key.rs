@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
+use crate::credential::{self, CredentialError};
 use crate::limits::MASTER_KEY_FILE_BYTES_MAX;
 use crate::secret::Secret;
 use crate::sys;
@@ -45,6 +46,8 @@ pub enum MasterKeyError {
     ModeTooOpen { path: PathBuf, mode: u32 },
     /// The key file cannot be read.
     Unreadable { path: PathBuf, source: io::Error },
+    /// The file is a credential that was not handed over.
+    Credential(CredentialError),
     /// The system gave no random bytes.
     NoRandom,
 }
@@ -81,6 +84,7 @@ impl fmt::Display for MasterKeyError {
                 "cannot read {} (from {KEY_FILE_VARIABLE}): {source}; next: check the path and its owner",
                 path.display()
             ),
+            Self::Credential(error) => write!(f, "{KEY_FILE_VARIABLE}: {error}"),
             Self::NoRandom => {
                 write!(f, "the system gave no random bytes; next: check that /dev/urandom and getrandom(2) work")
             }
@@ -119,7 +123,10 @@ impl MasterKey {
             (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(MasterKeyError::BothSet),
             (Some(value), None) => Self::parse(&value, KEY_VARIABLE).map(Some),
-            (None, Some(path)) => Self::from_file(Path::new(&path)).map(Some),
+            (None, Some(path)) => {
+                let path = credential::file(&path).map_err(MasterKeyError::Credential)?;
+                Self::from_file(&path).map(Some)
+            }
         }
     }
 
@@ -135,7 +142,7 @@ impl MasterKey {
         }
         let file = File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
-        if is_usable_by_others(&metadata, sys::effective_user_id()) {
+        if credential::lets_others_in(&metadata, sys::effective_user_id()) {
             return Err(MasterKeyError::ModeTooOpen { path: path.to_path_buf(), mode: metadata.mode() & 0o7777 });
         }
         let mut text = Zeroizing::new(Vec::with_capacity(MASTER_KEY_FILE_BYTES_MAX));
@@ -198,14 +205,6 @@ fn distinct_bytes(key: &[u8]) -> usize {
     let mut seen = [false; 256];
     key.iter().for_each(|byte| seen[usize::from(*byte)] = true);
     seen.into_iter().filter(|seen| *seen).count()
-}
-
-/// Whether the mode lets somebody else in. systemd hands credentials to a service as a root:root file whose
-/// access list names the service's user; its mask shows as 0440 and lets in nobody but root.
-fn is_usable_by_others(metadata: &Metadata, user: u32) -> bool {
-    let is_systemd_credential = user != 0 && metadata.uid() == 0 && metadata.gid() == 0;
-    let allowed = if is_systemd_credential { 0o740 } else { 0o700 };
-    metadata.mode() & 0o777 & !allowed != 0
 }
 
 #[cfg(test)]
@@ -279,19 +278,6 @@ mod tests {
             assert!(matches!(refused, MasterKeyError::ModeTooOpen { mode: found, .. } if found == mode), "{mode:o}");
         }
         assert!(matches!(MasterKey::from_file(scratch.path()), Err(MasterKeyError::NotAFile { .. })));
-    }
-
-    #[test]
-    fn the_root_owned_file_of_a_systemd_credential_is_usable_by_its_service() {
-        let scratch = Scratch::new("key-credential");
-        let path = scratch.path().join("key");
-        fs::write(&path, KEY).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
-        let metadata = fs::metadata(&path).unwrap();
-        if metadata.uid() == 0 && metadata.gid() == 0 {
-            assert!(!is_usable_by_others(&metadata, 990));
-        }
-        assert!(is_usable_by_others(&metadata, metadata.uid()));
     }
 
     #[test]

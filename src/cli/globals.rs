@@ -75,6 +75,7 @@ fn resolve<T: FromArgs + ArgsInfo>(given: &Given, env: &Environment) -> Result<T
     let mut given = given.clone();
     let info = T::get_args_info();
     options::complete(&mut given, &info, None, env)?;
+    options::resolve_credentials(&mut given, env)?;
     parse_words(super::PROGRAM, &given.words_for(&info))
 }
 

@@ -18,6 +18,7 @@ mod assets;
 mod audit;
 mod blobs;
 mod client;
+mod completions;
 mod connector;
 mod connectors;
 mod context;
@@ -45,6 +46,7 @@ mod journal;
 mod json_file;
 mod json_text;
 mod live;
+mod man;
 mod mcp;
 mod mcp_oauth;
 mod options;
@@ -73,6 +75,7 @@ mod tasks;
 mod top;
 mod top_view;
 mod verbs;
+mod version;
 mod wait;
 
 use crate::sandbox;
@@ -146,6 +149,7 @@ fn run<'a>(
         Parsed::Command { verb, mut given, globals } => {
             let info = (verb.info)();
             options::complete(&mut given, &info, Some(verb.path), env)?;
+            options::resolve_credentials(&mut given, env)?;
             let shared = globals::shared(&globals, env)?;
             out.mode = shared.output;
             let mut context = Context { out, env, stdin, shared, globals };

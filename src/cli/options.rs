@@ -10,6 +10,7 @@ use super::argv::{Given, GivenOption};
 use super::environment::Environment;
 use super::exit::CliError;
 use crate::config::{BIND_DEFAULT, STATE_ROOT_DEFAULT, WORKSPACE_ROOT_DEFAULT};
+use crate::credential;
 
 /// Which commands a row is about.
 #[derive(Debug, Clone, Copy)]
@@ -258,6 +259,33 @@ pub fn complete(
     Ok(())
 }
 
+/// Options that name a file with a secret: `credential:NAME` stands for one that the service manager handed over.
+const SECRET_FILES: &[&str] = &[
+    "--token-file",
+    "--http-admin-token-file",
+    "--http-readonly-token-file",
+    "--audit-signing-key-file",
+    "--new-key-file",
+    "--from-file",
+];
+
+/// Puts the paths of credentials in the place of their names.
+///
+/// # Errors
+/// A credential of that name cannot have been handed over.
+pub fn resolve_credentials(given: &mut Given, env: &Environment) -> Result<(), CliError> {
+    for option in given.options.iter_mut().filter(|option| SECRET_FILES.contains(&option.name.as_str())) {
+        let Some(value) = option.value.as_mut().filter(|value| value.starts_with(credential::PREFIX)) else { continue };
+        let path = credential::file_in(value.as_ref(), env.os(credential::DIRECTORY_VARIABLE))
+            .map_err(|error| CliError::component(&option.name, error))?;
+        *value = path.into_os_string().into_string().map_err(|_| {
+            let next = "have the service manager use another directory";
+            CliError::invalid(credential::DIRECTORY_VARIABLE, "the directory's name is not UTF-8", next)
+        })?;
+    }
+    Ok(())
+}
+
 fn partner(option: &str) -> Option<&'static str> {
     EXCLUSIVE.iter().find_map(|[first, second]| match option {
         _ if option == *first => Some(*second),
@@ -371,6 +399,25 @@ mod tests {
             check(&[], &[("KHEISH_TRUSTED_PROXIES", "10.0.0.1, ,10.0.0.2")]),
             Ok(vec![some("--trusted-proxy", "10.0.0.1"), some("--trusted-proxy", "10.0.0.2")])
         );
+    }
+
+    #[test]
+    fn a_credential_is_resolved_for_options_that_name_secrets_and_for_no_other() {
+        let resolve = |option: &str, value: &str, env: &[(&str, &str)]| {
+            let option = GivenOption { name: option.to_string(), value: Some(value.to_string()) };
+            let mut given = Given { options: vec![option], arguments: Vec::new() };
+            resolve_credentials(&mut given, &Environment::of(env)).map_err(|error| error.to_string())?;
+            Ok::<_, String>(given.options.remove(0).value.expect("a value"))
+        };
+        let handed = [(credential::DIRECTORY_VARIABLE, "/run/credentials/k")];
+        for option in SECRET_FILES {
+            assert_eq!(resolve(option, "credential:a", &handed), Ok("/run/credentials/k/a".to_string()));
+            let refused = resolve(option, "credential:a", &[]).expect_err("nothing was handed over");
+            assert!(refused.starts_with(option) && refused.contains("next: "), "{refused}");
+            let known = crate::cli::verbs::VERBS.iter().map(|verb| (verb.info)()).chain(crate::cli::globals::infos());
+            assert!(known.into_iter().any(|info| info.flags.iter().any(|flag| flag.long == *option)), "{option}");
+        }
+        assert_eq!(resolve("--routes-file", "credential:a", &handed), Ok("credential:a".to_string()));
     }
 
     #[test]

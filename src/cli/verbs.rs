@@ -8,9 +8,10 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, agents, approvals, assets, audit, blobs, connector, connectors, contracts, debug, deliveries, doctor,
-    doctor_routes, events, incident, input, journal, mcp, mcp_oauth, overview, permissions, questions, runs, runtime,
-    runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo, tasks, top,
+    accounts, agents, approvals, assets, audit, blobs, completions, connector, connectors, contracts, debug,
+    deliveries, doctor, doctor_routes, events, incident, input, journal, man, mcp, mcp_oauth, overview, permissions,
+    questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo,
+    tasks, top, version,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -250,6 +251,9 @@ pub const VERBS: &[Verb] = &[
     verb::<audit::RelocateKey>("audit relocate-key", &[]),
     verb::<journal::Verify>("journal verify", &[]),
     verb::<journal::Show>("journal show", &[]),
+    verb::<version::Version>("version", &[]),
+    verb::<completions::Completions>("completions", &[]),
+    verb::<man::Man>("man", &[]),
 ];
 
 /// The row with this path.

@@ -4,10 +4,10 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
 
 use super::key::CaptureKey;
 use crate::broker::MasterKey;
+use crate::credential;
 use crate::limits::{
     DEBUG_ARTIFACT_BYTES_DEFAULT, DEBUG_ARTIFACT_BYTES_MAX, DEBUG_ARTIFACT_BYTES_MIN, DEBUG_GC_INTERVAL_MS_DEFAULT,
     DEBUG_GC_INTERVAL_MS_MIN, DEBUG_RUN_ARTIFACTS_DEFAULT, DEBUG_RUN_ARTIFACTS_MAX, DEBUG_RUN_BYTES_DEFAULT,
@@ -156,7 +156,11 @@ impl CaptureConfig {
                 return Err(CaptureConfigError::Key(format!("{KEY} and {KEY_FILE} are both set; next: unset one")));
             }
             (Some(text), None, _) => Some(MasterKey::parse(text.as_encoded_bytes(), KEY).map_err(named)?),
-            (None, Some(path), _) => Some(MasterKey::from_file(Path::new(&path)).map_err(named)?),
+            (None, Some(path), _) => {
+                let path =
+                    credential::file(&path).map_err(|error| CaptureConfigError::Key(format!("{KEY_FILE}: {error}")))?;
+                Some(MasterKey::from_file(&path).map_err(named)?)
+            }
             (None, None, None | Some("off")) => None,
             (None, None, Some("auth-store")) => {
                 let key = CaptureKey::new(master_key.ok_or(CaptureConfigError::NoMasterKey)?);

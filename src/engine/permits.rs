@@ -10,7 +10,7 @@ use crate::core::{PermissionDecided, Ruling, ToolLimits};
 use crate::hex::to_hex;
 use crate::ids::SessionId;
 use crate::permissions::{Behavior, Effective, Facts, Policy, Question, Verdict};
-use crate::tools::ToolDef;
+use crate::tools::{Tool, ToolDef};
 
 /// Settings of a session as they are now.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +66,20 @@ pub(super) fn verdict(in_force: &InForce, def: &ToolDef, input: &RawValue, works
     in_force.above.iter().map(|(policy, mode)| decide(policy, *mode)).fold(own, |strictest, above| {
         // `Deny` is the least.
         if above.decision < strictest.decision { above } else { strictest }
+    })
+}
+
+/// As [`verdict`], held to what rules say of the servers that the call reaches as well.
+pub(super) fn verdict_of(in_force: &InForce, tool: &Tool, input: &RawValue, workspace: &str) -> Verdict {
+    let def = tool.def();
+    let of_servers = tool.also_known_as(input);
+    let spoken_of = of_servers
+        .iter()
+        .map(|name| verdict(in_force, &ToolDef { name, ..def }, input, workspace))
+        // Without a rule about the server only the tool's own rule counts.
+        .filter(|verdict| verdict.matched_rule_pattern.is_some());
+    spoken_of.fold(verdict(in_force, &def, input, workspace), |strictest, other| {
+        if other.decision < strictest.decision { other } else { strictest }
     })
 }
 

@@ -138,6 +138,9 @@ impl<'c, 'r> Turn<'c, 'r> {
         if let Err(error) = tool.check(&input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
+        if !tool.also_known_as(&input).iter().all(|name| self.run.scope.grants_tool(name)) {
+            return refused("tool_not_granted", "this agent was not given this server; next: go on without it");
+        }
         if let (Some(started), Some((asked, Some(answer)))) = (&open.started, &open.question)
             && asked.server.is_some()
         {
@@ -155,7 +158,7 @@ impl<'c, 'r> Turn<'c, 'r> {
         if let Some((asked, answer)) = answer
             && answer.behavior != Ruling::Allow
         {
-            let verdict = permits::verdict(in_force, def, &input, &workspace);
+            let verdict = permits::verdict_of(in_force, &tool, &input, &workspace);
             let record = permits::record(&call.call_id, def, &verdict, Ruling::Deny, Some(asked.id.clone()));
             self.notes.push(note(NoteKind::PermissionDecided, &record));
             return Judged::Over(CallOutcome::Denied, denied(answer));
@@ -169,7 +172,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 Err(error) => return Judged::Over(CallOutcome::Error, error.into()),
             },
         };
-        let verdict = permits::verdict(in_force, def, &input, &workspace);
+        let verdict = permits::verdict_of(in_force, &tool, &input, &workspace);
         let approved = answer.map(|(asked, _)| asked.id.clone());
         let decision = match (permits::ruling(verdict.decision), &approved) {
             (Ruling::Ask, Some(_)) => Ruling::Allow,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -102,8 +102,16 @@ impl std::error::Error for BindError {}
 
 #[derive(Debug)]
 enum Kind {
-    Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf, identity: (u64, u64) },
+    Tcp {
+        listener: TcpListener,
+        kept_by_others: bool,
+    },
+    /// `identity` is that of the file which we made and remove; a file that somebody else made has none.
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+        identity: Option<(u64, u64)>,
+    },
 }
 
 /// A listening socket. Dropping it closes it and removes the unix socket's file.
@@ -119,24 +127,43 @@ impl Listener {
                 // std asks for a queue of 128, in which a burst of clients waits for retransmissions.
                 sys::set_listen_backlog(&listener, HTTP_LISTEN_BACKLOG).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
-                Kind::Tcp(listener)
+                Kind::Tcp { listener, kept_by_others: false }
             }
             Bind::Unix(path) => {
                 remove_stale_socket(path, bind)?;
                 let listener = bind_private(path).map_err(refused)?;
                 sys::set_listen_backlog(&listener, HTTP_LISTEN_BACKLOG).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
-                let identity = identity(path).map_err(refused)?;
+                let identity = Some(identity(path).map_err(refused)?);
                 Kind::Unix { listener, path: path.clone(), identity }
             }
         };
         Ok(Self(listener))
     }
 
+    /// Listens on a socket that somebody else made and keeps, at the address `bind`. It must be a listening one of that kind.
+    pub(super) fn adopt(socket: OwnedFd, bind: &Bind) -> Result<Self, BindError> {
+        let refused = |error| BindError::Listen(bind.clone(), error);
+        sys::set_listen_backlog(&socket, HTTP_LISTEN_BACKLOG).map_err(refused)?;
+        sys::process::set_nonblocking(&socket).map_err(refused)?;
+        Ok(Self(match bind {
+            Bind::Tcp(_) => Kind::Tcp { listener: socket.into(), kept_by_others: true },
+            Bind::Unix(path) => Kind::Unix { listener: socket.into(), path: path.clone(), identity: None },
+        }))
+    }
+
+    /// Whether connections that wait will be served by somebody else once we are gone.
+    pub(super) fn is_kept_by_others(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp { kept_by_others, .. } => *kept_by_others,
+            Kind::Unix { identity, .. } => identity.is_none(),
+        }
+    }
+
     /// The address with the port that the kernel chose.
     pub(super) fn address(&self) -> io::Result<Bind> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.local_addr().map(Bind::Tcp),
+            Kind::Tcp { listener, .. } => listener.local_addr().map(Bind::Tcp),
             Kind::Unix { path, .. } => Ok(Bind::Unix(path.clone())),
         }
     }
@@ -144,7 +171,7 @@ impl Listener {
     /// The next connection; None if it was gone before it could be prepared.
     pub(super) fn accept(&self) -> io::Result<Option<(Socket, Peer)>> {
         let (socket, peer) = match &self.0 {
-            Kind::Tcp(listener) => {
+            Kind::Tcp { listener, .. } => {
                 let (stream, address) = listener.accept()?;
                 (Socket::from_tcp(stream), Peer::Tcp(address))
             }
@@ -157,7 +184,7 @@ impl Listener {
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
         match &self.0 {
-            Kind::Tcp(listener) => listener.as_raw_fd(),
+            Kind::Tcp { listener, .. } => listener.as_raw_fd(),
             Kind::Unix { listener, .. } => listener.as_raw_fd(),
         }
     }
@@ -165,7 +192,7 @@ impl AsRawFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Kind::Unix { path, identity: ours, .. } = &self.0
+        if let Kind::Unix { path, identity: Some(ours), .. } = &self.0
             && identity(path).is_ok_and(|found| found == *ours)
         {
             // A file that cannot be removed is stale at the next start and removed then.

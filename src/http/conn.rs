@@ -71,6 +71,8 @@ pub(super) struct Connection<A> {
     /// Writability is being reported too.
     pub watches_writable: bool,
     pub deadline: Option<Instant>,
+    /// No request has come yet. Its client was let in and told nothing, so a drain gives it a moment.
+    pub fresh: bool,
 }
 
 impl<A> Connection<A> {
@@ -86,6 +88,7 @@ impl<A> Connection<A> {
             hangup: false,
             watches_writable: false,
             deadline: Some(deadline),
+            fresh: true,
         }
     }
 

@@ -58,7 +58,7 @@ pub(super) struct Exchange<S: Service> {
     service: Arc<S>,
     shared: Arc<Shared>,
     jobs: Sender<Job<S>>,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     /// The reactor's idea of the present, taken once per round.
     pub now: Instant,
     scratch: Box<[u8]>,
@@ -199,7 +199,7 @@ impl<S: Service> Exchange<S> {
         if matches!(connection.phase, Phase::InFlight) && connection.link.claim() {
             self.rest(connection);
         }
-        matches!(connection.phase, Phase::Idle) && connection.waiting().is_empty()
+        matches!(connection.phase, Phase::Idle) && connection.waiting().is_empty() && !connection.fresh
     }
 
     /// The reactor was given the rest of an answer.
@@ -252,6 +252,7 @@ impl<S: Service> Exchange<S> {
 
     /// A head is complete: asks the service, then answers, hands out, or begins to receive the body.
     fn begin(&mut self, connection: &mut Connection<S::Admitted>, head: Head) {
+        connection.fresh = false;
         let _scope = request_id::enter(head.request_id);
         let admission = catch_unwind(AssertUnwindSafe(|| self.service.admit(&head)));
         match admission {

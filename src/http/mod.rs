@@ -26,6 +26,7 @@ mod fuzz;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,6 +151,8 @@ pub struct Deadlines {
     pub write_progress: Duration,
     /// Discarding after a closing answer.
     pub linger: Duration,
+    /// At a drain: a connection that has not asked for anything yet.
+    pub drain_fresh: Duration,
 }
 
 impl Default for Deadlines {
@@ -161,6 +164,7 @@ impl Default for Deadlines {
             idle: Duration::from_millis(limits::HTTP_IDLE_DEADLINE_MS),
             write_progress: Duration::from_millis(limits::HTTP_WRITE_PROGRESS_MS),
             linger: Duration::from_millis(limits::HTTP_LINGER_MS),
+            drain_fresh: Duration::from_millis(limits::HTTP_DRAIN_FRESH_MS),
         }
     }
 }
@@ -244,6 +248,20 @@ impl Edge {
     /// The address is not free, or the system has no threads or descriptors left.
     pub fn start<S: Service>(config: EdgeConfig, service: Arc<S>) -> Result<Self, EdgeError> {
         let listener = Listener::open(&config.bind).map_err(EdgeError::Bind)?;
+        Self::serve(listener, config, service)
+    }
+
+    /// As [`Edge::start`], on a listening socket that somebody else made at `config.bind` and keeps: it and its queue of
+    /// connections outlive the edge.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn adopt<S: Service>(config: EdgeConfig, socket: OwnedFd, service: Arc<S>) -> Result<Self, EdgeError> {
+        let listener = Listener::adopt(socket, &config.bind).map_err(EdgeError::Bind)?;
+        Self::serve(listener, config, service)
+    }
+
+    fn serve<S: Service>(listener: Listener, config: EdgeConfig, service: Arc<S>) -> Result<Self, EdgeError> {
         let bound = listener.address().map_err(EdgeError::System)?;
         let caps = config.caps;
         let permits = Permits::new(caps.connections, caps.connections_per_peer, config.trusted_proxies);

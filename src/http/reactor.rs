@@ -278,19 +278,28 @@ impl<S: Service> Reactor<S> {
         }
     }
 
-    /// Stops accepting and looks at every connection once: what has arrived is served, what is idle closed.
+    /// Stops accepting and looks at every connection once: what has arrived is served, what is idle closed, what has never
+    /// asked for anything given a moment.
     /// Connections in flight come back by themselves, since every answer closes from now on.
     fn drain(&mut self) {
-        // Clients that are connected already and have sent their request are served too.
-        self.accept();
+        // Clients that are connected already and have sent their request are served too; where the queue outlives us, by
+        // who comes after us.
+        if !self.listener.as_ref().is_some_and(Listener::is_kept_by_others) {
+            self.accept();
+        }
         if let Some(listener) = self.listener.take() {
             let _closing_ends_it_too = self.shared.epoll.remove(&listener);
         }
         self.shared.begin_draining();
+        let fresh_until = self.exchange.now + self.exchange.deadlines.drain_fresh;
+        self.next_sweep = self.next_sweep.min(fresh_until);
         for index in 0..self.slots.len() {
             let token = u64::from(self.slots[index].generation) << 32 | index as u64;
             self.step(token, |exchange, connection| {
                 connection.readable = true;
+                if connection.fresh {
+                    connection.deadline = connection.deadline.map(|deadline| deadline.min(fresh_until));
+                }
                 exchange.drive(connection)
             });
         }

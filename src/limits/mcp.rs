@@ -79,6 +79,8 @@ pub const MCP_RESTART_MS_MAX: u64 = 60_000;
 pub const MCP_STEADY_MS: u64 = 30_000;
 /// Wait between the end of a server's input, the polite signal and the last one.
 pub const MCP_STOP_STEP_MS: u64 = 2_000;
+/// Step of the time below after which a caller that was cancelled is let go.
+pub const MCP_WRITE_STEP_MS: u64 = 100;
 /// Longest time that a server may leave its input unread while something is written to it.
 pub const MCP_WRITE_MS_MAX: u64 = 5_000;
 /// Look-up, and connect with TLS, of one request to a server; each.
@@ -91,6 +93,8 @@ pub const MCP_RETRY_MS_MAX: u64 = 30_000;
 pub const MCP_RESUMES_MAX: u32 = 3;
 /// Redirects of one request, all within the server's own origin.
 pub const MCP_REDIRECTS_MAX: u32 = 3;
+/// What of such a line is looked at for secrets before it is cut.
+pub const MCP_STDERR_SEEN_BYTES_MAX: usize = 16 * 1024;
 /// One line of a server's standard error in the log; the rest is cut.
 pub const MCP_STDERR_LINE_BYTES_MAX: usize = 512;
 /// Lines of standard error in the log within one second; more of them are counted only.

@@ -3,7 +3,7 @@
 //! May touch: the configuration files.
 //! Never: starts a server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::config::{ServerConfig, Transport};
 use super::{Switch, catalog, config_file};
@@ -11,14 +11,16 @@ use crate::broker::SlotId;
 use crate::config::Config;
 use crate::core::{McpServerState, Settings};
 use crate::limits::MCP_SERVERS_MAX;
+use crate::sandbox::places;
 
-/// All servers of this configuration, each name once. `has_slot` tells of the store.
+/// All servers of this configuration, each name once. `kept` are files that no server may see; `has_slot` tells of the store.
 ///
 /// # Errors
 /// A file cannot be used, two servers have one name, or one asks for what another setting forbids.
 pub fn servers(
     config: &Config,
     auth_enabled: bool,
+    kept: &[(&'static str, PathBuf)],
     has_slot: &dyn Fn(&SlotId) -> bool,
 ) -> Result<Vec<ServerConfig>, String> {
     let environment = |name: &str| std::env::var(name).ok();
@@ -45,13 +47,18 @@ pub fn servers(
         return Err(format!("{} servers, at most {MCP_SERVERS_MAX}; next: leave some out", servers.len()));
     }
     for server in &servers {
-        check(config, auth_enabled, server).map_err(|cause| format!("server {}: {cause}", server.name))?;
+        check(config, auth_enabled, kept, server).map_err(|cause| format!("server {}: {cause}", server.name))?;
     }
     servers.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(servers)
 }
 
-fn check(config: &Config, auth_enabled: bool, server: &ServerConfig) -> Result<(), String> {
+fn check(
+    config: &Config,
+    auth_enabled: bool,
+    kept: &[(&'static str, PathBuf)],
+    server: &ServerConfig,
+) -> Result<(), String> {
     let Transport::Stdio(stdio) = &server.transport else { return Ok(()) };
     if stdio.network && !auth_enabled {
         return Err(
@@ -65,11 +72,19 @@ fn check(config: &Config, auth_enabled: bool, server: &ServerConfig) -> Result<(
             "`network` would let it pass by the restriction of outbound connections; next: leave it out".to_string()
         );
     }
-    let state_root = config.state_root.canonicalize().unwrap_or_else(|_| config.state_root.clone());
-    match stdio.read_only_paths.iter().find(|path| state_root.starts_with(path) || path.starts_with(&state_root)) {
-        Some(_) => Err("`read_only_paths` shows it the state root; next: name other places".to_string()),
-        None => Ok(()),
+    let state_root = ("--state-root", config.state_root.clone());
+    for (option, place) in kept.iter().chain([&state_root]) {
+        let resolved = places::resolved(place).map_err(|cause| format!("{option} cannot be resolved: {cause}"))?;
+        // Whatever links lead there; and a path inside the state root would show a part of it.
+        let shows =
+            |path: &PathBuf| resolved.starts_with(path) || (*option == state_root.0 && path.starts_with(&resolved));
+        if stdio.read_only_paths.iter().any(shows) {
+            return Err(format!(
+                "`read_only_paths` shows it what {option} names; next: name other places, or move that"
+            ));
+        }
     }
+    Ok(())
 }
 
 /// What operators have decided about servers.

@@ -9,6 +9,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 
 use super::config::ServerConfig;
+use super::content::shown;
 use super::headers;
 use crate::hex::to_hex;
 use crate::limits::{
@@ -53,11 +54,11 @@ impl Catalogue {
         let mut catalogue = Self { is_cut, ..Self::default() };
         let mut taken = BTreeSet::new();
         for value in listed {
-            let shown = cut_bytes(value["name"].as_str().unwrap_or_default(), 64).to_string();
+            let called = shown(value["name"].as_str().unwrap_or_default(), 64);
             match tool(config, &value, checks_headers, &mut taken) {
                 Ok(Some(tool)) => catalogue.tools.push(tool),
                 Ok(None) => {}
-                Err(why) => catalogue.left_out.push(format!("{shown}: {why}")),
+                Err(why) => catalogue.left_out.push(format!("{called}: {why}")),
             }
         }
         catalogue.tools.sort_by(|one, other| one.offered.name.cmp(&other.offered.name));
@@ -115,7 +116,7 @@ fn tool(
     let description = format!(
         "[Text of the MCP server {}, not checked by anybody] {}",
         config.name,
-        cut_bytes(said, MCP_DESCRIPTION_BYTES_MAX)
+        shown(said, MCP_DESCRIPTION_BYTES_MAX)
     );
     // All that a person who allows a call may have looked at.
     let identity = serde_json::json!([
@@ -129,16 +130,14 @@ fn tool(
     let digest = to_hex(digest(&SHA256, identity.to_string().as_bytes()).as_ref());
     Ok(Some(McpTool {
         name: name.to_string(),
-        title: value["title"]
-            .as_str()
-            .or(value["annotations"]["title"].as_str())
-            .map(|t| cut_bytes(t, 256).to_string()),
+        title: value["title"].as_str().or(value["annotations"]["title"].as_str()).map(|title| shown(title, 256)),
         offered: Arc::new(RoomTool {
             name: offered_name,
             description,
             input_schema,
             timeout_ms: config.tool_ms,
             may_ask: config.elicitation,
+            servers: Vec::new(),
             digest,
         }),
         annotations: Some(value["annotations"].clone())
@@ -159,7 +158,7 @@ fn bounded(schema: &Value, depth: usize) -> Option<Value> {
             for (key, member) in members {
                 let member = match member {
                     Value::String(text) if key == "description" => {
-                        Value::String(cut_bytes(text, MCP_FIELD_DESCRIPTION_BYTES_MAX).to_string())
+                        Value::String(shown(text, MCP_FIELD_DESCRIPTION_BYTES_MAX))
                     }
                     other => bounded(other, depth + 1)?,
                 };

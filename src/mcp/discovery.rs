@@ -210,6 +210,11 @@ impl Discovery<'_> {
                 // The revision of 2025-03-26: the server's own origin is the authorization server.
                 let metadata =
                     self.document::<Metadata>(&format!("{origin}/.well-known/oauth-authorization-server"))?;
+                let speaks_for =
+                    |metadata: &Metadata| metadata.issuer.strip_suffix('/').unwrap_or(&metadata.issuer) == origin;
+                if metadata.as_ref().is_some_and(|metadata| !speaks_for(metadata)) {
+                    return refuse("the server's authorization metadata names another issuer; next: ask its operators");
+                }
                 let metadata = metadata.unwrap_or_else(|| Metadata {
                     issuer: origin.clone(),
                     authorization_endpoint: format!("{origin}/authorize"),

@@ -13,6 +13,8 @@ pub enum McpError {
     UnknownServer { server: String },
     /// The server has no such tool, or it is not offered.
     UnknownTool { server: String, tool: String },
+    /// The agent that asks is confined to a part of the workspace, and the server is not.
+    NotGranted { server: String },
     /// An operator has switched the server off, or removed it.
     SwitchedOff { server: String },
     /// The server is not connected, and why.
@@ -49,6 +51,7 @@ impl McpError {
         match self {
             Self::UnknownServer { .. } => "mcp_server_unknown",
             Self::UnknownTool { .. } => "mcp_tool_unknown",
+            Self::NotGranted { .. } => "mcp_not_granted",
             Self::SwitchedOff { .. } => "mcp_server_disabled",
             Self::NotConnected { .. } => "mcp_not_connected",
             Self::TimedOut { .. } => "mcp_timed_out",
@@ -76,6 +79,11 @@ impl fmt::Display for McpError {
             Self::UnknownTool { server, tool } => {
                 write!(f, "MCP server {server} offers no tool {tool}; next: see kheish-daemon mcp tools list {server}")
             }
+            Self::NotGranted { server } => write!(
+                f,
+                "MCP server {server} reaches the whole workspace, and this agent was given a part of it, or to read only; next: go on \
+                 without it"
+            ),
             Self::SwitchedOff { server } => {
                 write!(f, "MCP server {server} is switched off; next: kheish-daemon mcp enable {server}")
             }

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::content;
 use crate::core::{FormField, QuestionAnswer, QuestionOption, UserQuestion};
 use crate::limits::{
     MCP_FORM_FIELDS_MAX, MCP_FORM_MESSAGE_BYTES_MAX, MCP_FORM_OPTIONS_MAX, MCP_FORM_TEXT_BYTES_MAX,
@@ -163,7 +164,7 @@ fn is_secret(name: &str, field: &Value) -> bool {
 
 /// A text of a server as it can be shown: bounded, on one line, nothing that steers a terminal.
 fn plain(text: &str, most: usize) -> String {
-    cut_bytes(text, most).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    content::shown(text, most).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The members of a field's schema that an answer is checked by.

@@ -366,7 +366,7 @@ impl HttpLink {
                     }
                     Ok(Incoming::Request { id, method, params }) => {
                         let asked = Asked { id: &id, method: &method, params: &params };
-                        self.answer(&asked, exchange.asker, credential, cancel)?;
+                        self.answer(&asked, exchange.asker, credential, exchange.left(), cancel)?;
                     }
                     Ok(Incoming::Notification { method, params }) => self.receiver.notified(&method, &params),
                     Err(cause) => log::debug!("MCP server {}: an event is no message: {}", self.server, cause.0),
@@ -385,15 +385,23 @@ impl HttpLink {
         asked: &Asked<'_>,
         asker: Option<&Arc<UnderWay>>,
         credential: Option<&InUse>,
+        left: Duration,
         cancel: &Cancel,
     ) -> Result<(), McpError> {
         if !self.requests.admit() {
             return Err(self.malformed("it sends more requests than are answered"));
         }
+        if left.is_zero() {
+            return Err(McpError::Ended {
+                server: self.server.clone(),
+                cause: "it asks instead of answering".to_string(),
+            });
+        }
         if let Some(given) = self.receiver.request(asked, asker) {
             let bytes = message::answer(asked.id, &given);
             // The server waits for it or does not; our own request goes on.
-            let _not_heard = self.notify(&bytes, credential, Duration::from_millis(MCP_CONNECT_MS), cancel);
+            let limit = left.min(Duration::from_millis(MCP_CONNECT_MS));
+            let _not_heard = self.notify(&bytes, credential, limit, cancel);
         }
         Ok(())
     }
@@ -424,11 +432,17 @@ impl HttpLink {
             Ok(response) => response,
             Err(error) => return Listened::Failed(error),
         };
-        if response.status != 200 || media_type(&response) != "text/event-stream" {
-            return match self.refused(response) {
-                Err(error @ (McpError::AuthRequired { .. } | McpError::Ended { .. })) => Listened::Failed(error),
-                _ => Listened::NotOffered,
-            };
+        match response.status {
+            200 if media_type(&response) == "text/event-stream" => {}
+            401 | 403 => {
+                return match self.refused(response) {
+                    Err(error @ McpError::AuthRequired { .. }) => Listened::Failed(error),
+                    _ => Listened::NotOffered,
+                };
+            }
+            // Many a server knows no GET at all and has its own word for that. A session that is over is told by the next
+            // request.
+            _ => return Listened::NotOffered,
         }
         let mut parser = SseParser::new(MCP_MESSAGE_BYTES_MAX);
         let mut body = response.body;
@@ -446,7 +460,8 @@ impl HttpLink {
                 break;
             }
         }
-        Listened::Ended(parser.retry_ms().unwrap_or(MCP_RETRY_MS_DEFAULT).min(MCP_RETRY_MS_MAX))
+        // However soon the server would have us back.
+        Listened::Ended(parser.retry_ms().unwrap_or_default().clamp(MCP_RETRY_MS_DEFAULT, MCP_RETRY_MS_MAX))
     }
 
     /// One piece of a stream without an answer; false at its end.
@@ -474,7 +489,8 @@ impl HttpLink {
             }
             match message::read(frame.data.as_bytes()) {
                 Ok(Incoming::Request { id, method, params }) => {
-                    self.answer(&Asked { id: &id, method: &method, params: &params }, None, credential, cancel)?;
+                    let asked = Asked { id: &id, method: &method, params: &params };
+                    self.answer(&asked, None, credential, Duration::MAX, cancel)?;
                 }
                 Ok(Incoming::Notification { method, params }) => self.receiver.notified(&method, &params),
                 Ok(Incoming::Answer { .. }) | Err(_) => {}

@@ -10,13 +10,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::asking::UnderWay;
+use super::content::shown;
 use super::form::{self, Reply, Wish};
 use super::link::{Asked, Given, Receiver};
 use super::message::{INVALID_PARAMS, METHOD_NOT_FOUND};
 use super::session::Session;
 use crate::limits::{MCP_ERROR_TEXT_BYTES_MAX, MCP_RELIST_MS};
 use crate::sys::EventFd;
-use crate::tools::cut_bytes;
 
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -170,7 +170,7 @@ impl Receiver for Inbox {
                     other => other.to_string(),
                 };
                 let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-                log::debug!("MCP server {}: {}", self.server, cut_bytes(&text, MCP_ERROR_TEXT_BYTES_MAX));
+                log::debug!("MCP server {}: {}", self.server, shown(&text, MCP_ERROR_TEXT_BYTES_MAX));
             }
             "notifications/cancelled" => {
                 let request = params["requestId"].to_string();

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::content::shown;
 use crate::limits::MCP_ERROR_TEXT_BYTES_MAX;
-use crate::tools::cut_bytes;
 
 /// No such method.
 pub(super) const METHOD_NOT_FOUND: i64 = -32601;
@@ -109,7 +109,7 @@ fn error_of(error: &RawValue) -> RpcError {
         Ok(_) if !error.get().starts_with('{') => other(),
         Ok(ErrorIn { code, message, data }) => RpcError {
             code,
-            message: cut_bytes(&message, MCP_ERROR_TEXT_BYTES_MAX).to_string(),
+            message: shown(&message, MCP_ERROR_TEXT_BYTES_MAX),
             data: data.map(|data| Box::new(RawText(data.get().to_string()))),
         },
         Err(_) => other(),

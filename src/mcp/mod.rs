@@ -56,7 +56,7 @@ use server::{Server, World};
 use crate::broker::{BrokerHandle, SecretReference, SlotId};
 use crate::clock::Clock;
 use crate::commit::CoreHandle;
-use crate::limits::{MCP_READY_GRACE_MS, MCP_TOOL_TIMEOUT_S_DEFAULT};
+use crate::limits::{MCP_OPERATOR_CALL_MS_MAX, MCP_READY_GRACE_MS, MCP_TOOL_TIMEOUT_S_DEFAULT};
 use crate::net::{Cancel, Net};
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
@@ -256,14 +256,15 @@ impl Mcp {
         self.known_server(name).map(|server| server.set_switch(switch))
     }
 
-    /// Connects a server anew, and waits for it.
+    /// Connects a server anew, and waits for it, no longer than for an operator's call.
     ///
     /// # Errors
     /// It cannot be connected.
     pub fn reconnect(&self, name: &str) -> Result<(), McpError> {
         let server = self.known_server(name)?;
         server.reconnect();
-        server.ready(server.config.startup_ms + MCP_READY_GRACE_MS, &self.0.stop).map(drop)
+        let limit_ms = (server.config.startup_ms + MCP_READY_GRACE_MS).min(MCP_OPERATOR_CALL_MS_MAX);
+        server.ready(limit_ms, &self.0.stop).map(drop)
     }
 
     /// An operator's own call of a tool, by the name that the server or the one that models know.
@@ -280,7 +281,8 @@ impl Mcp {
         let server = self.known_server(server)?;
         let limit_ms = limit_ms.unwrap_or(server.config.tool_ms).min(server.config.tool_ms);
         let until = Instant::now() + Duration::from_millis(limit_ms.max(1));
-        let errand = Errand { chain: Chain::Daemon, session: None, until, cancel: &self.0.stop, asker: None };
+        let errand =
+            Errand { chain: Chain::Daemon, session: None, until, cancel: &self.0.stop, asker: None, confined: false };
         let connection = server.ready(limit_ms, &self.0.stop)?;
         let tool = match connection.catalogue.offered(tool) {
             Some(offered) => offered.name.clone(),

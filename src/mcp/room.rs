@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::Mcp;
 use super::asking::UnderWay;
 use super::catalogue::PREFIX;
+use super::config::Transport;
 use super::content;
 use super::error::McpError;
 use super::headers;
@@ -19,7 +20,7 @@ use super::record::Chain;
 use super::server::{Connection, Server, Switch};
 use super::session::Ask;
 use crate::core::QuestionResolved;
-use crate::engine::{Called, Caller, DaemonTool};
+use crate::engine::{Called, Caller, DaemonTool, WorkerScope};
 use crate::ids::SessionId;
 use crate::limits::{MCP_ASK_MS_MAX, MCP_LIST_ENTRIES_MAX, MCP_TOOLS_OFFERED_MAX};
 use crate::net::Cancel;
@@ -33,9 +34,24 @@ pub(super) struct Errand<'a> {
     pub cancel: &'a Cancel,
     /// The call that people may be asked for.
     pub asker: Option<&'a Arc<UnderWay>>,
+    /// An agent asks that was given a part of the workspace, or to read only.
+    pub confined: bool,
+}
+
+/// Whether an agent has less of the workspace than a server on this host.
+fn is_confined(scope: &WorkerScope) -> bool {
+    scope.read_only || !scope.workspace.is_empty()
 }
 
 impl Errand<'_> {
+    /// Refuses a server that reaches further than the agent that asks.
+    fn admit(&self, server: &Server) -> Result<(), McpError> {
+        match server.config.transport {
+            Transport::Stdio(_) if self.confined => Err(McpError::NotGranted { server: server.config.name.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     fn left_ms(&self) -> u64 {
         u64::try_from(self.until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX).max(1)
     }
@@ -100,13 +116,14 @@ const HELPERS: [Helper; 5] = [
     },
 ];
 
-fn helper_tool(helper: &Helper) -> Arc<RoomTool> {
+fn helper_tool(helper: &Helper, servers: Vec<String>) -> Arc<RoomTool> {
     Arc::new(RoomTool {
         name: helper.name.to_string(),
         description: helper.description.to_string(),
         input_schema: helper.schema.to_string(),
         timeout_ms: crate::limits::MCP_TOOL_TIMEOUT_S_DEFAULT * 1_000,
         may_ask: false,
+        servers,
         digest: String::new(),
     })
 }
@@ -120,6 +137,10 @@ impl Mcp {
             let tool = known.catalogue.offered(name).filter(|_| known.switch == Switch::On)?.offered.clone();
             Some((server.clone(), tool))
         })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.servers().map(|server| server.config.name.clone()).collect()
     }
 
     fn has_capability(&self, needs: &str) -> bool {
@@ -137,6 +158,7 @@ impl Mcp {
         arguments: Value,
         errand: &Errand<'_>,
     ) -> Result<ToolOutput, McpError> {
+        errand.admit(server)?;
         let Connection { session, catalogue } = server.ready(errand.left_ms(), errand.cancel)?;
         let Some(found) = catalogue.named(tool) else {
             return Err(McpError::UnknownTool { server: server.config.name.clone(), tool: tool.to_string() });
@@ -168,6 +190,7 @@ impl Mcp {
         match name {
             "read_mcp_resource" => {
                 let server = server(named)?;
+                errand.admit(&server)?;
                 let uri = input["uri"].as_str().unwrap_or_default();
                 let connection = server.ready(errand.left_ms(), errand.cancel)?;
                 let result =
@@ -176,6 +199,7 @@ impl Mcp {
             }
             "get_mcp_prompt" => {
                 let server = server(named)?;
+                errand.admit(&server)?;
                 let prompt = input["name"].as_str().unwrap_or_default();
                 let arguments = match &input["arguments"] {
                     Value::Object(arguments) => arguments.clone(),
@@ -198,7 +222,17 @@ impl Mcp {
                 };
                 let (mut lists, mut is_cut) = (Vec::new(), false);
                 for server in servers {
-                    let connection = server.ready(errand.left_ms(), errand.cancel)?;
+                    let ready = errand.admit(&server).and_then(|()| server.ready(errand.left_ms(), errand.cancel));
+                    let connection = match ready {
+                        Ok(connection) => connection,
+                        // As below.
+                        Err(error) if named.is_none() => {
+                            is_cut = true;
+                            log::info!("{error}");
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    };
                     if !connection.session.hello.get().is_some_and(|hello| hello.has(needs)) {
                         continue;
                     }
@@ -245,13 +279,14 @@ impl DaemonTool for Mcp {
             }
         }
         offered.truncate(MCP_TOOLS_OFFERED_MAX);
-        offered.extend(HELPERS.iter().filter(|helper| self.has_capability(helper.needs)).map(helper_tool));
+        let helpers = HELPERS.iter().filter(|helper| self.has_capability(helper.needs));
+        offered.extend(helpers.map(|helper| helper_tool(helper, self.names())));
         offered
     }
 
     fn find(&self, _session: &SessionId, name: &str) -> Option<Arc<RoomTool>> {
         match HELPERS.iter().find(|helper| helper.name == name) {
-            Some(helper) => (self.servers().next().is_some()).then(|| helper_tool(helper)),
+            Some(helper) => (self.servers().next().is_some()).then(|| helper_tool(helper, self.names())),
             None => self.offered_as(name).map(|(_, tool)| tool),
         }
     }
@@ -272,6 +307,7 @@ impl DaemonTool for Mcp {
                 until: Instant::now() + Duration::from_millis(limit_ms.saturating_add(MCP_ASK_MS_MAX)),
                 cancel: &under_way.cancel,
                 asker: Some(under_way),
+                confined: is_confined(&caller.scope),
             };
             mcp.call_offered(&name, arguments, &errand).unwrap_or_else(|error| failed(&error))
         };
@@ -292,6 +328,7 @@ impl DaemonTool for Mcp {
             until: Instant::now() + Duration::from_millis(limit_ms),
             cancel,
             asker: None,
+            confined: is_confined(&caller.scope),
         };
         let input: Value = serde_json::from_str(input.get()).unwrap_or_default();
         let outcome = if HELPERS.iter().any(|helper| helper.name == def.name) {

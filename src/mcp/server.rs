@@ -80,6 +80,8 @@ pub(super) struct Known {
     /// Somebody needs it, though it is lazy.
     is_wanted: bool,
     is_attempting: bool,
+    /// Ends the attempt that is being made.
+    attempt: Option<Cancel>,
     retry_at: Option<Instant>,
     /// The slots as they were when the last attempt failed.
     slots: Vec<Option<(u64, bool)>>,
@@ -108,6 +110,7 @@ impl Server {
             failures: 0,
             is_wanted: !config.is_lazy(),
             is_attempting: false,
+            attempt: None,
             retry_at: None,
             slots: Vec::new(),
         };
@@ -132,13 +135,16 @@ impl Server {
 
     /// What an operator decides. A connection that is not wanted any more is ended with everything under way on it.
     pub fn set_switch(&self, switch: Switch) {
-        let connection = {
+        let (connection, attempt) = {
             let mut known = self.lock();
             known.switch = switch;
             (known.failures, known.retry_at) = (0, None);
-            if switch == Switch::On { None } else { known.connection.take() }
+            if switch == Switch::On { (None, None) } else { (known.connection.take(), known.attempt.take()) }
         };
         self.changed.notify_all();
+        if let Some(attempt) = attempt {
+            attempt.cancel();
+        }
         if let Some(connection) = connection {
             connection.session.cancel.cancel();
         }
@@ -244,12 +250,21 @@ impl Server {
     fn connect_once(&self, world: &World) {
         let began = Instant::now();
         let slots = self.slots(&world.vault);
-        self.lock().is_attempting = true;
-        let made = self.connect(world, began + Duration::from_millis(self.config.startup_ms));
+        let cancel = world.stop.child();
+        {
+            let mut known = self.lock();
+            if known.switch != Switch::On {
+                return;
+            }
+            (known.is_attempting, known.attempt) = (true, Some(cancel.clone()));
+        }
+        let made = self.connect(world, &cancel, began + Duration::from_millis(self.config.startup_ms));
+        self.lock().attempt = None;
         let (session, catalogue) = match made {
             Ok(made) => made,
             Err(error) => {
-                if !world.stop.is_cancelled() {
+                // Whoever cancels it knows that.
+                if !cancel.is_cancelled() {
                     log::warn!("{error}");
                 }
                 return self.over(Some(error), false, slots);
@@ -318,15 +333,14 @@ impl Server {
         self.changed.notify_all();
     }
 
-    fn connect(&self, world: &World, until: Instant) -> Result<(Session, Arc<Catalogue>), McpError> {
+    fn connect(&self, world: &World, cancel: &Cancel, until: Instant) -> Result<(Session, Arc<Catalogue>), McpError> {
         let config = &self.config;
-        let cancel = world.stop.child();
         let workspace = world.workspace.display().to_string();
         let inbox = Arc::new(Inbox::new(&config.name, &workspace, config.elicitation, self.wake.clone()));
         let mut standing = Vec::new();
         let link = match &config.transport {
             Transport::Stdio(stdio) => {
-                let (link, leases) = self.start(world, stdio, &inbox, until, &cancel)?;
+                let (link, leases) = self.start(world, stdio, &inbox, until, cancel)?;
                 standing = leases;
                 Link::Stdio(link)
             }
@@ -342,7 +356,7 @@ impl Server {
             standing,
             hello: OnceLock::new(),
         };
-        session.open(until, &cancel)?;
+        session.open(until, cancel)?;
         let catalogue = catalogue(&session, until)?;
         Ok((session, Arc::new(catalogue)))
     }
@@ -453,6 +467,9 @@ impl Server {
         slots: &[Option<(u64, bool)>],
     ) -> (Option<McpError>, bool) {
         let stateless = session.hello.get().is_some_and(Hello::is_stateless);
+        let began = Instant::now();
+        // A server that forgets its session as soon as it has one is not hurried.
+        let is_steady = || began.elapsed() >= Duration::from_millis(MCP_STEADY_MS);
         let mut listens = !stateless;
         loop {
             let mut pause_ms = MCP_TICK_MS;
@@ -475,7 +492,7 @@ impl Server {
                     Listened::NotOffered => listens = false,
                     Listened::Ended(retry_ms) => pause_ms = retry_ms,
                     Listened::Failed(McpError::Cancelled { .. }) => {}
-                    Listened::Failed(error) if link.is_expired() => return (Some(error), true),
+                    Listened::Failed(error) if link.is_expired() => return (Some(error), is_steady()),
                     Listened::Failed(error) => return (Some(error), false),
                 }
             }
@@ -487,7 +504,7 @@ impl Server {
                 }
                 if link.is_expired() {
                     let cause = "it does not know the session any more".to_string();
-                    return (Some(McpError::Ended { server: self.config.name.clone(), cause }), true);
+                    return (Some(McpError::Ended { server: self.config.name.clone(), cause }), is_steady());
                 }
                 if session.inbox.take_changed() {
                     self.list_again(session);

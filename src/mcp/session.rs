@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::asking::UnderWay;
 use super::config::{Protocol, ServerConfig};
+use super::content::shown;
 use super::credential::{InUse, Vault};
 use super::error::McpError;
 use super::form::{self, Reply, Wish};
@@ -26,7 +27,6 @@ use crate::limits::{
     MCP_PAGES_MAX, MCP_REQUEST_BYTES_MAX, MCP_WRITE_MS_MAX,
 };
 use crate::net::Cancel;
-use crate::tools::cut_bytes;
 use std::sync::Arc;
 
 /// The newest revision with a handshake; what is asked for.
@@ -444,11 +444,11 @@ fn left_ms(until: Instant) -> u64 {
 }
 
 fn hello(version: String, capabilities: Value, instructions: Option<String>, info: &Value) -> Hello {
-    let text = |key: &str| cut_bytes(info[key].as_str().unwrap_or_default(), 128).to_string();
+    let text = |key: &str| shown(info[key].as_str().unwrap_or_default(), 128);
     Hello {
         version,
         capabilities,
-        instructions: instructions.map(|text| cut_bytes(&text, MCP_INSTRUCTIONS_BYTES_MAX).to_string()),
+        instructions: instructions.map(|text| shown(&text, MCP_INSTRUCTIONS_BYTES_MAX)),
         server_name: text("name"),
         server_version: text("version"),
     }

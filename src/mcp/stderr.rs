@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{MCP_STDERR_LINE_BYTES_MAX, MCP_STDERR_LINES_MAX};
+use super::content::shown;
+use crate::limits::{MCP_STDERR_LINE_BYTES_MAX, MCP_STDERR_LINES_MAX, MCP_STDERR_SEEN_BYTES_MAX};
 
 /// Lines of one server.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl ErrorLines {
         for byte in bytes {
             if *byte == b'\n' {
                 self.show();
-            } else if self.line.len() < MCP_STDERR_LINE_BYTES_MAX {
+            } else if self.line.len() < MCP_STDERR_SEEN_BYTES_MAX {
                 self.line.push(*byte);
             }
         }
@@ -48,8 +49,8 @@ impl ErrorLines {
             return;
         }
         self.shown += 1;
-        let text: String =
-            String::from_utf8_lossy(&line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = shown(&String::from_utf8_lossy(&line), MCP_STDERR_LINE_BYTES_MAX);
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let lower = text.to_ascii_lowercase();
         if ["warn", "error", "fatal", "panic"].iter().any(|word| lower.contains(word)) {
             log::warn!("MCP server {}: {}", self.server, text.trim());

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TryRecvError, bounded, select};
@@ -25,11 +25,22 @@ use super::stderr::ErrorLines;
 use super::worker::{Report, Start, WORKER_VERB};
 use crate::limits::{
     MCP_CALLS_MAX, MCP_MESSAGE_BYTES_MAX, MCP_MESSAGES_MAX, MCP_REQUESTS_MAX, MCP_STOP_STEP_MS, MCP_TICK_MS,
-    MCP_WORKER_FRAME_BYTES_MAX, MCP_WRITE_MS_MAX, SANDBOX_END_MS,
+    MCP_WORKER_FRAME_BYTES_MAX, MCP_WRITE_MS_MAX, MCP_WRITE_STEP_MS, SANDBOX_END_MS,
 };
+use crate::net::Cancel;
 use crate::sandbox::{SandboxSpec, frame, worker_command};
 use crate::sys::process::{pipe, set_nonblocking, wait_readable};
 use crate::sys::{self, EventFd};
+
+/// The right to write one message.
+struct Turn<'l>(&'l StdioLink);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.writing) = false;
+        self.0.written.notify_one();
+    }
+}
 
 type Answer = Result<Box<RawValue>, RpcError>;
 
@@ -50,7 +61,9 @@ pub(super) struct StdioLink {
     child: Mutex<Child>,
     channel: UnixStream,
     socket: UnixStream,
-    writing: Mutex<()>,
+    /// Somebody writes.
+    writing: Mutex<bool>,
+    written: Condvar,
     errors: Mutex<Option<OwnedFd>>,
     error_lines: Mutex<ErrorLines>,
     lines: Mutex<Lines>,
@@ -93,13 +106,14 @@ impl StdioLink {
         let child = command.spawn().map_err(io_failed)?;
         // It holds copies of the other ends, which would hide the worker's end.
         drop(command);
-        socket.set_write_timeout(Some(Duration::from_millis(MCP_WRITE_MS_MAX))).map_err(io_failed)?;
+        socket.set_write_timeout(Some(Duration::from_millis(MCP_WRITE_STEP_MS))).map_err(io_failed)?;
         let link = Self {
             server: server.to_string(),
             child: Mutex::new(child),
             channel,
             socket,
-            writing: Mutex::new(()),
+            writing: Mutex::new(false),
+            written: Condvar::new(),
             errors: Mutex::new(Some(errors)),
             error_lines: Mutex::new(ErrorLines::new(server)),
             lines: Mutex::default(),
@@ -142,29 +156,72 @@ impl StdioLink {
         Some(McpError::Ended { server: self.server.clone(), cause })
     }
 
+    /// As [`StdioLink::write_within`], in the time that a message has at most.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), McpError> {
+        self.write_within(bytes, Duration::from_millis(MCP_WRITE_MS_MAX), None)
+    }
+
     /// Writes one message.
     ///
     /// # Errors
-    /// The connection is over. A message that was written in part ends it: nothing that follows would be understood.
-    pub fn write(&self, bytes: &[u8]) -> Result<(), McpError> {
+    /// The connection is over, others write for too long, or the caller cancelled. A message that was written in part, or not
+    /// within [`MCP_WRITE_MS_MAX`], ends the connection: nothing that follows would be understood.
+    fn write_within(&self, bytes: &[u8], limit: Duration, cancel: Option<&Cancel>) -> Result<(), McpError> {
         let mut line = Vec::with_capacity(bytes.len() + 1);
         line.extend_from_slice(bytes);
         line.push(b'\n');
-        let written = {
-            let _one_at_a_time = lock(&self.writing);
-            if let Some(over) = self.over() {
-                return Err(over);
-            }
-            (&self.socket).write_all(&line)
-        };
-        written.map_err(|error| {
-            let cause = match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => "it does not read its input".to_string(),
-                _ => error.to_string(),
+        let until = Instant::now() + limit.min(Duration::from_millis(MCP_WRITE_MS_MAX));
+        let is_stopped = || cancel.is_some_and(Cancel::is_cancelled);
+        let _turn = self.turn(until, &is_stopped)?;
+        if let Some(over) = self.over() {
+            return Err(over);
+        }
+        let mut sent = 0;
+        while sent < line.len() {
+            // A piece takes one step at most, however the server reads.
+            let cause = match (&self.socket).write(&line[sent..]) {
+                Ok(count) if count > 0 => {
+                    sent += count;
+                    if sent == line.len() || (Instant::now() < until && !is_stopped()) {
+                        continue;
+                    }
+                    "it does not read its input".to_string()
+                }
+                Ok(_) => "it closed its input".to_string(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if sent == 0 && is_stopped() {
+                        return Err(McpError::Cancelled { server: self.server.clone() });
+                    }
+                    if Instant::now() < until && !is_stopped() {
+                        continue;
+                    }
+                    "it does not read its input".to_string()
+                }
+                Err(error) => error.to_string(),
             };
             self.end(&cause);
-            McpError::Ended { server: self.server.clone(), cause }
-        })
+            return Err(McpError::Ended { server: self.server.clone(), cause });
+        }
+        Ok(())
+    }
+
+    /// Waits for its turn to write.
+    fn turn(&self, until: Instant, is_stopped: &dyn Fn() -> bool) -> Result<Turn<'_>, McpError> {
+        let mut busy = lock(&self.writing);
+        while *busy {
+            if is_stopped() {
+                return Err(McpError::Cancelled { server: self.server.clone() });
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(McpError::Busy { server: self.server.clone() });
+            }
+            let step = left.min(Duration::from_millis(MCP_WRITE_STEP_MS));
+            busy = self.written.wait_timeout(busy, step).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *busy = true;
+        Ok(Turn(self))
     }
 
     /// Marks the connection as over and tells everybody who waits.
@@ -194,7 +251,8 @@ impl StdioLink {
             }
             pending.insert(exchange.id, answered);
         }
-        let outcome = self.write(exchange.bytes).and_then(|()| self.wait(exchange, &answer));
+        let written = self.write_within(exchange.bytes, exchange.left(), Some(exchange.cancel));
+        let outcome = written.and_then(|()| self.wait(exchange, &answer));
         if lock(&self.pending).remove(&exchange.id).is_some() && exchange.method != "initialize" {
             // Nobody waits any more; the server need not go on. That it does not hear of it changes nothing.
             let params = json!({"requestId": exchange.id, "reason": "the caller gave up"});

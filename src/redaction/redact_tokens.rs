@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::credential;
 use crate::limits::{REDACT_FILE_BYTES_MAX, REDACT_TOKEN_BYTES_MAX, REDACT_TOKENS_MAX, SECRET_BYTES_MIN};
 use crate::secret::Secret;
 
@@ -91,7 +92,11 @@ pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Vec
         let text = Zeroizing::new(text.into_string().map_err(|_| RedactTokensError::NotText { place: VARIABLE })?);
         read(&text, VARIABLE, &mut tokens)?;
     }
-    if let Some(path) = get(FILE_VARIABLE).map(PathBuf::from) {
+    if let Some(text) = get(FILE_VARIABLE) {
+        let path = credential::file(&text).map_err(|error| RedactTokensError::File {
+            path: PathBuf::from(&text),
+            error: io::Error::other(error.to_string()),
+        })?;
         let text = file(&path).map_err(|error| RedactTokensError::File { path, error })?;
         read(&text, FILE_VARIABLE, &mut tokens)?;
     }

@@ -8,6 +8,7 @@ use std::{fmt, io};
 
 use crate::broker::master_key::KEY_FILE_VARIABLE;
 use crate::config::{Config, RawServe};
+use crate::credential;
 
 /// Two places that may not lie together.
 #[derive(Debug)]
@@ -101,7 +102,11 @@ pub fn kept_files(raw: &RawServe, config: &Config) -> Vec<(&'static str, PathBuf
     keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
     keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));
     keep("--audit-signing-key-file", config.audit_signing_key_file.clone());
-    keep(KEY_FILE_VARIABLE, std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
+    // A credential that was not handed over has no place; its reader says so.
+    let master_key = std::env::var_os(KEY_FILE_VARIABLE).and_then(|text| credential::file(&text).ok());
+    keep(KEY_FILE_VARIABLE, master_key);
+    let credentials = std::env::var_os(credential::DIRECTORY_VARIABLE).filter(|directory| !directory.is_empty());
+    keep(credential::DIRECTORY_VARIABLE, credentials.map(PathBuf::from));
     kept
 }
 
@@ -144,7 +149,7 @@ pub fn check(places: &Places<'_>) -> Result<(), PlacesError> {
 }
 
 /// The canonical path; of what does not exist yet, that of its nearest parent with the rest behind it.
-fn resolved(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn resolved(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     let mut rest = Vec::new();
     let mut existing = absolute.as_path();

@@ -20,6 +20,8 @@ pub struct RoomTool {
     pub input_schema: String,
     /// Longest time of a call in milliseconds.
     pub timeout_ms: u64,
+    /// Servers that a call may reach, by its argument `server`; all of them without it. Rules about a server hold for it too.
+    pub servers: Vec<String>,
     /// A call may have people asked while it is under way.
     pub may_ask: bool,
     /// Changes whenever anything changes that a person saw who allowed a call of it.
@@ -61,6 +63,17 @@ impl Tool {
         match self {
             Self::Listed(def) => def.name,
             Self::Room(tool) => &tool.name,
+        }
+    }
+
+    /// Names under which rules and scopes may speak of a call as well: those of the servers that it reaches.
+    pub fn also_known_as(&self, input: &RawValue) -> Vec<String> {
+        let Self::Room(tool) = self else { return Vec::new() };
+        let alias = |server: &String| format!("mcp__{server}__{}", tool.name);
+        match super::schema::field(input, "server") {
+            _ if tool.servers.is_empty() => Vec::new(),
+            Some(serde_json::Value::String(server)) => vec![alias(&server)],
+            _ => tool.servers.iter().map(alias).collect(),
         }
     }
 

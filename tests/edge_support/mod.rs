@@ -159,7 +159,15 @@ impl Rig {
 /// a machine that does not hold it up for longer.
 pub fn short_deadlines() -> Deadlines {
     let short = Duration::from_millis(1_500);
-    Deadlines { head: short, body: short * 4, body_progress: short, idle: short, write_progress: short, linger: short }
+    Deadlines {
+        head: short,
+        body: short * 4,
+        body_progress: short,
+        idle: short,
+        write_progress: short,
+        linger: short,
+        drain_fresh: short,
+    }
 }
 
 /// One response as it came over the wire.
