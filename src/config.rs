@@ -82,6 +82,8 @@ pub struct RawServe {
     pub web_fetch: Option<String>,
     /// `--mcp-config`.
     pub mcp_config: Option<String>,
+    /// `--hooks-config`.
+    pub hooks_config: Option<String>,
     /// `--mcp-discovery`.
     pub mcp_discovery: Option<String>,
     /// `--mcp-profile`, repeated.
@@ -133,6 +135,8 @@ pub struct Config {
     pub web_fetch: bool,
     /// The file with the MCP servers.
     pub mcp_config: Option<PathBuf>,
+    /// The file with the hooks.
+    pub hooks_config: Option<PathBuf>,
     /// Other programs' files are looked at for MCP servers.
     pub mcp_discovery: bool,
     /// Profiles of the catalog of MCP servers.
@@ -204,6 +208,7 @@ impl Config {
             sandbox_network: raw.sandbox_network,
             dumpable: raw.dumpable,
             mcp_config: path(&raw.mcp_config),
+            hooks_config: path(&raw.hooks_config),
             mcp_discovery: parse_mcp_discovery(raw.mcp_discovery.as_deref())?,
             mcp_profiles: mcp::catalog::profiles(&raw.mcp_profile).map_err(|cause| ConfigError::Flag {
                 flag: "--mcp-profile",

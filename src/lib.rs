@@ -22,6 +22,7 @@ pub mod delivery;
 pub mod doctor;
 pub mod engine;
 pub mod hex;
+pub mod hooks;
 pub mod http;
 pub mod ids;
 pub mod incident;

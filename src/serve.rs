@@ -45,6 +45,7 @@ use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
 use crate::delivery::{self, DeliveryRoom};
 use crate::engine::{AgentTools, CoreSettings, Engine, Lanes, Settings, Stops, Toolbox, Tools, WebFetch};
 use crate::hex::to_hex;
+use crate::hooks::{self, Hooks, HooksFile};
 use crate::http::{Bind, Edge, EdgeConfig};
 use crate::journal::{self, Journal, OpenCause, Options, RealDisk};
 use crate::limits::{DRAIN_MS, ENGINE_WORKERS, SNAPSHOT_INTERVAL_RECORDS};
@@ -135,6 +136,7 @@ struct Daemon {
     answerer: Worker,
     engines: Vec<Worker>,
     deliveries: DeliveryRoom,
+    hooks: Vec<Worker>,
     upkeep: Worker,
     capture: Worker,
     snapshots: Worker,
@@ -188,6 +190,8 @@ impl Daemon {
         let net_config =
             NetConfig { ca_file: config.ca_file.clone(), egress: config.egress.clone(), ..NetConfig::default() };
         let net = Net::new(&net_config).map_err(step("outbound client"))?;
+        let hooks_file = config.hooks_config.as_ref().map(|path| HooksFile::load(path, &hooks::AtStart(&net)));
+        let hooks_file = hooks_file.transpose().map_err(step("hooks file"))?;
         let Opened {
             root,
             journal,
@@ -212,6 +216,7 @@ impl Daemon {
         let (snapshotter, snapshots) = Snapshotter::new();
         let (answerer, answers) = Answerer::new();
         let (effects_hub, effects_stops, effects_audit) = (hub.clone(), stops.clone(), audit.clone());
+        let (hooks_bell, hooks_rung) = hooks::bell();
         let lanes = Lanes::new(routes.as_deref());
         let effects_lanes = lanes.clone();
         let task_stops = TaskStops::new().map_err(step("tasks"))?;
@@ -222,7 +227,10 @@ impl Daemon {
             journal,
             clock: clock.clone(),
             effects: Effects {
-                committed: Box::new(move || effects_hub.committed()),
+                committed: Box::new(move || {
+                    effects_hub.committed();
+                    hooks_bell.ring();
+                }),
                 stopped: Box::new(move |run| {
                     // In this order: whoever is about to stand in line looks for the stop afterwards.
                     effects_stops.stop(run);
@@ -292,6 +300,18 @@ impl Daemon {
         let named = connectors.clone();
         broker.handle().references().add(move || named.references());
         let sidecars = Sidecars::new(connectors.clone()).map_err(step("connectors"))?;
+        let hooks = Hooks::new(hooks::Parts {
+            core: core.clone(),
+            reader: reader.clone(),
+            net: net.clone(),
+            broker: broker.handle(),
+            clock: clock.clone(),
+            sandbox: sandbox.clone(),
+            workspace: config.workspace_root.clone(),
+            file: hooks_file.map(|file| file.take(&core)).transpose().map_err(step("hooks file"))?,
+        });
+        let hooks_named = hooks.clone();
+        broker.handle().references().add(move || hooks_named.references());
         let blobs = Blobs::open(root.directory(Directory::Blobs)).map_err(step("blobs"))?;
         let probe_roots = Roots {
             state_probe: root.directory(Directory::Probe),
@@ -340,6 +360,7 @@ impl Daemon {
             mcp,
             blobs: blobs.clone(),
             connectors,
+            hooks: hooks.clone(),
             sidecars: sidecars.clone(),
             polls: Polls::default(),
             routes: routes.clone(),
@@ -378,6 +399,7 @@ impl Daemon {
             clock: clock.clone(),
         })
         .map_err(step("threads"))?;
+        let hook_threads = hooks.start(hooks_rung).map_err(step("threads"))?;
         let engines = start_engines(&api, net.clone(), &stops, blobs)?;
         let sidecar_clock = clock.clone();
         let front = Front::new(FrontParts {
@@ -423,6 +445,7 @@ impl Daemon {
             answerer,
             engines,
             deliveries,
+            hooks: hook_threads,
             upkeep: upkeep_thread,
             capture: capture_thread,
             snapshots,
@@ -445,10 +468,12 @@ impl Daemon {
             log::error!("{panicked}");
             clean = false;
         }
+        // As well while the core can record what came of them.
+        self.api.hooks.stop();
         // While the listener still answers what they have in hand.
         self.api.sidecars.stop();
         self.api.polls.stop();
-        for worker in self.sidecars {
+        for worker in self.hooks.into_iter().chain(self.sidecars) {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");
                 clean = false;
@@ -737,6 +762,7 @@ fn start_engines(api: &Arc<Api>, net: Net, stops: &Stops, blobs: Blobs) -> Resul
         settings,
         blobs: Some(blobs),
         capture: Some(api.capture.clone()),
+        hooks: Some(api.hooks.clone()),
         workspace: shown,
         core: api.core.clone(),
         reader: api.reader.clone(),

@@ -122,9 +122,11 @@ const NOT_PRODUCED: &[(&str, &str)] = &[
     ("delivery_target_circuit_open", ROOM),
     ("delivery_worker_not_running", ROOM),
     ("delivery_worker_stale", ROOM),
-    ("hook_dead_letters", ROOM),
-    ("hook_dead_letter_persist_failures", ROOM),
-    ("hook_dead_letter_store_unreadable", ROOM),
+    ("hook_dead_letter_persist_failures", "the disk must be full at the moment in which a guard fails"),
+    (
+        "hook_dead_letter_store_unreadable",
+        "they are records of the journal, and a journal that cannot be read ends the start",
+    ),
     ("mcp_servers_unreachable", ROOM),
 ];
 

@@ -71,7 +71,8 @@ pub static AUTH: &[Component] = &[
                 "active_route_lease_ids": {"type": "array", "items": {"type": "string"},
                     "description": "Leases of it and of those that act for it; absent when there are none"},
                 "active_connector_lease_ids": {"type": "array", "items": {"type": "string"}},
-                "active_mcp_lease_ids": {"type": "array", "items": {"type": "string"}}
+                "active_mcp_lease_ids": {"type": "array", "items": {"type": "string"}},
+                "active_hook_lease_ids": {"type": "array", "items": {"type": "string"}}
             }
         }"#,
     },

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::connectors::{Registry, Sidecars};
 use crate::debug_capture::DebugCapture;
 use crate::engine::Stops;
+use crate::hooks::Hooks;
 use crate::http::problem::Problem;
 use crate::ids::Seq;
 use crate::journal::{Reader, Record};
@@ -57,6 +58,8 @@ pub struct Api {
     pub blobs: Blobs,
     /// Connectors in force.
     pub connectors: Registry,
+    /// Hooks in force.
+    pub hooks: Hooks,
     /// The processes behind some of them.
     pub sidecars: Sidecars,
     /// Telegram connectors that are polled.

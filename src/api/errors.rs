@@ -40,6 +40,7 @@ fn refusal_code(refusal: &Refusal) -> &'static codes::Code {
         Refusal::RuntimeInvalid(RuntimeInvalid::Rules(_)) => &codes::PERMISSION_RULES_INVALID,
         Refusal::RuntimeInvalid(_) => &codes::RUNTIME_VALIDATION_FAILED,
         Refusal::IdempotencyConflict { .. } => &codes::IDEMPOTENCY_CONFLICT,
+        Refusal::HookDeadLetterNotFound(_) => &codes::HOOK_DEAD_LETTER_NOT_FOUND,
         Refusal::RunNotFound(_) => &codes::RUN_NOT_FOUND,
         Refusal::ApprovalStateConflict { .. } => &codes::APPROVAL_STATE_CONFLICT,
         Refusal::ApprovalBatchEmpty => &codes::APPROVAL_BATCH_EMPTY,

@@ -9,13 +9,14 @@ use super::connector_schemas::CONNECTORS;
 use super::contract_schemas::CONTRACTS;
 use super::delivery_schemas::DELIVERIES;
 use super::doctor_schemas::DOCTOR;
+use super::hook_schemas::HOOKS;
 use super::mcp_schemas::MCP;
 use super::runtime_schemas::RUNTIME;
 use super::schemas::Component;
 
 /// The components of every resource.
 pub static ALL: &[&[Component]] =
-    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR, MCP];
+    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR, HOOKS, MCP];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[
@@ -451,7 +452,8 @@ pub static RESOURCES: &[Component] = &[
                 "agents": {"type": "object", "required": ["supported", "total"]},
                 "tasks": {"type": "object", "required": ["live_background_shell_task_count", "total", "pending",
                     "in_progress", "blocked", "completed", "failed", "cancelled"]},
-                "hooks": {"type": "object", "required": ["supported", "configured_count"]},
+                "hooks": {"type": "object", "required": ["supported", "configured_count", "invalid_count", "held",
+                    "diagnostics", "http_targets"]},
                 "connectors": {"type": "object", "required": ["supported", "total"]},
                 "mcp": {"type": "object", "required": ["supported", "server_count"]},
                 "run_memory": {"type": "object", "required": ["supported"]},

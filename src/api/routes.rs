@@ -8,8 +8,8 @@ use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
     accounts, agent_routes, approval_routes, audit, builtin, connector_routes, contract_routes, delivery_routes,
-    doctor_routes, mcp_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions, status,
-    streams, tasks,
+    doctor_routes, hook_routes, mcp_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions,
+    status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -159,6 +159,10 @@ pub static ROUTES: &[Route<Api>] = &[
     runtime_routes::RUNTIME_CHANGES_SYSTEM_PROMPT,
     runtime_routes::RUNTIME_TOOL_LIMITS,
     runtime_routes::RUNTIME_REVISIONS,
+    hook_routes::GET,
+    hook_routes::SET,
+    hook_routes::DEAD_LETTERS,
+    hook_routes::RESOLVE,
     runtime_routes::PERMISSIONS_RULES,
     runtime_routes::RUNTIME_CHANGES_PERMISSION_RULES,
     runtime_routes::PERMISSIONS_CHECK,

@@ -39,6 +39,8 @@ pub struct RuntimeView {
     route_diagnostics: Vec<Diagnostic>,
     permission_mode: Mode,
     permission_rule_count: usize,
+    /// The hooks in force without what they call.
+    hooks: serde_json::Value,
     /// Left out of the status, where it would drown the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     system_prompt: Option<SystemPrompt>,
@@ -161,6 +163,12 @@ fn debug_view(settings: &Settings, now_ms: u64) -> DebugView {
     }
 }
 
+/// The hooks of settings, without what they call.
+fn shown_hooks(settings: &Settings) -> serde_json::Value {
+    let none = || serde_json::json!({"hooks": {}});
+    settings.hooks.as_ref().map_or_else(none, |hooks| crate::hooks::redacted(&hooks.document))
+}
+
 /// Settings in force, as status shows them.
 pub fn view(api: &Api) -> RuntimeView {
     let view = api.core.view();
@@ -179,6 +187,7 @@ pub fn view(api: &Api) -> RuntimeView {
         route_diagnostics: route_diagnostics(api),
         permission_mode: settings.permission_mode,
         permission_rule_count: settings.permission_rules.len(),
+        hooks: shown_hooks(settings),
         system_prompt: None,
         debug_level: settings.debug.at(now_ms),
         debug: debug_view(settings, now_ms),
@@ -238,6 +247,8 @@ struct RevisionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     debug_ticket: Option<&'a str>,
     tool_runtime_limits: &'a ToolLimits,
+    /// Without what they call.
+    hooks: serde_json::Value,
     permission_rules: &'a [crate::permissions::Rule],
 }
 
@@ -257,6 +268,7 @@ impl<'a> From<&'a Revision> for RevisionView<'a> {
             debug_level: settings.debug.level,
             debug_ticket: settings.debug.ticket.as_deref(),
             tool_runtime_limits: &settings.tool_limits,
+            hooks: shown_hooks(settings),
             permission_rules: &settings.permission_rules,
         }
     }

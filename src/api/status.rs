@@ -36,7 +36,8 @@ mod threads;
 
 use control_plane::ControlPlane;
 pub use groups::AgentsStatus;
-use groups::{ConnectorsStatus, DeliveryStatus, HooksStatus, McpStatus, MemoryStatus, SchedulesStatus};
+pub use groups::HooksStatus;
+use groups::{ConnectorsStatus, DeliveryStatus, McpStatus, MemoryStatus, SchedulesStatus};
 use health::{Health, Judged};
 pub use health::{HealthWarning, Severity};
 use journal::{BrokerView, EventsView, JournalView};
@@ -179,8 +180,8 @@ pub(super) fn agents(api: &Api) -> AgentsStatus {
 }
 
 /// Figures of hooks.
-pub(super) fn hooks(_api: &Api) -> HooksStatus {
-    HooksStatus::default()
+pub(super) fn hooks(api: &Api) -> HooksStatus {
+    super::hooks::figures(api)
 }
 
 /// Figures of connectors.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
+use ring::hmac;
 
 use super::entry::{BoundSlot, EndReason, Entry, IssuedLease};
 use super::error::BrokerError;
@@ -313,6 +314,16 @@ impl Actor {
                 reason: in_words(EndReason::SlotOverwritten),
             }),
         }
+    }
+
+    /// HMAC-SHA-256 over `message` with the secret behind `lease`, so that a signing key never leaves the broker.
+    pub(super) fn sign(&mut self, lease: &Lease, message: &[u8], now_ms: u64) -> Result<[u8; 32], BrokerError> {
+        self.check(lease, now_ms)?;
+        let credential = self.credential(lease)?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, credential.secret.expose());
+        let mut signature = [0; 32];
+        signature.copy_from_slice(hmac::sign(&key, message).as_ref());
+        Ok(signature)
     }
 
     /// What a sidecar asks for: the secret of `env_key` behind its token.

@@ -145,6 +145,15 @@ impl BrokerHandle {
         self.ask(wait_ms, |reply| Command::Redeem { lease, now_ms, reply })
     }
 
+    /// HMAC-SHA-256 over `message` with the secret behind a lease. The key stays with the broker.
+    ///
+    /// # Errors
+    /// As [`BrokerHandle::redeem`].
+    pub fn sign(&self, lease: &Lease, message: Vec<u8>, now_ms: u64) -> Answer<[u8; 32]> {
+        let lease = lease.clone();
+        self.act(move |actor| actor.sign(&lease, &message, now_ms))
+    }
+
     /// What the process behind a connector's token may have under the name `env_key`.
     ///
     /// # Errors

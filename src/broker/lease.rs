@@ -42,6 +42,8 @@ pub enum Use {
     },
     /// The daemon's own use for this connector: proving its callers, signing its calls.
     Connector(String),
+    /// Calls of this HTTP hook: its bearer token or the key of its signature.
+    Hook(String),
 }
 
 impl LeaseRequest {
@@ -49,6 +51,7 @@ impl LeaseRequest {
         let slot_id = self.slot.clone();
         match &self.use_for {
             Use::Route(route) => Audience::Route { route_id: route.clone(), slot_id },
+            Use::Hook(hook) => Audience::Hook { hook: hook.clone(), slot_id },
             Use::McpServer { server, scopes_hash } => {
                 Audience::McpServer { server: server.clone(), slot_id, scopes_hash: scopes_hash.clone() }
             }

@@ -18,20 +18,21 @@ impl fmt::Display for SubjectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the text is no subject id; next: write daemon, or session:, agent:, connector:, mcp: or route: with an id \
-             behind it, {LEASE_TEXT_BYTES_MAX} bytes at most"
+            "the text is no subject id; next: write daemon, or session:, agent:, connector:, mcp:, route: or hook: with an \
+             id behind it, {LEASE_TEXT_BYTES_MAX} bytes at most"
         )
     }
 }
 
 impl std::error::Error for SubjectError {}
 
-/// Who uses credentials: `session:<id>`, `agent:<id>`, `connector:<name>`, `mcp:<server>`, `route:<id>` or `daemon`.
+/// Who uses credentials: `session:<id>`, `agent:<id>`, `connector:<name>`, `mcp:<server>`, `route:<id>`,
+/// `hook:<name>` or `daemon`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SubjectId(String);
 
 /// The words before the colon.
-const KINDS: [&str; 5] = ["session", "agent", "connector", "mcp", "route"];
+const KINDS: [&str; 6] = ["session", "agent", "connector", "mcp", "route", "hook"];
 const DAEMON: &str = "daemon";
 
 impl SubjectId {
@@ -63,6 +64,11 @@ impl SubjectId {
     /// An MCP server.
     pub fn mcp(server: impl fmt::Display) -> Self {
         Self(format!("mcp:{server}"))
+    }
+
+    /// An HTTP hook.
+    pub fn hook(name: impl fmt::Display) -> Self {
+        Self(format!("hook:{name}"))
     }
 
     /// The daemon itself, where nobody else is behind an act.
@@ -144,6 +150,8 @@ pub enum Audience {
     },
     /// Calls of an MCP server within the scopes that `scopes_hash` stands for.
     McpServer { server: String, slot_id: SlotId, scopes_hash: String },
+    /// Calls of an HTTP hook, with the credential or signing key of `slot_id`.
+    Hook { hook: String, slot_id: SlotId },
 }
 
 impl Audience {
@@ -153,6 +161,7 @@ impl Audience {
             Self::Route { .. } => "route",
             Self::Connector { .. } => "connector",
             Self::McpServer { .. } => "mcp_server",
+            Self::Hook { .. } => "hook",
         }
     }
 
@@ -162,6 +171,7 @@ impl Audience {
         match self {
             Self::Route { route_id, .. } => is_name(route_id),
             Self::Connector { connector, .. } => is_name(connector),
+            Self::Hook { hook, .. } => is_name(hook),
             Self::McpServer { server, scopes_hash, .. } => is_name(server) && scopes_hash.len() <= LEASE_TEXT_BYTES_MAX,
         }
     }

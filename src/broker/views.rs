@@ -88,6 +88,9 @@ pub struct SubjectStatus {
     /// As above.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub active_mcp_lease_ids: Vec<String>,
+    /// Leases of HTTP hooks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub active_hook_lease_ids: Vec<String>,
 }
 
 /// Answer to a subject's revocation: how it stands now, and what fell with it.
@@ -232,12 +235,14 @@ impl Ledger {
             active_route_lease_ids: Vec::new(),
             active_connector_lease_ids: Vec::new(),
             active_mcp_lease_ids: Vec::new(),
+            active_hook_lease_ids: Vec::new(),
         };
         for lease in self.all_alive().filter(|lease| lease.subject.chain().any(|other| other == id)) {
             let ids = match lease.audience {
                 Audience::Route { .. } => &mut status.active_route_lease_ids,
                 Audience::Connector { .. } => &mut status.active_connector_lease_ids,
                 Audience::McpServer { .. } => &mut status.active_mcp_lease_ids,
+                Audience::Hook { .. } => &mut status.active_hook_lease_ids,
             };
             ids.push(lease.id.clone());
         }
@@ -245,6 +250,7 @@ impl Ledger {
             &mut status.active_route_lease_ids,
             &mut status.active_connector_lease_ids,
             &mut status.active_mcp_lease_ids,
+            &mut status.active_hook_lease_ids,
         ] {
             ids.sort_unstable();
         }

@@ -39,6 +39,7 @@ mod frame;
 mod generation;
 mod globals;
 mod help;
+mod hooks;
 mod incident;
 mod incident_collect;
 mod input;

@@ -104,6 +104,9 @@ pub struct Serve {
     /// TOML file with the MCP servers
     #[argh(option, arg_name = "path")]
     mcp_config: Option<String>,
+    /// JSON file with the hooks; taken again only when it has changed since it was last taken
+    #[argh(option, arg_name = "path")]
+    hooks_config: Option<String>,
     /// auto or disabled: whether servers are taken from other programs' files as well; disabled unless said
     #[argh(option, arg_name = "mode")]
     mcp_discovery: Option<String>,
@@ -156,6 +159,7 @@ impl Command for Serve {
             air_gapped: self.air_gapped,
             web_fetch: self.web_fetch,
             mcp_config: self.mcp_config,
+            hooks_config: self.hooks_config,
             mcp_discovery: self.mcp_discovery,
             mcp_profile: self.mcp_profile,
         };

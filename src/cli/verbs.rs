@@ -9,9 +9,9 @@ use super::context::Context;
 use super::exit::CliError;
 use super::{
     accounts, agents, approvals, assets, audit, blobs, completions, connector, connectors, contracts, debug,
-    deliveries, doctor, doctor_routes, events, incident, input, journal, man, mcp, mcp_oauth, overview, permissions,
-    questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings, sessions, slo,
-    tasks, top, version,
+    deliveries, doctor, doctor_routes, events, hooks, incident, input, journal, man, mcp, mcp_oauth, overview,
+    permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
+    sessions, slo, tasks, top, version,
 };
 
 /// A command: its options as a struct that `argh` fills, and what it does.
@@ -97,6 +97,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("mcp oauth", "accounts at MCP servers: log in, look, refresh, log out"),
     ("runtime permissions", "rules, and what would be decided about a call"),
     ("runtime tool-limits", "bounds of tools"),
+    ("runtime hooks", "what is called when something happens, and calls that came to nothing"),
     ("connectors", "where work arrives from outside, and the sidecars behind some of it"),
     ("connector", "sidecars in this binary, which the daemon starts"),
     ("secrets", "the encrypted auth store"),
@@ -187,6 +188,10 @@ pub const VERBS: &[Verb] = &[
     verb::<runtime_config::Rollback>("runtime rollback", &[]),
     verb::<runtime_config::GetToolLimits>("runtime tool-limits get", &["show"]),
     verb::<runtime_config::SetToolLimits>("runtime tool-limits set", &[]),
+    verb::<hooks::Get>("runtime hooks get", &["show"]),
+    verb::<hooks::Set>("runtime hooks set", &[]),
+    verb::<hooks::DeadLetters>("runtime hooks dead-letter", &["dead-letters"]),
+    verb::<hooks::Resolve>("runtime hooks resolve-dead-letter", &[]),
     verb::<permissions::Check>("runtime permissions check", &[]),
     verb::<permissions::Matrix>("runtime permissions matrix", &[]),
     verb::<permissions::Rules>("runtime permissions rules", &[]),

@@ -377,6 +377,7 @@ impl CommitLoop {
         (self.view.sealed, self.view.unsealed_records) = (journal.sealed(), journal.unsealed_records());
         self.view.reserve_is_intact = journal.reserve_is_intact();
         let head = journal.head();
+        self.view.hooks = self.parts.state.hooks().clone();
         (self.view.committed, self.view.chain) = (head.seq, head.chain);
         self.view.poisoned = poisoned(&self.parts.journal).map(|error| error.to_string());
         self.view.last_progress_ms = now_ms;

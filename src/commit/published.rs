@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::handle::CommandError;
-use crate::core::{Connectors, Counts, RetentionHold, RuntimeConfig, SessionSettings};
+use crate::core::{Connectors, Counts, HookLedger, RetentionHold, RuntimeConfig, SessionSettings};
 use crate::ids::{RunId, Seq, SessionId};
 use crate::journal::{Chain, SealedHead};
 
@@ -19,6 +19,8 @@ pub struct CoreView {
     pub counts: Counts,
     /// The runtime configuration in force.
     pub runtime: Arc<RuntimeConfig>,
+    /// How far notifications of hooks have come, and their dead letters.
+    pub hooks: Arc<HookLedger>,
     /// Last committed record.
     pub committed: Seq,
     /// Its chain value.

@@ -12,6 +12,7 @@ use super::connectors::{ConnectorCommand, ConnectorKind, Ingested};
 use super::control::{ControlIntent, ControlResult};
 use super::delivery::{Delivery, DeliveryCommand, RunReplyTarget, TargetKey};
 use super::event::Failure;
+use super::hooks::{HookCommand, HookDeadLetter};
 use super::routes_loaded::RoutesLoaded;
 use super::run::{Run, RunStatus};
 use super::runtime_config::RuntimeInvalid;
@@ -327,6 +328,8 @@ pub enum Command {
     },
     /// Make a child agent, or tell one something.
     Agent(AgentCommand),
+    /// Note something about hooks.
+    Hook(HookCommand),
     /// Change something about tasks.
     Task(Box<TaskCommand>),
     /// Change something about connectors, or accept what came through one.
@@ -476,6 +479,13 @@ pub enum Decision {
         /// Whether this command put it there.
         is_new: bool,
     },
+    /// The dead letter of a hook is like this now.
+    HookDeadLetter {
+        /// The dead letter.
+        letter: Arc<HookDeadLetter>,
+        /// Whether this command changed it.
+        changed: bool,
+    },
     /// The task is like this now.
     Task(Arc<Task>),
     /// The connectors are at this revision now.
@@ -529,6 +539,8 @@ pub enum Refusal {
     RuntimeInvalid(RuntimeInvalid),
     /// Something about agents.
     Agent(AgentRefusal),
+    /// No such dead letter of a hook, or it is no longer kept.
+    HookDeadLetterNotFound(String),
     /// No such run.
     RunNotFound(RunId),
     /// No such delivery, or it is no longer kept.
@@ -676,6 +688,9 @@ impl fmt::Display for Refusal {
             }
             Self::RuntimeInvalid(invalid) => invalid.fmt(f),
             Self::Agent(refusal) => refusal.fmt(f),
+            Self::HookDeadLetterNotFound(id) => {
+                write!(f, "hooks have no dead letter {id:?}; next: list them with runtime hooks dead-letter")
+            }
             Self::RunNotFound(run) => write!(f, "unknown run {run}; next: list runs"),
             Self::ApprovalStateConflict { run, status } => {
                 conflict(f, *run, *status, "does not wait for an approval; next: list pending approvals")

@@ -86,6 +86,7 @@ impl Txn<'_> {
                 Ok(Decision::Settled { count: self.settle_pending_as_denied(session, &reason, usize::MAX) })
             }
             Command::Expire { limit } => Ok(self.expire(limit)),
+            Command::Hook(command) => self.decide_hook(command),
             Command::Task(command) => self.decide_task(*command),
             Command::Connector(command) => self.decide_connector(*command),
             Command::Agent(command) => self.decide_agent(command),

@@ -12,6 +12,7 @@ use super::command::NoteKind;
 use super::connectors::ConnectorRecord;
 use super::control::{ControlIntent, ControlResult};
 use super::delivery::{DeliveryRecord, RunReplyTarget};
+use super::hooks::HookRecord;
 use super::retention::RetentionChanged;
 use super::routes_loaded::RoutesLoaded;
 use super::runtime_config::RuntimeChanged;
@@ -130,6 +131,8 @@ pub enum Body {
     ControlIntent(ControlIntent),
     /// What became of it.
     ControlResult(ControlResult),
+    /// Something happened to hooks.
+    Hook(HookRecord),
     /// Something happened to a task of the session.
     Task(TaskRecord),
     /// Something happened to connectors.
@@ -300,6 +303,7 @@ impl Body {
             Self::RoutesLoaded(_) => "routes.loaded",
             Self::ControlIntent(_) => "control.intent",
             Self::ControlResult(_) => "control.result",
+            Self::Hook(record) => record.kind(),
             Self::Task(record) => record.kind(),
             Self::Connector(record) => record.kind(),
             Self::Mail(record) => record.kind(),
@@ -344,6 +348,7 @@ impl Body {
             Self::RoutesLoaded(body) => json(body),
             Self::ControlIntent(body) => json(body),
             Self::ControlResult(body) => json(body),
+            Self::Hook(record) => record.encode(),
             Self::Task(record) => record.encode(),
             Self::Connector(record) => record.encode(),
             Self::Mail(record) => record.encode(),
@@ -397,6 +402,8 @@ impl Body {
                     Self::Delivery(record.map_err(unreadable)?)
                 } else if let Some(record) = MailRecord::decode(kind, body) {
                     Self::Mail(record.map_err(unreadable)?)
+                } else if let Some(record) = HookRecord::decode(kind, body.get()) {
+                    Self::Hook(record.map_err(unreadable)?)
                 } else {
                     return Err(DecodeError { kind: kind.to_string(), cause: "unknown kind".to_string() });
                 }

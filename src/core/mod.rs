@@ -24,6 +24,7 @@ mod delivery_table;
 mod delivery_view;
 mod digest_map;
 mod event;
+mod hooks;
 mod lag;
 mod ledger;
 mod questions;
@@ -62,6 +63,10 @@ pub use delivery::{
 pub use delivery_table::DeliveryHold;
 pub use delivery_view::{DeliveryItem, DeliveryPage, DeliveryQuery};
 pub use event::{Body, DecodeError, Event, Failure, Idempotency, ResumeFinding};
+pub use hooks::{
+    HookAdvanced, HookCommand, HookDeadLetter, HookDeadLettered, HookFailure, HookLedger, HookNotified, HookProgress,
+    HookRecord, HookResolved, HooksSetting,
+};
 pub use lag::{Idlest, QueuedBehind, idle_before};
 pub use retention::{RetentionChanged, RetentionHold};
 pub use routes_loaded::{RoutesInForce, RoutesLoaded};

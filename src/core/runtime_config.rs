@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::hooks::HooksSetting;
 use crate::limits::{
     DEBUG_LEVEL_TTL_MS_MAX, DEBUG_TICKET_BYTES_MAX, LABEL_BYTES_MAX, PERMISSION_RULES_MAX, RUNTIME_HISTORY_MAX,
     RUNTIME_SETTINGS_BYTES_MAX, SYSTEM_PROMPT_BYTES_MAX, TOOL_CALLS_PER_TURN_MAX, TOOL_LIMIT_BYTES_MAX,
@@ -189,6 +190,9 @@ pub struct Settings {
     /// MCP servers that are switched off or removed, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mcp_servers: BTreeMap<String, McpServerState>,
+    /// Hooks; absent as long as nobody has set any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HooksSetting>,
 }
 
 /// What an operator has decided about an MCP server of the configuration.
@@ -233,6 +237,8 @@ pub enum RuntimeChange {
         /// What was decided.
         state: McpServerState,
     },
+    /// All hooks.
+    Hooks(HooksSetting),
     /// The settings of an earlier revision, but for the debug level, which no rollback raises again, and for MCP servers
     /// that were switched off.
     Rollback {
@@ -254,6 +260,7 @@ impl RuntimeChange {
             Self::ToolLimits(_) => "tool_limits",
             Self::PermissionRules(_) => "permission_rules",
             Self::McpServer { .. } => "mcp_server",
+            Self::Hooks(_) => "hooks",
             Self::Rollback { .. } => "rollback",
         }
     }
@@ -271,10 +278,12 @@ impl RuntimeChange {
             Self::PermissionRules(rules) => settings.permission_rules = rules,
             Self::McpServer { server, state: McpServerState::Enabled } => drop(settings.mcp_servers.remove(&server)),
             Self::McpServer { server, state } => drop(settings.mcp_servers.insert(server, state)),
+            Self::Hooks(hooks) => settings.hooks = Some(hooks),
             Self::Rollback { settings: earlier, .. } => {
                 let debug = std::mem::take(&mut settings.debug);
                 let mcp_servers = std::mem::take(&mut settings.mcp_servers);
-                *settings = Settings { debug, mcp_servers, ..*earlier };
+                let hooks = HooksSetting::rolled_back(settings.hooks.take(), earlier.hooks.clone());
+                *settings = Settings { debug, mcp_servers, hooks, ..*earlier };
             }
         }
     }
@@ -290,6 +299,8 @@ pub enum ChangeSource {
     RuntimeApi,
     /// The end of a window.
     Expiry,
+    /// A file that the daemon was started with.
+    File,
 }
 
 /// Body of `runtime.changed`.
@@ -495,8 +506,8 @@ pub(super) fn check(change: &RuntimeChange, settings: &Settings) -> Result<(), R
 
 fn check_value(change: &RuntimeChange) -> Result<(), RuntimeInvalid> {
     match change {
-        RuntimeChange::PermissionMode(_) | RuntimeChange::Rollback { .. } => Ok(()),
         RuntimeChange::McpServer { server, .. } => label("server", &Some(server.clone())),
+        RuntimeChange::PermissionMode(_) | RuntimeChange::Rollback { .. } | RuntimeChange::Hooks(_) => Ok(()),
         RuntimeChange::Model { route_id, model } => {
             label("route_id", route_id)?;
             label("model", model)

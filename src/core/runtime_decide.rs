@@ -4,6 +4,7 @@
 
 use super::command::{Decision, Refusal};
 use super::event::Body;
+use super::hooks::HooksSetting;
 use super::runtime_config::{
     ChangeSource, DebugLevel, DebugSetting, McpServerState, RuntimeChange, RuntimeChanged, RuntimeConfig,
     RuntimeInvalid, Settings, SystemPrompt, ToolLimits, check,
@@ -56,6 +57,13 @@ pub enum RuntimeEdit {
         /// What is decided.
         state: McpServerState,
     },
+    /// Replace all hooks. That they can be used is the caller's business.
+    Hooks {
+        /// The document.
+        document: serde_json::Value,
+        /// SHA-256 of the file that it comes from; `None` where a caller gives it.
+        file_sha256: Option<String>,
+    },
     /// Bring back the settings of an earlier revision; absent: of the one before.
     Rollback {
         /// Its number.
@@ -90,7 +98,8 @@ impl Txn<'_> {
         check(&change, config.settings()).map_err(Refusal::RuntimeInvalid)?;
         let changed = !is_in_force(&change, config.settings());
         if changed {
-            self.emit_runtime(change, ChangeSource::RuntimeApi);
+            let from_file = matches!(&change, RuntimeChange::Hooks(hooks) if hooks.from_file);
+            self.emit_runtime(change, if from_file { ChangeSource::File } else { ChangeSource::RuntimeApi });
         }
         let settled = match self.runtime().settings().permission_mode {
             Mode::DontAsk => self.settle_pending_as_denied(None, DONT_ASK, CORE_EXPIRE_RUNS_MAX),
@@ -118,6 +127,11 @@ impl Txn<'_> {
                 RuntimeChange::PermissionRules(others.cloned().chain(rules).collect())
             }
             RuntimeEdit::McpServer { server, state } => RuntimeChange::McpServer { server, state },
+            RuntimeEdit::Hooks { document, file_sha256 } => {
+                let from_file = file_sha256.is_some();
+                let taken = || config.settings().hooks.as_ref().and_then(|hooks| hooks.file_sha256.clone());
+                RuntimeChange::Hooks(HooksSetting { document, file_sha256: file_sha256.or_else(taken), from_file })
+            }
             RuntimeEdit::Rollback { target_revision } => {
                 let newest = || config.history().last().map(|revision| revision.revision);
                 let target = target_revision.or_else(newest).and_then(|number| config.revision(number));
@@ -194,6 +208,7 @@ fn is_in_force(change: &RuntimeChange, settings: &Settings) -> bool {
             !settings.mcp_servers.contains_key(server)
         }
         RuntimeChange::McpServer { server, state } => settings.mcp_servers.get(server) == Some(state),
+        RuntimeChange::Hooks(hooks) => settings.hooks.as_ref() == Some(hooks),
         RuntimeChange::Rollback { .. } => false,
     }
 }

@@ -13,6 +13,7 @@ use super::connectors::{BindingKey, Connectors, binding_lines};
 use super::delivery::{Delivery, TargetKey};
 use super::delivery_table::{Deliveries, DeliveryHold, TargetState};
 use super::event::Idempotency;
+use super::hooks::HookLedger;
 use super::retention::RetentionHold;
 use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus, RunTable};
@@ -33,6 +34,7 @@ const RUNS_PER_LINE: usize = 256;
 pub struct Frozen {
     head: Head,
     runtime: Arc<RuntimeConfig>,
+    hooks: Arc<HookLedger>,
     retention: Vec<(u32, RetentionHold)>,
     routes: Option<Arc<RoutesInForce>>,
     sessions: Vec<Session>,
@@ -66,6 +68,8 @@ enum Line {
     Runtime(Vec<Revision>),
     /// The routes file that the daemon was last started with.
     Routes(RoutesInForce),
+    /// How far notifications have come, and calls of hooks that came to nothing.
+    Hooks(HookLedger),
     /// Runs whose evidence is held.
     Retention(Vec<(u32, RetentionHold)>),
     Session(Session),
@@ -161,6 +165,7 @@ impl Frozen {
         let Self {
             head,
             runtime,
+            hooks,
             retention,
             routes,
             sessions,
@@ -205,6 +210,7 @@ impl Frozen {
             .chain(chains.into_iter().map(|(run, chain)| json(&Line::Actions(run, chain))))
             .chain(steps.into_iter().map(|(run, step)| json(&Line::Step(run, Step::clone(&step)))))
             .chain(routes.map(|routes| json(&Line::Routes(RoutesInForce::clone(&routes)))))
+            .chain(std::iter::once(json(&Line::Hooks(HookLedger::clone(&hooks)))))
             .chain(std::iter::once(json(&Line::Retention(retention))))
             .chain(std::iter::once(json(&Line::Receipts(receipts))))
             .chain(std::iter::once(json(&Line::Tasks(tasks.created, tasks.by_status))))
@@ -239,6 +245,7 @@ impl State {
         Frozen {
             head,
             runtime: self.runtime.clone(),
+            hooks: self.hooks.clone(),
             retention: self.retention.iter().map(|(run, hold)| (*run, hold.clone())).collect(),
             routes: self.routes.clone(),
             sessions: self.sessions.clone(),
@@ -279,6 +286,7 @@ impl State {
                 self.retention = holds.into_iter().collect();
             }
             Line::Routes(routes) => self.routes = Some(Arc::new(routes)),
+            Line::Hooks(ledger) => self.hooks = Arc::new(ledger),
             Line::Runtime(revisions) => {
                 self.runtime = Arc::new(RuntimeConfig::restored(revisions).map_err(RestoreError)?);
             }

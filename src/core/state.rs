@@ -13,6 +13,7 @@ use super::delivery::DeliveryCounts;
 use super::delivery_table::{Deliveries, DeliveryHold};
 use super::digest_map::DigestMap;
 use super::event::{Body, Event};
+use super::hooks::HookLedger;
 use super::lag::{Idlest, Lag, QueuedBehind};
 use super::receipts::Receipts;
 use super::retention::RetentionHold;
@@ -51,6 +52,7 @@ pub struct State {
     pub(super) tasks: Tasks,
     pub(super) deliveries: Deliveries,
     pub(super) runtime: Arc<RuntimeConfig>,
+    pub(super) hooks: Arc<HookLedger>,
     /// Runs whose evidence is held, by number.
     pub(super) retention: BTreeMap<u32, RetentionHold>,
     /// The routes file that the daemon was last started with, if it ever was with one.
@@ -195,6 +197,7 @@ impl State {
             steps,
             receipts,
             runtime,
+            hooks,
             chains,
             retention,
             routes,
@@ -225,6 +228,9 @@ impl State {
         }
         if routes.is_some() {
             self.routes = routes;
+        }
+        if let Some(hooks) = hooks {
+            self.hooks = hooks;
         }
         for (number, hold) in retention {
             match hold {
@@ -322,6 +328,11 @@ impl State {
     /// The runtime configuration in force.
     pub fn runtime(&self) -> &Arc<RuntimeConfig> {
         &self.runtime
+    }
+
+    /// How far notifications have come, and calls of hooks that came to nothing.
+    pub fn hooks(&self) -> &Arc<HookLedger> {
+        &self.hooks
     }
 
     /// Runs whose evidence is held.

@@ -13,6 +13,7 @@ use super::delivery::RunReplyTarget;
 use super::delivery_table::DeliveryDelta;
 use super::digest_map::DigestMap;
 use super::event::{Body, Event, Idempotency, RunAccepted, RunTimes, SessionCreated};
+use super::hooks::HookLedger;
 use super::retention::RetentionHold;
 use super::routes_loaded::RoutesInForce;
 use super::run::{Run, RunStatus};
@@ -46,6 +47,7 @@ pub struct Delta {
     /// Short lists by session.
     pub(super) todos: BTreeMap<u32, Arc<TodoList>>,
     pub(super) runtime: Option<Arc<RuntimeConfig>>,
+    pub(super) hooks: Option<Arc<HookLedger>>,
     pub(super) retention: HashMap<u32, Option<RetentionHold>>,
     pub(super) routes: Option<Arc<RoutesInForce>>,
     pub(super) connectors: Option<Arc<Connectors>>,
@@ -123,6 +125,14 @@ impl<'s> Txn<'s> {
 
     pub(super) fn held(&self) -> bool {
         self.delta.held.unwrap_or(self.base.held)
+    }
+
+    pub(super) fn hooks(&self) -> Arc<HookLedger> {
+        self.delta.hooks.clone().unwrap_or_else(|| self.base.hooks.clone())
+    }
+
+    pub(super) fn stage_hooks(&mut self, hooks: Arc<HookLedger>) {
+        self.delta.hooks = Some(hooks);
     }
 
     pub(super) fn retention_hold(&self, number: u32) -> Option<&RetentionHold> {
@@ -423,7 +433,16 @@ impl<'s> Txn<'s> {
                 return Ok(());
             }
             Body::RuntimeChanged(changed) => {
-                self.delta.runtime = Some(Arc::new(self.runtime().after(changed, event.at_ms)?));
+                let before = self.runtime();
+                let after = before.after(changed, event.at_ms)?;
+                if before.settings().hooks != after.settings().hooks {
+                    self.hooks_changed(event.seq, before.settings().hooks.is_none());
+                }
+                self.delta.runtime = Some(Arc::new(after));
+                return Ok(());
+            }
+            Body::Hook(record) => {
+                self.apply_hook(event.seq, event.at_ms, record);
                 return Ok(());
             }
             Body::Connector(record) if event.session.is_none() => return self.apply_connector(event.at_ms, record),

@@ -10,6 +10,7 @@ mod call_counts;
 mod compaction;
 mod context;
 mod credential;
+mod gates;
 mod guard;
 mod hand;
 mod input;

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::commit::{CoreHandle, Job};
 use crate::core::{AgentScope, BlobRef, Failure, Note, NoteKind, QuestionAsked};
 use crate::debug_capture::DebugCapture;
+use crate::hooks::Hooks;
 use crate::journal::{Reader, Record};
 use crate::limits::{TOOL_CALL_ID_BYTES_MAX, TOOL_CALLS_PER_ANSWER_MAX, TOOL_NAME_BYTES_MAX};
 use crate::net::Net;
@@ -66,6 +67,8 @@ pub struct Tools {
     pub blobs: Option<Blobs>,
     /// What is kept for debugging, if anything can be.
     pub capture: Option<DebugCapture>,
+    /// Who is asked before things happen, if anybody.
+    pub hooks: Option<Hooks>,
     /// Absolute path of the workspace.
     pub workspace: String,
 }
@@ -91,6 +94,8 @@ pub(super) struct Carried<'r> {
     pub bench: Bench<'r>,
     pub guard: Guard,
     accepted: &'r Record,
+    /// The agent's id.
+    pub agent: String,
     pub subject: Subject,
     pub route: &'r Route,
     pub model: String,
@@ -170,6 +175,7 @@ impl Engine {
             bench: Bench::new(&self.tools.toolbox),
             guard: Guard::of(&context.messages),
             accepted: &accepted,
+            agent: pinned.agent,
             subject,
             route,
             model,
@@ -187,6 +193,7 @@ impl Engine {
 impl Carried<'_> {
     /// The turn loop.
     fn carry(mut self) -> Result<(), Left> {
+        self.pass_prompt()?;
         let mut notes = Vec::new();
         let mut open = self.context.open.take();
         // A conversation that does not fit is compacted once; if it still does not, the run fails.
@@ -262,7 +269,10 @@ impl Carried<'_> {
         let schema = self.submitted.options.prepared_schema();
         let stage = match self.context.messages.last() {
             _ if begun.is_some() => Stage::Later,
-            Some(Message::User { .. }) if self.context.repairs > 0 => Stage::Repair,
+            Some(Message::User { .. }) if self.context.repairs > 0 => match self.submitted.options.expected() {
+                Some(_) => Stage::Repair,
+                None => Stage::Later,
+            },
             Some(Message::User { .. }) => Stage::First,
             _ => Stage::Later,
         };
@@ -389,6 +399,9 @@ impl Carried<'_> {
                 Err(error) => return Err(error.into()),
             },
         };
+        if !self.pass_compaction(trigger)? {
+            return Ok(());
+        }
         let reader = &hand.engine.tools.reader;
         let files = Files::new(hand.engine.tools.blobs.as_ref(), self.route.capabilities.multimodal_input);
         let again =
@@ -447,7 +460,7 @@ impl Carried<'_> {
     }
 
     /// Tokens of the next request: what the provider counted of the newest answer, and a guess for what came after it.
-    fn estimated_tokens(&self) -> u64 {
+    pub(super) fn estimated_tokens(&self) -> u64 {
         let (known, after) = match self.context.usage {
             Some((usage, place)) => (usage.input_tokens + usage.output_tokens, place + 1),
             None => (0, 0),

@@ -32,18 +32,20 @@ pub(super) enum Settled {
 }
 
 /// A call that may run.
-struct Ready {
+pub(super) struct Ready {
     /// Place in the turn.
-    place: usize,
-    tool: Tool,
-    input: Box<RawValue>,
-    digest: String,
+    pub place: usize,
+    pub tool: Tool,
+    pub input: Box<RawValue>,
+    pub digest: String,
     /// It is under way, and people have answered what it had them asked.
-    answered: Option<QuestionResolved>,
+    pub answered: Option<QuestionResolved>,
+    /// What hooks have the model told with its result.
+    pub contexts: Vec<String>,
 }
 
 /// What a decision came to.
-enum Judged {
+pub(super) enum Judged {
     Run(Ready),
     Ask(ApprovalRequested),
     /// It does not run.
@@ -52,7 +54,7 @@ enum Judged {
 
 /// A turn being settled.
 pub(super) struct Turn<'c, 'r> {
-    run: &'c mut Carried<'r>,
+    pub(super) run: &'c mut Carried<'r>,
     calls: Vec<ToolCall>,
     results: Vec<Option<ToolResult>>,
     /// Notes to be written with the next batch.
@@ -85,7 +87,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 turn.results[place] = Some(result);
                 continue;
             }
-            match turn.judge(place, &open, &in_force) {
+            match turn.judge(place, &open, &in_force)? {
                 Judged::Run(call) => ready.push((call, open)),
                 Judged::Ask(asked) => asks.push(note(NoteKind::ApprovalRequested, &asked)),
                 Judged::Over(outcome, output) => {
@@ -102,11 +104,44 @@ impl<'c, 'r> Turn<'c, 'r> {
             turn.run.hand.suspend(turn.notes)?;
             return Ok(Settled::Suspended);
         }
-        turn.run_all(ready)
+        turn.pass_all(ready, &in_force)
+    }
+
+    /// What the rules let run waits for the hooks' word, all of it before anything runs.
+    fn pass_all(mut self, ready: Vec<(Ready, OpenCall)>, in_force: &InForce) -> Result<Settled, Left> {
+        let (mut passed, mut asks) = (Vec::new(), Vec::new());
+        for (call, open) in ready {
+            let place = call.place;
+            match self.pass_call(call, &open, in_force)? {
+                Judged::Run(call) => passed.push((call, open)),
+                Judged::Ask(asked) => asks.push(note(NoteKind::ApprovalRequested, &asked)),
+                Judged::Over(outcome, output) => {
+                    self.finish(place, CallResult { outcome, output, duration_ms: 0 })?;
+                }
+            }
+            if let Some(stop) = self.stop.take() {
+                return self.fail(stop);
+            }
+        }
+        if !asks.is_empty() {
+            self.notes.append(&mut asks);
+            self.run.hand.suspend(self.notes)?;
+            return Ok(Settled::Suspended);
+        }
+        self.run_all(passed)
     }
 
     /// Decides about one call that has no result.
-    fn judge(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Judged {
+    fn judge(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Result<Judged, Left> {
+        let judged = self.judge_by_rules(place, open, in_force);
+        let Judged::Ask(asked) = judged else { return Ok(judged) };
+        match self.run.find_tool(&open.call.name) {
+            Some(tool) => self.pass_request(place, &tool.def(), asked, in_force),
+            None => Ok(Judged::Ask(asked)),
+        }
+    }
+
+    fn judge_by_rules(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Judged {
         let call = &open.call;
         let refused = |code: &str, text: &str| Judged::Over(CallOutcome::Error, failure(code, text));
         if place as u64 >= in_force.limits.max_calls_per_turn {
@@ -145,7 +180,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             && asked.server.is_some()
         {
             let (digest, answered) = (started.digest.clone(), Some(answer.clone()));
-            return Judged::Run(Ready { place, tool, input, digest, answered });
+            return Judged::Run(Ready { place, tool, input, digest, answered, contexts: Vec::new() });
         }
         if open.started.as_ref().is_some_and(|started| !started.idempotent) {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
@@ -198,7 +233,7 @@ impl<'c, 'r> Turn<'c, 'r> {
                 let text = format!("{reason}; it did not run; next: go on without it, or ask for something narrower");
                 Judged::Over(CallOutcome::Denied, failure("permission_denied", &text))
             }
-            _ => Judged::Run(Ready { place, tool, input, digest, answered: None }),
+            _ => Judged::Run(Ready { place, tool, input, digest, answered: None, contexts: Vec::new() }),
         }
     }
 
@@ -316,9 +351,10 @@ impl<'c, 'r> Turn<'c, 'r> {
     }
 
     /// Whether people are asked before it ends; else the call has its result.
-    fn run_one(&mut self, ready: Ready) -> Result<bool, Left> {
-        let Ready { place, tool, input, answered, .. } = ready;
-        let def = &tool.def();
+    fn run_one(&mut self, mut ready: Ready) -> Result<bool, Left> {
+        let contexts = std::mem::take(&mut ready.contexts);
+        let Ready { place, tool, input, answered, .. } = &ready;
+        let (place, def) = (*place, &tool.def());
         let hand = self.run.hand;
         let caller = Caller {
             session: hand.job.session.clone(),
@@ -327,7 +363,7 @@ impl<'c, 'r> Turn<'c, 'r> {
             scope: self.worker_scope(),
             turn: self.run.turn(),
         };
-        let limit_ms = self.run.limit_ms(tools::timeout_ms(def, &input).min(self.limits.max_timeout_ms));
+        let limit_ms = self.run.limit_ms(tools::timeout_ms(def, input).min(self.limits.max_timeout_ms));
         let about =
             |what: &str, value: serde_json::Value| json!({"call_id": caller.call, "tool": def.name, what: value});
         hand.capture(Kind::ToolRequest, || {
@@ -335,8 +371,8 @@ impl<'c, 'r> Turn<'c, 'r> {
             about("arguments", arguments).to_string().into_bytes()
         });
         let cancel = &hand.in_hand.cancel;
-        let ran = match &answered {
-            None => Some(self.run.bench.run(&caller, def, &input, &caller.scope, limit_ms, cancel)),
+        let ran = match answered {
+            None => Some(self.run.bench.run(&caller, def, input, &caller.scope, limit_ms, cancel)),
             Some(answer) => self.run.bench.resume(&caller, def, answer, limit_ms, cancel),
         };
         let result = match ran {
@@ -356,7 +392,23 @@ impl<'c, 'r> Turn<'c, 'r> {
             // The run was stopped, or the daemon stops and the next start says that the outcome is not known.
             return Err(Left::LetGo);
         }
+        let result = self.pass_result((&ready, contexts), result)?;
         self.finish(place, result).map(|()| false)
+    }
+
+    /// The id of a call.
+    pub(super) fn call_id(&self, place: usize) -> &str {
+        &self.calls[place].call_id
+    }
+
+    /// To be written with the next batch.
+    pub(super) fn push(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
+    /// The run ends once the call at hand has its result.
+    pub(super) fn stop_with(&mut self, failure: Failure) {
+        self.stop.get_or_insert(failure);
     }
 
     /// Gives a call its result.
@@ -411,7 +463,7 @@ impl<'c, 'r> Turn<'c, 'r> {
     }
 
     /// Makes what is pending durable.
-    fn write(&mut self) -> Result<(), Left> {
+    pub(super) fn write(&mut self) -> Result<(), Left> {
         let notes = std::mem::take(&mut self.notes);
         if notes.is_empty() { Ok(()) } else { self.run.hand.record(notes).map(|_| ()) }
     }
@@ -441,7 +493,7 @@ fn unknown_outcome() -> ToolOutput {
     ToolOutput { content: content.to_string(), is_error: true, truncated: false, overflow: None }
 }
 
-fn denied(answer: &ApprovalResolved) -> ToolOutput {
+pub(super) fn denied(answer: &ApprovalResolved) -> ToolOutput {
     let mut text = "a person did not allow this call, and it did not run".to_string();
     match (&answer.reason, &answer.justification) {
         (Some(reason), _) if reason == "expired" => {

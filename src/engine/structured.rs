@@ -4,12 +4,12 @@
 
 use serde_json::Value;
 
-use super::records::{MessageBody, OutputRejected, note, output_note, structured_note};
+use super::records::{MessageBody, output_note, structured_note};
 use super::run::{Carried, Taken};
 use super::turn::Left;
 use crate::contract;
-use crate::core::{Failure, Note, NoteKind, Outcome};
-use crate::providers::{Message, Origin, Stop};
+use crate::core::{Failure, Note, Outcome};
+use crate::providers::Stop;
 
 /// The run failed because no answer fitted its schema.
 pub const OUTPUT_CONTRACT_VIOLATED: &str = "output_contract_violated";
@@ -29,10 +29,13 @@ fn told(error: &str, schema: &Value) -> String {
 impl Carried<'_> {
     /// The end of the run, or another try: the answer asks for no tools. `notes` end with its message.
     pub(super) fn take_last(&mut self, mut notes: Vec<Note>, message: MessageBody, stop: Stop) -> Result<Taken, Left> {
-        let (session, run) = (&self.hand.job.session, self.hand.job.id);
+        let (session, run) = (self.hand.job.session.clone(), self.hand.job.id);
         let Some(expected) = self.submitted.options.expected() else {
+            if let Some(taken) = self.pass_stop(&mut notes, &message)? {
+                return Ok(taken);
+            }
             if !message.text.is_empty() {
-                notes.push(output_note(session, run, &message.text));
+                notes.push(output_note(&session, run, &message.text));
             }
             self.hand.finish(notes, Outcome::Completed);
             return Ok(Taken::Ended);
@@ -40,7 +43,10 @@ impl Carried<'_> {
         let error = match stop {
             Stop::Done | Stop::ToolCalls => match contract::accept(expected.schema, &message.text) {
                 Ok(value) => {
-                    notes.push(structured_note(session, run, &contract::canonical(&value), &value));
+                    if let Some(taken) = self.pass_stop(&mut notes, &message)? {
+                        return Ok(taken);
+                    }
+                    notes.push(structured_note(&session, run, &contract::canonical(&value), &value));
                     self.hand.finish(notes, Outcome::Completed);
                     return Ok(Taken::Ended);
                 }
@@ -66,14 +72,6 @@ impl Carried<'_> {
             return Err(Left::FailedWith(violated(text), notes));
         }
         let told = told(&error, expected.schema);
-        notes.push(note(NoteKind::OutputRejected, &OutputRejected { attempt, error, told: told.clone() }));
-        // What was shown of it is void.
-        self.hand.engine.tools.hub.withdraw_previews(session, run);
-        let MessageBody { text, items, route, model, usage, tool_calls, .. } = message;
-        self.note_usage(usage);
-        self.context.repairs = attempt;
-        self.context.messages.push(Message::Assistant { text, tool_calls, items, origin: Origin { route, model } });
-        self.context.messages.push(Message::user(told));
-        Ok(Taken::Again(notes))
+        Ok(self.send_back(notes, &message, attempt, error, told))
     }
 }

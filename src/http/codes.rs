@@ -269,6 +269,12 @@ codes! {
     RUN_DEBUG_ARTIFACT_UNREADABLE: 409 "runs" "run_debug_artifact_unreadable",
         "The debug artifact cannot be read.",
         "check the capture key and the state root";
+    INVALID_HOOK_SETTINGS: 400 "runtime" "invalid_hook_settings",
+        "The hooks cannot be used; nothing was changed.",
+        "correct the hooks that the detail names";
+    HOOK_DEAD_LETTER_NOT_FOUND: 404 "runtime" "hook_dead_letter_not_found",
+        "There is no such dead letter of a hook, or it is no longer kept.",
+        "list them with GET /v1/runtime/hooks/dead-letter";
     RUN_RETENTION_INVALID_REQUEST: 400 "runs" "run_retention_invalid_request",
         "The retention request makes no sense.",
         "read the detail and correct the request";
@@ -392,7 +398,7 @@ codes! {
         "list the slots again and decide anew";
     AUTH_SUBJECT_INVALID: 400 "secrets" "auth_subject_invalid",
         "The text is no subject id.",
-        "write session:, agent:, connector:, mcp: or route: with an id behind it, or daemon";
+        "write session:, agent:, connector:, mcp:, route: or hook: with an id behind it, or daemon";
     AUTH_SUBJECT_NOT_FOUND: 404 "secrets" "auth_subject_not_found",
         "Nobody has seen this subject.",
         "list subjects with GET /v1/runtime/auth/subjects";

@@ -19,5 +19,6 @@ mod rule;
 
 pub use facts::Facts;
 pub use mode::{Behavior, Effective, Mode, UnknownMode};
+pub(crate) use path::glob_matches;
 pub use policy::{Origin, Policy, Question, Verdict};
 pub use rule::{ArgumentMatcher, Rule, RuleError, RuleScope};

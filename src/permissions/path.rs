@@ -114,7 +114,7 @@ impl PathPattern {
 }
 
 /// `*` and `?` within one component. Linear in the product of the lengths at worst, which are bounded.
-fn glob_matches(glob: &str, text: &str) -> bool {
+pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
     let (glob, text): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
     let (mut at, mut in_text) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;

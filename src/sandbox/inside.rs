@@ -125,6 +125,7 @@ fn serve(channel: &mut UnixStream, jail: &Jail) -> io::Result<()> {
         let call: CallFrame<'_> = serde_json::from_slice(&call)?;
         let output = match tools::find(call.tool).filter(|tool| tool.place == Place::Worker) {
             Some(tool) => tools::run(tool, call.input, &workspace, &Control::new(call.deadline_ms)),
+            None if call.tool == tools::HOOK => tools::hook(call.input, &workspace, &Control::new(call.deadline_ms)),
             None => ToolOutput::error(&ToolError::Unknown { tool: call.tool.to_string() }),
         };
         if jail.has(Feature::PidNamespace) {

@@ -98,6 +98,7 @@ pub fn kept_files(raw: &RawServe, config: &Config) -> Vec<(&'static str, PathBuf
     let mut keep = |option, path: Option<PathBuf>| kept.extend(path.map(|path| (option, path)));
     keep("--routes-file", config.routes_file.clone());
     keep("--mcp-config", config.mcp_config.clone());
+    keep("--hooks-config", config.hooks_config.clone());
     keep("--connectors-config", config.connectors_config.clone());
     keep("--http-admin-token-file", raw.http_admin_token_file.as_ref().map(PathBuf::from));
     keep("--http-readonly-token-file", raw.http_readonly_token_file.as_ref().map(PathBuf::from));

@@ -26,8 +26,14 @@ impl Daemon {
                 }
             }
             let own = [&self.answerer, &self.upkeep, &self.capture, &self.snapshots, &self.task_reaper];
-            let others =
-                self.engines.iter().chain(self.deliveries.workers()).chain(&self.sidecars).chain(&self.mcp).chain(own);
+            let others = self
+                .engines
+                .iter()
+                .chain(self.deliveries.workers())
+                .chain(&self.sidecars)
+                .chain(&self.mcp)
+                .chain(&self.hooks)
+                .chain(own);
             let mut dead: Vec<&str> = others.filter(|worker| worker.is_finished()).map(Worker::name).collect();
             if !self.edge.stats().reactor_alive {
                 dead.push("http-reactor");

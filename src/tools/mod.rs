@@ -7,6 +7,7 @@ mod capture;
 mod edit;
 mod error;
 mod glob;
+mod hook;
 mod ignore;
 mod offered;
 mod output;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 pub use error::ToolError;
+pub use hook::{HOOK, HookCall, HookEnded, hook};
 pub use offered::{RoomTool, Tool};
 pub use output::ToolOutput;
 pub(crate) use output::{cut_bytes, cut_escaped};

@@ -51,6 +51,17 @@ pub struct Started {
 /// Where commands find programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The three standard streams of a command.
+#[derive(Debug)]
+pub struct Streams {
+    /// What it reads.
+    pub stdin: Stdio,
+    /// Where its output goes.
+    pub stdout: Stdio,
+    /// Where its messages go.
+    pub stderr: Stdio,
+}
+
 /// Starts `command` with a shell in `directory`: cleared environment but for a few plain variables and `extra`, standard
 /// input empty, the leader of a session and group of its own.
 ///
@@ -63,15 +74,36 @@ pub fn start(
     stdout: Stdio,
     stderr: Stdio,
 ) -> io::Result<Started> {
+    start_in(shell()?, command, directory, extra, Streams { stdin: Stdio::null(), stdout, stderr })
+}
+
+/// The best shell that there is.
+///
+/// # Errors
+/// There is none.
+pub fn shell() -> io::Result<&'static str> {
     let shell = ["/bin/bash", "/usr/bin/bash", "/bin/sh"].into_iter().find(|shell| Path::new(shell).exists());
-    let shell = shell.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no shell"))?;
+    shell.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no shell"))
+}
+
+/// As [`start`], with this shell and these streams.
+///
+/// # Errors
+/// The shell cannot be started.
+pub fn start_in(
+    shell: &str,
+    command: &str,
+    directory: &File,
+    extra: &[(&str, &str)],
+    streams: Streams,
+) -> io::Result<Started> {
     let mut process = Command::new(shell);
     process.arg("-c").arg(command).env_clear();
     // The worker's own temp directory: where it has no private /tmp, that is another one.
     let temp = std::env::temp_dir();
     process.env("PATH", PATH).env("HOME", &temp).env("TMPDIR", &temp).env("SHELL", shell);
     process.env("LANG", "C.UTF-8").env("TERM", "dumb").envs(extra.iter().copied());
-    process.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    process.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
     process::in_own_session(&mut process, directory.try_clone()?);
     crate::sandbox::shut_command_in(&mut process);
     let mut child = process.spawn()?;

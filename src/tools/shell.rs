@@ -55,19 +55,24 @@ struct Output<'a> {
 }
 
 /// One pipe of the command and what came through it.
-struct Stream<R> {
+pub(super) struct Stream<R> {
     pipe: Option<R>,
-    capture: Capture,
+    pub(super) capture: Capture,
 }
 
 impl<R: Read + AsFd> Stream<R> {
     fn new(pipe: Option<R>) -> std::io::Result<Self> {
+        // Half of the overflow each, with an end that is worth showing.
+        let head = TOOL_OVERFLOW_BYTES_MAX / 2 - TOOL_SHELL_STREAM_BYTES_MAX - 1024;
+        Self::kept(pipe, head, TOOL_SHELL_STREAM_BYTES_MAX)
+    }
+
+    /// A stream of which so much is kept.
+    pub(super) fn kept(pipe: Option<R>, head_bytes_max: usize, tail_bytes_max: usize) -> std::io::Result<Self> {
         if let Some(pipe) = &pipe {
             set_nonblocking(pipe)?;
         }
-        // Half of the overflow each, with an end that is worth showing.
-        let head = TOOL_OVERFLOW_BYTES_MAX / 2 - TOOL_SHELL_STREAM_BYTES_MAX - 1024;
-        Ok(Self { pipe, capture: Capture::new(head, TOOL_SHELL_STREAM_BYTES_MAX) })
+        Ok(Self { pipe, capture: Capture::new(head_bytes_max, tail_bytes_max) })
     }
 
     /// Takes in what is there, but not for ever: the command must not keep us from looking at the clock.
@@ -116,12 +121,8 @@ pub(super) fn bash(input: &RawValue, workspace: &Workspace, control: &Control) -
         }
     };
     let mut buffer = vec![0; 64 * 1024];
-    let in_time = watch(&started, &mut stdout, &mut stderr, deadline, &mut buffer);
-    let end = process::end_tree(&mut started, true, &mut || {
-        stdout.take_in(&mut buffer);
-        stderr.take_in(&mut buffer);
-    });
-    drain(&mut stdout, &mut stderr, &mut buffer);
+    let in_time = watch(&started, &mut stdout, &mut stderr, (deadline, u64::MAX), &mut buffer);
+    let end = finish(&mut started, &mut stdout, &mut stderr, &mut buffer);
     let exit_code = end.status.and_then(|status| status.code()).filter(|_| in_time);
     let error = (!in_time).then(|| {
         let limit_ms = deadline.saturating_duration_since(begun).as_millis();
@@ -159,17 +160,33 @@ pub(super) fn bash(input: &RawValue, workspace: &Workspace, control: &Control) -
     Ok(result)
 }
 
-/// Takes in output until the shell ends or the time is up; tells whether it ended by itself.
-fn watch<R: Read + AsFd, S: Read + AsFd>(
+/// Ends what is left of the command and takes in the rest of its output.
+pub(super) fn finish<R: Read + AsFd, S: Read + AsFd>(
+    started: &mut Started,
+    stdout: &mut Stream<R>,
+    stderr: &mut Stream<S>,
+    buffer: &mut [u8],
+) -> process::TreeEnd {
+    let end = process::end_tree(started, true, &mut || {
+        stdout.take_in(buffer);
+        stderr.take_in(buffer);
+    });
+    drain(stdout, stderr, buffer);
+    end
+}
+
+/// Takes in output until the shell ends, the time is up or either stream is longer than that; tells whether it ended by
+/// itself.
+pub(super) fn watch<R: Read + AsFd, S: Read + AsFd>(
     started: &Started,
     stdout: &mut Stream<R>,
     stderr: &mut Stream<S>,
-    deadline: Instant,
+    (deadline, stream_bytes_max): (Instant, u64),
     buffer: &mut [u8],
 ) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() || stdout.capture.total().max(stderr.capture.total()) > stream_bytes_max {
             return false;
         }
         let fds =

@@ -215,6 +215,7 @@ impl World {
             settings,
             blobs: Some(blobs.clone()),
             capture: None,
+            hooks: None,
             workspace: "/workspace".to_string(),
         });
         let workers = vec![

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::core::DeliveryCounts;
+use crate::hooks::{HookDiagnostic, HookTarget};
 
 /// `schedules` of the status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -175,6 +176,8 @@ pub struct HooksStatus {
     pub supported: bool,
     /// Hooks of the configuration in force.
     pub configured_count: u64,
+    /// Those of them that cannot be used; what they should decide is stopped.
+    pub invalid_count: u64,
     /// Hook calls ever given up.
     pub dead_lettered_count: u64,
     /// Given up and not settled by an operator.
@@ -205,6 +208,14 @@ pub struct HooksStatus {
     /// Why they cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letter_read_error: Option<String>,
+    /// Hooks that wait for nobody are told of nothing until somebody releases deliveries and runs.
+    pub held: bool,
+    /// Records of the journal that such hooks were not told of yet.
+    pub lag_records: u64,
+    /// Findings about the definitions.
+    pub diagnostics: Vec<HookDiagnostic>,
+    /// Hosts of HTTP hooks, as their names were looked up last.
+    pub http_targets: Vec<HookTarget>,
 }
 
 /// `connectors` of the status.

@@ -430,6 +430,17 @@ pub(super) fn delivery(delivery: &DeliveryStatus, found: &mut Vec<Finding>) {
 }
 
 pub(super) fn hooks(hooks: &HooksStatus, recent_failures: u64, found: &mut Vec<Finding>) {
+    if hooks.invalid_count > 0 {
+        let first = hooks.diagnostics.iter().find(|diagnostic| diagnostic.severity == "error");
+        let cause = first.map_or_else(String::new, |first| format!(": {}", first.message));
+        let message = format!("{} definitions of hooks cannot be used{cause}", hooks.invalid_count);
+        let hook = first.and_then(|first| first.hook.clone());
+        found.push((Severity::Error, "hook_definitions_invalid", message, hook));
+    }
+    if hooks.held {
+        let message = "hooks are told of nothing: deliveries or runs are held".to_string();
+        found.push((Severity::Info, "hooks_held", message, None));
+    }
     if hooks.unresolved_dead_lettered_count > 0 {
         let message = format!("{} hook calls were given up", hooks.unresolved_dead_lettered_count);
         let hook = hooks.last_unresolved_dead_letter_hook.clone();

@@ -429,6 +429,22 @@ pub static HEALTH_CODES: &[HealthCode] = &[
         "look at `delivery` and `threads` in `kheish-daemon status`",
     ),
     row(
+        "hook_definitions_invalid",
+        &[Error],
+        "definitions of hooks cannot be used; what they should decide is stopped",
+        "the first of them",
+        "hooks",
+        "`kheish-daemon doctor`, then `kheish-daemon runtime hooks set --file`",
+    ),
+    row(
+        "hooks_held",
+        &[Info],
+        "hooks are told of nothing until deliveries and runs are released",
+        "",
+        "hooks",
+        "`kheish-daemon deliveries release`, `kheish-daemon runtime release`",
+    ),
+    row(
         "hook_dead_letters",
         &[Warning],
         "hook calls were given up and nobody has settled them",

@@ -49,6 +49,8 @@ pub const KINDS: &[&str] = &[
     "task-reaper",
     "connectors",
     "connector-look",
+    "hooks",
+    "hook-look",
     "net-resolver",
 ];
 
