@@ -24,7 +24,6 @@ case "$mode" in build | --check | --sources) ;; *) fail "unknown option $mode" "
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 [ -n "$version" ] || fail "Cargo.toml names no version" "run it in the project's directory"
 name=kheish-daemon-$version
-target=$(rustc -vV | sed -n 's/^host: //p')
 out=${KHEISH_DIST_OUT:-${CARGO_TARGET_DIR:-$tree/target}/dist}
 work=$(mktemp -d "${TMPDIR:-/tmp}/kheish-dist.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -72,6 +71,11 @@ without_network() {
     fi
 }
 
+# The platform that is built for.
+platform() {
+    rustc -vV | sed -n 's/^host: //p'
+}
+
 # Builds in the source tree $1 and lays the release out as $2/$name-$target.
 binary() {
     local from=$1/$name into=$2/$name-$target
@@ -103,6 +107,7 @@ release() {
     mkdir -p "$place/out"
     pack "$place/source" "$name" "$place/out/$name-source.tar.gz"
     [ "$mode" != --sources ] || return 0
+    target=$(platform)
     # Built from what is in the archive and nothing else.
     mkdir "$place/unpacked"
     tar -C "$place/unpacked" -xzf "$place/out/$name-source.tar.gz"
