@@ -50,7 +50,7 @@ test-kill-deliveries: ## 1,000 kills of daemon, sidecar and receiver amid delive
 
 batteries: ## The batteries of the agent engine and of restarts in full (`make test` has a small size of each)
 	KHEISH_BATTERIES=1 ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test engine_kill --test engine_tools \
-		--test tasks_orphans
+		--test agents_engine --test tasks_orphans
 	KHEISH_RESTARTS=50 $(CARGO) test $(CARGO_OPTIONS) --test supervisor_daemon no_connection_is_refused
 
 test-faults: ## Every disk call of the daemon fails once and for good, by strace (`make test` has a few of them)

@@ -8,8 +8,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::digest::{SHA256, digest};
 
@@ -22,6 +23,19 @@ use crate::state_root::replace::sync_directory;
 pub struct Blobs {
     directory: Arc<PathBuf>,
     writes: Arc<AtomicU64>,
+    /// Held while one is found to be there and marked as used again, and while one is removed.
+    retiring: Arc<Mutex<()>>,
+}
+
+/// A kept content, as the directory has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its digest.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last stored, Unix milliseconds.
+    pub stored_at_ms: u64,
 }
 
 /// Why a blob was not stored or read.
@@ -93,7 +107,7 @@ impl Blobs {
                 fs::remove_file(&path).map_err(|cause| BlobError::Io { step: "remove", path, cause })?;
             }
         }
-        Ok(Self { directory: Arc::new(directory), writes: Arc::default() })
+        Ok(Self { directory: Arc::new(directory), writes: Arc::default(), retiring: Arc::default() })
     }
 
     /// Stores `bytes`, durable before it returns: their digest as hex. The same content is stored once.
@@ -106,8 +120,12 @@ impl Blobs {
         }
         let sha256 = to_hex(digest(&SHA256, bytes).as_ref());
         let target = self.directory.join(&sha256);
-        if self.read(&target).is_ok_and(|kept| kept == bytes) {
-            return Ok(sha256);
+        {
+            // Nobody removes it between the look and the mark, and once it is marked it is young.
+            let _retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.read(&target).is_ok_and(|kept| kept == bytes) && mark_as_used(&target).is_ok() {
+                return Ok(sha256);
+            }
         }
         let write = self.writes.fetch_add(1, Ordering::Relaxed);
         let fresh = self.directory.join(format!("{sha256}.{write}.new"));
@@ -135,14 +153,58 @@ impl Blobs {
         Ok(bytes)
     }
 
+    /// Everything that is kept, in no order.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Kept>, BlobError> {
+        let failed = |cause| io_error("read", &self.directory, cause);
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&*self.directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some(sha256) = entry.file_name().to_str().filter(|name| is_digest(name)).map(str::to_string) else {
+                continue;
+            };
+            // Gone meanwhile is no error.
+            if let Ok(metadata) = entry.metadata() {
+                kept.push(Kept { sha256, bytes: metadata.len(), stored_at_ms: stored_at_ms(&metadata) });
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Whether this content is kept; says nothing of damage.
+    pub fn has(&self, sha256: &str) -> bool {
+        is_digest(sha256) && self.directory.join(sha256).is_file()
+    }
+
+    /// Removes the content with this digest unless it was stored at `before_ms` or later, which is looked at anew. Tells
+    /// whether it is gone. The caller knows that nothing which is kept names it.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn retire(&self, sha256: &str, before_ms: u64) -> Result<bool, BlobError> {
+        if !is_digest(sha256) {
+            return Ok(false);
+        }
+        let path = self.directory.join(sha256);
+        let _retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+        match fs::metadata(&path) {
+            Ok(metadata) if stored_at_ms(&metadata) >= before_ms => return Ok(false),
+            Ok(_) => {}
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(cause) => return Err(io_error("look at", &path, cause)),
+        }
+        fs::remove_file(&path).map(|()| true).map_err(|cause| io_error("remove", &path, cause))
+    }
+
     /// The content with this digest (64 hex digits), checked.
     ///
     /// # Errors
     /// There is none, it cannot be read, or it has been changed.
     pub fn get(&self, sha256: &str) -> Result<Vec<u8>, BlobError> {
-        let is_digest = sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let unknown = || BlobError::Unknown { sha256: sha256.to_string() };
-        if !is_digest {
+        if !is_digest(sha256) {
             return Err(unknown());
         }
         let path = self.directory.join(sha256);
@@ -153,6 +215,19 @@ impl Blobs {
         };
         if to_hex(digest(&SHA256, &bytes).as_ref()) == sha256 { Ok(bytes) } else { Err(BlobError::Damaged { path }) }
     }
+}
+
+fn is_digest(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn stored_at_ms(metadata: &fs::Metadata) -> u64 {
+    let since = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn mark_as_used(path: &Path) -> io::Result<()> {
+    File::open(path)?.set_modified(SystemTime::now())
 }
 
 fn io_error(step: &'static str, path: &Path, cause: io::Error) -> BlobError {
@@ -182,6 +257,28 @@ mod tests {
         assert!(matches!(blobs.get(&sha256), Err(BlobError::Damaged { .. })));
         assert_eq!(blobs.put(b"a large text").unwrap(), sha256, "what was damaged is written again");
         assert_eq!(blobs.get(&sha256).unwrap(), b"a large text");
+    }
+
+    #[test]
+    fn what_is_stored_again_is_young_again_and_only_what_is_old_is_removed() {
+        let scratch = Scratch::new("blobs");
+        let directory = scratch.path().join("blobs");
+        let blobs = Blobs::open(directory.clone()).unwrap();
+        let (old, used) = (blobs.put(b"old").unwrap(), blobs.put(b"used").unwrap());
+        let long_ago = UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+        for sha256 in [&old, &used] {
+            File::open(directory.join(sha256)).unwrap().set_modified(long_ago).unwrap();
+        }
+        assert_eq!(blobs.list().unwrap().iter().map(|kept| kept.stored_at_ms).collect::<Vec<_>>(), [1_000_000; 2]);
+        assert!(!blobs.retire(&old, 1_000_000).unwrap(), "not before its own time");
+        assert_eq!(blobs.put(b"used").unwrap(), used);
+        for sha256 in [&old, &used] {
+            assert_eq!(blobs.retire(sha256, 2_000_000).unwrap(), *sha256 == old);
+        }
+        assert_eq!((blobs.has(&old), blobs.has(&used)), (false, true));
+        assert!(blobs.retire(&old, 2_000_000).unwrap(), "gone already is gone");
+        assert!(!blobs.retire("../blobs", u64::MAX).unwrap());
+        assert_eq!(blobs.list().unwrap().len(), 1);
     }
 
     #[test]

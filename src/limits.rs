@@ -581,6 +581,12 @@ pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 /// Private writable memory of one process in a worker: compilers fit, a leak ends before the host suffers. Not the
 /// address space, of which many runtimes reserve far more than they use.
 pub const SANDBOX_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Anonymous and shared memory of all processes of a worker together: many that each keep within their own bound must not take
+/// the host's.
+pub const SANDBOX_TOTAL_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Pause between two looks at it. What a tree can touch within it is what it can take beyond the bound; each look costs some
+/// ten microseconds a process.
+pub const SANDBOX_MEMORY_INTERVAL_MS: u64 = 200;
 /// Open files of one process in a worker.
 pub const SANDBOX_OPEN_FILES_MAX: u64 = 1_024;
 /// Largest file that a worker's process can write.
@@ -862,6 +868,10 @@ const _: () =
 pub const TOOL_SHELL_STREAM_BYTES_MAX: usize = 64 * 1024;
 /// Longest time between two looks at children that ended beside a command.
 pub const TOOL_SHELL_TIDY_MS: u64 = 500;
+/// Silence after an unfinished line that asks something, from which on a command counts as waiting for an answer.
+pub const TOOL_PROMPT_QUIET_MS: u64 = 5_000;
+/// Bytes at the end of an output that are looked at for a question.
+pub const TOOL_PROMPT_TAIL_BYTES: usize = 1_024;
 /// Wait for the end of a command's pipes after everything was ended; only what could not be ended holds them.
 pub const TOOL_SHELL_DRAIN_MS: u64 = 200;
 /// Time between the polite signal and the one that cannot be ignored.

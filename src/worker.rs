@@ -182,6 +182,30 @@ impl Worker {
     }
 }
 
+/// Does `work` for each of `items`, at most `most` at a time, each on a thread of its own that has ended on return. Results
+/// stand in the order of the items. A thread that cannot be had is done without; one that panics takes the caller along.
+pub fn side_by_side<T: Send, R: Send>(name: &str, items: Vec<T>, most: usize, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let (count, items) = (items.len(), Mutex::new(items.into_iter().enumerate()));
+    let results: Mutex<Vec<Option<R>>> = Mutex::new((0..count).map(|_| None).collect());
+    let take_up = || {
+        loop {
+            let next = items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((place, item)) = next else { return };
+            let result = work(item);
+            results.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(result);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..most.min(count) {
+            // The caller does what is left.
+            drop(Builder::new().name(name.to_string()).spawn_scoped(scope, take_up));
+        }
+        take_up();
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.into_iter().map(|result| result.expect("every item was taken up")).collect()
+}
+
 /// The text of a panic payload, or a placeholder when it was not text.
 pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     payload
@@ -201,6 +225,24 @@ mod tests {
 
     fn seen(name: &str) -> Option<ThreadSeen> {
         roll().into_iter().find(|thread| thread.name == name)
+    }
+
+    #[test]
+    fn side_by_side_at_most_so_many_work_at_once_and_results_keep_their_order() {
+        let (at_once, most_seen) = (std::sync::atomic::AtomicUsize::new(0), std::sync::atomic::AtomicUsize::new(0));
+        // Three at a time can only be passed by threads that meet each other.
+        let meeting = std::sync::Barrier::new(3);
+        let results = side_by_side("side-test", (0..12).collect(), 3, |item: u32| {
+            let now = at_once.fetch_add(1, Relaxed) + 1;
+            most_seen.fetch_max(now, Relaxed);
+            meeting.wait();
+            at_once.fetch_sub(1, Relaxed);
+            item * 2
+        });
+        assert_eq!(results, (0..12).map(|item| item * 2).collect::<Vec<_>>());
+        assert!(most_seen.load(Relaxed) <= 3);
+        assert_eq!(side_by_side("side-test", Vec::<u32>::new(), 3, |item| item), Vec::<u32>::new());
+        assert_eq!(side_by_side("side-test", vec![1], 0, |item| item), [1]);
     }
 
     #[test]

@@ -230,5 +230,30 @@ fn the_whole_of_a_long_result_is_read_in_pages_and_only_through_the_run_that_has
     assert_eq!(refused(&format!("/v1/runs/{run}/blobs/{}", "0".repeat(64))), not_found);
     assert_eq!(refused(&format!("/v1/runs/{run}/blobs/..%2f..%2fFORMAT")), not_found);
     assert_eq!(refused(&format!("/v1/runs/{run}/blobs/{digest}?offset=99999999")).1, "bad_request");
+
+    // Both are old, one has a name in a run that has just ended; the other was left by a crash.
+    let blob = |name: &str| home.root().join("blobs").join(name);
+    let orphan = "f".repeat(64);
+    std::fs::write(blob(&orphan), "left by a crash").expect("our own folder");
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 60 * 60);
+    for name in [&orphan, &digest] {
+        std::fs::File::open(blob(name)).and_then(|file| file.set_modified(hours_ago)).expect("our own file");
+    }
+    let prune =
+        |more: &[&str]| home.cli_json(&daemon, &[&["runs", "prune-results", "--older-than", "2h"], more].concat());
+    let whole_bytes = listed[0]["bytes"].as_u64().expect("a size");
+    let expected = |dry_run: bool| {
+        json!({"dry_run": dry_run, "pruned_count": 1, "pruned_bytes": 15, "named_count": 1, "total_count": 2,
+            "total_bytes": whole_bytes + 15, "has_more": false})
+    };
+    assert_eq!(prune(&["--dry-run"]), expected(true));
+    assert!(blob(&orphan).exists(), "a dry run removes nothing");
+    assert_eq!(prune(&[]), expected(false));
+    assert!(!blob(&orphan).exists() && blob(&digest).exists());
+    assert_eq!(home.cli_json(&daemon, &["runs", "blobs", &run])[0]["kept"], true);
+    let young = daemon.post("/v1/runs/prune-results", &json!({"older_than_ms": 60_000}));
+    assert_eq!(young.refusal(), (400, "run_retention_invalid_request".to_string()));
     daemon.stop();
+    let acts = home.records(&home.root(), &["--kind", "control.intent"]);
+    assert!(acts.iter().any(|record| record["body"]["act"] == "results.prune"), "{acts:?}");
 }

@@ -226,3 +226,36 @@ fn a_cancelled_run_frees_its_engine_and_leaves_no_process_of_its_tool() {
     eventually("an idle engine", || (daemon.get("/v1/status").json()["runs"]["in_hand"] == 0).then_some(()));
     eventually("the end of the tool's process", || (sleeps() == 0).then_some(()));
 }
+
+/// An approval speaks of a program as it was when somebody read it. The file changed while it was pending: allowing it ran
+/// what nobody had seen.
+#[test]
+fn an_approval_of_a_program_that_was_replaced_meanwhile_is_asked_for_again() {
+    let script = "[[turn]]\nmatch = \"deploy\"\ntimes = 1\ntext = \"deploying\"\n\
+        tool_calls = [{ name = \"bash\", call_id = \"c1\", arguments = '{\"command\":\"sh tools/deploy.sh prod\"}' }]\n\
+        [[turn]]\nmatch = \"deploy\"\ntext = \"deployed\"\n";
+    let provider = Provider::start(script);
+    let home = Home::new("approval_program", Some(&provider));
+    let daemon = home.start();
+    let workspace = home.join("workspace");
+    std::fs::create_dir_all(workspace.join("tools")).expect("a folder of the workspace");
+    let write = |text: &str| std::fs::write(workspace.join("tools/deploy.sh"), text).expect("a file of the workspace");
+    write("#!/bin/sh\necho harmless >> ran.txt\n");
+    std::fs::write(workspace.join("notes.txt"), "one").expect("a file of the workspace");
+    daemon.create_session("s");
+    let run = daemon.submit("s", "deploy");
+    wait_status(&daemon, &run, "waiting_for_approval");
+    let pending = || daemon.run(&run)["pending_approval_ids"][0].as_str().map(str::to_string);
+    let first = pending().expect("an approval");
+    write("#!/bin/sh\necho harmful >> ran.txt\n");
+    assert_eq!(cli(&daemon, &["approvals", "allow", &first]).0, 0);
+    let second = eventually("a second approval", || pending().filter(|id| *id != first));
+    assert!(!workspace.join("ran.txt").exists(), "what nobody has seen did not run");
+    // Data that changes is not what the approval speaks of.
+    std::fs::write(workspace.join("notes.txt"), "two").expect("a file of the workspace");
+    assert_eq!(cli(&daemon, &["approvals", "allow", &second]).0, 0);
+    assert_eq!(daemon.wait_end(&run), "completed", "{}", daemon.run(&run));
+    assert_eq!(std::fs::read_to_string(workspace.join("ran.txt")).expect("it ran"), "harmful\n");
+    daemon.stop();
+    home.assert_journal_verifies(&home.root());
+}

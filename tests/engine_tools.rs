@@ -6,17 +6,19 @@ mod net_raw_server;
 mod sse_support;
 mod state_root_scratch;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use engine_support::model::{Answer, Bench, Changing, bash, bypass, call, done, model, policy, results, rule};
 use engine_support::{SECRET, World, session};
 use kheish_daemon::commit::CommandError;
 use kheish_daemon::core::{Answer as Reply, Command, Decision, Refusal, Resolution, RunStatus, Target};
-use kheish_daemon::engine::{InForce, Toolbox};
+use kheish_daemon::engine::{Caller, DaemonTool, InForce, Toolbox};
 use kheish_daemon::ids::RunId;
 use kheish_daemon::journal::fake_disk::FakeDisk;
+use kheish_daemon::net::Cancel;
 use kheish_daemon::permissions::Behavior;
+use kheish_daemon::tools::{ToolDef, ToolOutput};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -146,6 +148,55 @@ fn a_turn_costs_at_most_four_syncs_however_many_calls_it_has() {
         assert_eq!(batches - 3, expected, "{count} calls: {:#?}", stage.world.kinds(run));
         assert_eq!(stage.bench.ran().len(), count);
     }
+}
+
+/// Pages of the web in the same turn: each waits until all three are being fetched.
+struct Meeting(Mutex<u32>, Condvar);
+
+impl DaemonTool for Meeting {
+    fn has(&self, def: &ToolDef) -> bool {
+        def.name == "web_fetch"
+    }
+
+    fn call(&self, caller: &Caller, _: &ToolDef, _: &RawValue, _: u64, _: &Cancel) -> ToolOutput {
+        let mut here = self.0.lock().unwrap();
+        *here += 1;
+        self.1.notify_all();
+        let (here, _) = self.1.wait_timeout_while(here, engine_support::PATIENCE, |here| *here < 3).unwrap();
+        ToolOutput {
+            content: json!({"page": caller.call, "met": *here >= 3}).to_string(),
+            is_error: false,
+            truncated: false,
+            overflow: None,
+        }
+    }
+}
+
+#[test]
+fn calls_that_wait_for_the_network_wait_together_and_their_results_keep_the_models_order() {
+    let fetch = |id: &str| call(id, "web_fetch", json!({"url": "https://example.com/"}));
+    let calls =
+        vec![fetch("a"), call("b", "read_file", json!({"path": "x"})), fetch("c"), fetch("d"), bash("e", "last")];
+    let server = model(once(calls));
+    let bench = Bench::new();
+    let settings = Arc::new(Changing::default());
+    *settings.0.lock().unwrap() = bypass();
+    let meeting = Arc::new(Meeting(Mutex::new(0), Condvar::new()));
+    let toolbox = Toolbox::with_workers(bench.workers()).with_room(meeting);
+    let world = World::open(&server.url(), "", FakeDisk::new(1), toolbox, settings.clone());
+    let stage = Stage { world, bench, settings };
+    let batches = stage.world.core.view().batches;
+    let run = stage.world.submit("go");
+    stage.world.wait_for(run, RunStatus::Completed);
+    let told = said(&stage, run);
+    let ids: Vec<&str> = told.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["a", "b", "c", "d", "e"]);
+    for (id, text) in told.iter().filter(|(id, _)| ["a", "c", "d"].contains(&id.as_str())) {
+        assert_eq!(*text, json!({"page": id, "met": true}).to_string());
+    }
+    assert_eq!(stage.bench.ran(), ["read_file", "last"]);
+    // One group of readers and one of the command: as before.
+    assert_eq!(stage.world.core.view().batches - batches - 3, 3, "{:#?}", stage.world.kinds(run));
 }
 
 #[test]
@@ -296,6 +347,45 @@ fn what_a_model_gets_wrong_is_told_to_it_and_the_run_goes_on() {
     assert_eq!(told, ids, "the provider is told of each call by the id that it is known by");
 }
 
+/// Refusals that come before rules and modes had no record: an auditor could not tell who had refused.
+#[test]
+fn every_call_that_is_decided_upon_has_its_record_whoever_refuses_it() {
+    let mut in_force = policy(&[rule("write_file", Behavior::Deny)]);
+    in_force.limits.max_calls_per_turn = 4;
+    in_force.limits.max_input_bytes = 200;
+    let calls = vec![
+        call("a", "read_file", json!({"path": "x"})),
+        call("b", "write_file", json!({"path": "x", "content": ""})),
+        call("c", "read_file", json!({"path": "y".repeat(300)})),
+        call("d", "glob_search", json!({"pattern": "*"})),
+        call("e", "glob_search", json!({"pattern": "*"})),
+    ];
+    let server = model(once(calls));
+    let stage = stage(&server.url(), in_force);
+    let run = stage.world.submit("go");
+    stage.world.wait_for(run, RunStatus::Completed);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let decided: Vec<(String, String, String)> = stage
+        .world
+        .bodies(run, "permission.decided")
+        .iter()
+        .map(|body| (text(&body["call"]), text(&body["decision"]), text(&body["scope"])))
+        .collect();
+    let expected = [
+        ("a", "allow", "session"),
+        ("b", "deny", "user"),
+        ("c", "deny", "tool_limits"),
+        ("d", "allow", "session"),
+        ("e", "deny", "tool_limits"),
+    ];
+    let expected: Vec<_> = expected.map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).into();
+    assert_eq!(decided, expected);
+    let reasons = stage.world.bodies(run, "permission.decided");
+    assert!(text(&reasons[2]["reason"]).starts_with("input_too_large: "), "{}", reasons[2]);
+    assert!(text(&reasons[4]["reason"]).starts_with("too_many_calls: "), "{}", reasons[4]);
+    assert_eq!(stage.bench.ran(), ["read_file", "glob_search"]);
+}
+
 #[test]
 fn a_model_that_repeats_a_failing_call_is_warned_and_then_stopped() {
     let server = model(|_, _| Answer::Items(vec![bash("a", "fail always")]));
@@ -327,7 +417,8 @@ fn a_stop_reaches_a_running_tool_and_frees_its_engine() {
             stage.world.core.execute(Command::CancelRun { run, reason: None }).unwrap();
             RunStatus::Cancelled
         };
-        stage.world.wait_for(run, status);
+        // Terminal by the very batch that stops it: nobody waits for the tool.
+        assert_eq!(stage.world.core.run(run).unwrap().unwrap().status, status);
         stage.world.bell.wait_until("an idle engine", || stage.world.stops.is_empty().then_some(()));
         assert_eq!(stage.outcomes(run), []);
         let next = stage.world.submit("next");
@@ -343,6 +434,27 @@ fn a_worker_that_ends_is_told_to_the_model_and_replaced() {
     stage.world.wait_for(run, RunStatus::Completed);
     assert_eq!(stage.outcomes(run), pairs(&[("a", "error"), ("b", "ok")]));
     assert_eq!(*stage.bench.started.lock().unwrap(), 2);
+}
+
+/// A panic took the engine with it: the run stayed active in nobody's hands, its session was blocked, and the next start met
+/// the same.
+#[test]
+fn a_defect_fails_the_run_that_met_it_and_the_engine_goes_on() {
+    let server = model(|request, _| match results(request).len() {
+        0 if request["input"].to_string().contains("bad") => Answer::Items(vec![bash("a", "panic")]),
+        _ => done("fine"),
+    });
+    let stage = stage(&server.url(), bypass());
+    let run = stage.world.submit("bad");
+    let next = stage.world.submit("good");
+    stage.world.wait_for(run, RunStatus::Failed);
+    assert_eq!(stage.world.failure(run).0, "engine_defect");
+    assert_eq!(stage.outcomes(run), [], "what the tool did is not known, and nothing is said of it");
+    // The one engine of this world carries the session's next run.
+    stage.world.bell.wait_until("the next run", || {
+        let status = stage.world.core.run(next).unwrap().unwrap().status;
+        status.is_terminal().then_some(())
+    });
 }
 
 #[test]

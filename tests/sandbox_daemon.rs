@@ -25,6 +25,7 @@ fn status_names_every_wall_with_its_reason() {
         [
             "user_namespace",
             "pid_namespace",
+            "memory_limit",
             "ipc_namespace",
             "net_namespace",
             "host_name_namespace",

@@ -364,3 +364,28 @@ fn the_figures_of_a_running_command_are_never_behind_what_can_be_read() {
     assert_eq!(reply.status, 200, "{reply:?}");
     daemon.stop();
 }
+
+#[test]
+fn a_command_that_asks_and_says_nothing_more_is_shown_as_such() {
+    let command = "printf 'Are you sure you want to delete it all? '; sleep 600; echo x";
+    let provider = provider(&[("asks", command), ("works", "echo compiling; sleep 600")]);
+    let home = Home::new("tasks_asks", Some(&provider));
+    let daemon = start(&home);
+    daemon.create_session("s");
+    let asks = begin(&daemon, "s", "asks");
+    let works = begin(&daemon, "s", "works");
+    let detected = |task: &str| {
+        let found = tasks(&daemon, "s").into_iter().find(|found| found["id"] == task).expect("listed");
+        found["metadata"]["interactive_prompt_detected"].as_bool().expect("a verdict")
+    };
+    eventually("the question to be seen", || detected(&asks).then_some(()));
+    assert!(!detected(&works));
+    let seen = output(&daemon, "s", &asks, "tail_bytes=100");
+    assert_eq!(seen["output_excerpt"], "Are you sure you want to delete it all? ");
+    for task in [&asks, &works] {
+        assert_eq!(daemon.post(&format!("/v1/sessions/s/tasks/{task}/stop"), &json!({})).status, 200);
+    }
+    eventually("its end", || (tasks(&daemon, "s")[0]["status"] == "cancelled").then_some(()));
+    assert!(!detected(&asks), "what has ended asks nothing");
+    daemon.stop();
+}

@@ -156,3 +156,46 @@ fn the_time_of_a_call_is_the_asked_one_within_the_table_and_background_calls_are
     assert_eq!(of(json!({"command": "x", "timeout_ms": 500, "run_in_background": false})), (500, tools::Place::Worker));
     assert_eq!(of(json!({"command": "x", "run_in_background": true})), (20_000, tools::Place::Daemon));
 }
+
+/// Nobody sits at a terminal: whoever reads from one hears so at once, and goes on or fails by itself.
+#[test]
+fn what_reads_from_a_terminal_is_answered_at_once() {
+    let scratch = Scratch::new("shell_terminal");
+    let (content, _) = bash(
+        scratch.path(),
+        json!({"command": "read -r -p 'Continue? [y/N] ' a; echo \"read $?\"; cat; echo \"cat $?\"; \
+               (exec 3</dev/tty) 2>/dev/null; echo \"tty $?\"; test -t 0 -o -t 1 -o -t 2; echo \"terminal $?\""}),
+    );
+    assert_eq!(content["stdout"], "read 1\ncat 0\ntty 1\nterminal 1\n", "{content}");
+    assert_eq!((&content["timed_out"], &content["success"]), (&json!(false), &json!(true)));
+}
+
+/// It would have held its run for two minutes and told the model nothing but that its time was up.
+#[test]
+fn a_command_that_asks_and_waits_is_ended_early_with_its_question() {
+    let scratch = Scratch::new("shell_asks");
+    let command = "mkfifo answer; printf 'ready\nOverwrite existing file? [y/N] ' >&2; read -r a < answer; echo never";
+    let (content, output) = bash(scratch.path(), json!({"command": command, "timeout_ms": 120_000}));
+    assert!(output.is_error, "{content}");
+    assert_eq!(content["waits_for_answer"], "Overwrite existing file? [y/N]");
+    let error = content["error"].as_str().expect("a reason");
+    assert!(
+        error.contains("Overwrite existing file?") && error.contains("next: give the answer with the command"),
+        "{error}"
+    );
+    assert_eq!((&content["timed_out"], &content["exit_code"]), (&json!(false), &json!(null)));
+    assert!(content["duration_ms"].as_u64().expect("a time") < 120_000, "{content}");
+}
+
+/// One that asks again at each end of its input is never silent.
+#[test]
+fn a_command_that_asks_for_ever_is_told_apart_from_a_slow_one() {
+    let scratch = Scratch::new("shell_loop");
+    let asks = "while :; do printf 'Proceed (yes/no)? '; read -r a; done";
+    let (content, output) = bash(scratch.path(), json!({"command": asks, "timeout_ms": 500}));
+    assert!(output.is_error && content["timed_out"] == true, "{content}");
+    assert!(content["waits_for_answer"].as_str().expect("a question").ends_with("Proceed (yes/no)?"), "{content}");
+    let (content, _) = bash(scratch.path(), json!({"command": "echo working; sleep 60", "timeout_ms": 300}));
+    assert_eq!((&content["timed_out"], content.get("waits_for_answer")), (&json!(true), None));
+    assert!(content["error"].as_str().expect("a reason").contains("run_in_background"), "{content}");
+}

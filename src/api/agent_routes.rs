@@ -6,7 +6,7 @@ use super::context::Api;
 use super::paging::{CURSOR, LIMIT, PAGE};
 use super::route::{Access, Handler, Route};
 use super::routes::{get, json, list, optional, post, required};
-use super::{agents, assets, blobs};
+use super::{agents, assets, blobs, prune_results};
 use crate::http::problem::{Code, codes};
 use crate::limits::BODY_BYTES_MAX;
 
@@ -140,6 +140,17 @@ pub(super) const GET_BLOB: Route<Api> = Route {
         "A page of one of them; follow `next_offset` for the rest.",
         json(200, "ResultBlobPage"),
         Handler::Plain(blobs::get),
+    )
+};
+
+pub(super) const PRUNE_RESULTS: Route<Api> = Route {
+    problems: &[&codes::RUN_RETENTION_INVALID_REQUEST, &codes::BLOB_UNREADABLE, &codes::AUDIT_UNAVAILABLE],
+    ..post(
+        "/v1/runs/prune-results",
+        "Remove whole results and input files of runs that ended long ago; runs and their records stay.",
+        required("PruneResults"),
+        json(200, "PrunedResults"),
+        Handler::Plain(prune_results::prune),
     )
 };
 

@@ -126,12 +126,42 @@ pub static AGENTS: &[Component] = &[
         name: "ResultBlob",
         schema: r#"{
             "type": "object",
-            "required": ["call", "tool", "sha256", "bytes"],
+            "required": ["call", "tool", "sha256", "bytes", "kept"],
             "properties": {
                 "call": {"type": "string"},
                 "tool": {"type": "string"},
                 "sha256": {"type": "string"},
-                "bytes": {"type": "integer"}
+                "bytes": {"type": "integer"},
+                "kept": {"type": "boolean", "description": "It was not removed by prune-results"}
+            }
+        }"#,
+    },
+    Component {
+        name: "PruneResults",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["older_than_ms"],
+            "properties": {
+                "older_than_ms": {"type": "integer", "minimum": 3600000, "description": "Since the end of the runs"},
+                "dry_run": {"type": ["boolean", "null"]}
+            }
+        }"#,
+    },
+    Component {
+        name: "PrunedResults",
+        schema: r#"{
+            "type": "object",
+            "required": ["dry_run", "pruned_count", "pruned_bytes", "named_count", "total_count", "total_bytes",
+                "has_more"],
+            "properties": {
+                "dry_run": {"type": "boolean"},
+                "pruned_count": {"type": "integer", "description": "Removed, or to be removed"},
+                "pruned_bytes": {"type": "integer"},
+                "named_count": {"type": "integer", "description": "Old enough, and named by a run that is kept"},
+                "total_count": {"type": "integer", "description": "What was there before"},
+                "total_bytes": {"type": "integer"},
+                "has_more": {"type": "boolean", "description": "Ask again for the rest"}
             }
         }"#,
     },

@@ -33,6 +33,8 @@ struct BlobBody {
     tool: String,
     sha256: String,
     bytes: u64,
+    /// It has not been removed by `runs prune-results`.
+    kept: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +59,8 @@ fn named(api: &Api, call: &Call) -> Result<Vec<BlobBody>, Problem> {
         let finished: ToolCallFinished = serde_json::from_str(record.body.get())
             .map_err(|error| Problem::new(&codes::INTERNAL_ERROR, format!("record {}: {error}", record.seq)))?;
         if let Some(BlobRef { sha256, bytes }) = finished.blob {
-            all.push(BlobBody { call: finished.call, tool: finished.tool, sha256, bytes });
+            let kept = api.blobs.has(&sha256);
+            all.push(BlobBody { call: finished.call, tool: finished.tool, sha256, bytes, kept });
         }
     }
     Ok(all)

@@ -54,6 +54,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod paging;
 pub mod permissions;
+pub mod prune_results;
 pub mod query;
 pub mod questions;
 pub mod readiness;

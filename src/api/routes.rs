@@ -422,6 +422,7 @@ pub static ROUTES: &[Route<Api>] = &[
     agent_routes::GET_ASSET,
     agent_routes::GET_BLOB,
     agent_routes::LIST_BLOBS,
+    agent_routes::PRUNE_RESULTS,
     doctor_routes::ROUTE_REFERENCES,
     doctor_routes::SEND_PROBE,
     doctor_routes::INCIDENT_SIGNATURE,

@@ -1,21 +1,27 @@
-//! `runs blobs`, `runs blob`.
+//! `runs blobs`, `runs blob`, `runs prune-results`.
 //! Owns: their paths, and following the pages of one blob.
 //! Never: interprets a result.
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::client::decode;
 use super::context::Context;
+use super::debug::age_ms;
 use super::exit::CliError;
-use super::json_text::terminal_safe;
+use super::json_text::{Document, terminal_safe};
 use super::path::Path;
-use super::sessions::show_list;
+use super::sessions::{post_object, show_list};
 use super::table::{Column, text};
 use super::verbs::Command;
 
-const COLUMNS: &[Column] =
-    &[text("CALL", &["/call"]), text("TOOL", &["/tool"]), text("BYTES", &["/bytes"]), text("SHA256", &["/sha256"])];
+const COLUMNS: &[Column] = &[
+    text("CALL", &["/call"]),
+    text("TOOL", &["/tool"]),
+    text("BYTES", &["/bytes"]),
+    text("KEPT", &["/kept"]),
+    text("SHA256", &["/sha256"]),
+];
 
 fn blobs(run: &str) -> Path {
     Path::new("/v1/runs").segment(run).then("/blobs")
@@ -68,5 +74,33 @@ impl Command for Blob {
             next = page.next_offset.filter(|next| *next > offset);
         }
         Ok(())
+    }
+}
+
+/// remove whole results and input files that only runs name which ended long ago; the runs and their records stay
+#[derive(FromArgs, ArgsInfo)]
+pub struct PruneResults {
+    /// age in milliseconds, at least an hour
+    #[argh(option, arg_name = "ms")]
+    older_than_ms: Option<u64>,
+    /// the same as a duration, such as 30d
+    #[argh(option, arg_name = "time")]
+    older_than: Option<String>,
+    /// remove nothing, show what would be removed
+    #[argh(switch)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct PruneBody {
+    older_than_ms: u64,
+    dry_run: bool,
+}
+
+impl Command for PruneResults {
+    fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
+        let older_than_ms = age_ms(self.older_than_ms, self.older_than.as_deref())?;
+        let body = PruneBody { older_than_ms, dry_run: self.dry_run };
+        post_object(context, &Path::new("/v1/runs/prune-results"), Some(&Document::of(&body)))
     }
 }

@@ -83,16 +83,21 @@ struct PruneBody<'a> {
     dry_run: bool,
 }
 
+/// The age of what is to be removed, given in one of two ways.
+pub(super) fn age_ms(milliseconds_given: Option<u64>, duration: Option<&str>) -> Result<u64, CliError> {
+    match (milliseconds_given, duration) {
+        (Some(ms), None) => Ok(ms),
+        (None, Some(text)) => milliseconds("--older-than", text),
+        (given, _) => {
+            let cause = if given.is_some() { "it was given twice" } else { "there is none" };
+            Err(CliError::invalid("the age", cause, "use one of --older-than-ms and --older-than"))
+        }
+    }
+}
+
 impl Command for Prune {
     fn run(self, context: &mut Context<'_>) -> Result<(), CliError> {
-        let older_than_ms = match (self.older_than_ms, self.older_than.as_deref()) {
-            (Some(ms), None) => ms,
-            (None, Some(text)) => milliseconds("--older-than", text)?,
-            (given, _) => {
-                let cause = if given.is_some() { "it was given twice" } else { "there is none" };
-                return Err(CliError::invalid("the age", cause, "use one of --older-than-ms and --older-than"));
-            }
-        };
+        let older_than_ms = age_ms(self.older_than_ms, self.older_than.as_deref())?;
         let body = PruneBody {
             older_than_ms,
             session_id: self.session_id.as_deref(),

@@ -142,6 +142,7 @@ pub const VERBS: &[Verb] = &[
     verb::<runs::ExternalActions>("runs external-actions", &[]),
     verb::<blobs::Blobs>("runs blobs", &[]),
     verb::<blobs::Blob>("runs blob", &[]),
+    verb::<blobs::PruneResults>("runs prune-results", &[]),
     verb::<debug::Debug>("runs debug", &[]),
     verb::<debug::DebugArtifact>("runs debug-artifact", &[]),
     verb::<debug::Prune>("runs prune", &[]),

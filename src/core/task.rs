@@ -99,7 +99,7 @@ pub struct TaskEnd {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Why it ended, when that was not by itself: `stopped`, `daemon_restarted`, `daemon_stopped`, `worker_died`,
-    /// `could_not_start`, `output_capture_failed`.
+    /// `memory_exceeded`, `could_not_start`, `output_capture_failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal_reason: Option<String>,
     /// More about that.

@@ -16,9 +16,16 @@ pub(super) fn tokens(bytes: usize) -> u64 {
     (bytes / CONTEXT_BYTES_PER_TOKEN) as u64
 }
 
+/// Bytes of the newest turns that a compaction keeps, on a route whose conversations are compacted at so many tokens. What is
+/// kept fills at most half of that, or the next turn would have to compact again.
+pub(super) fn keep_bytes(compact_at_tokens: u64) -> usize {
+    let half = compact_at_tokens / 2 * CONTEXT_BYTES_PER_TOKEN as u64;
+    COMPACT_KEEP_BYTES.min(usize::try_from(half).unwrap_or(usize::MAX))
+}
+
 /// How many of the oldest messages a summary replaces: all but the newest turns, whose results the model works with. Cut
 /// only before an answer or an input, so that calls and results stay together; `None` when too little would go.
-pub(super) fn cut(context: &Context) -> Option<usize> {
+pub(super) fn cut(context: &Context, keep_bytes_max: usize) -> Option<usize> {
     let messages = &context.messages;
     let (mut kept_bytes, mut turns, mut cut) = (0, 0, messages.len());
     for (place, message) in messages.iter().enumerate().rev() {
@@ -26,7 +33,7 @@ pub(super) fn cut(context: &Context) -> Option<usize> {
         if matches!(message, Message::ToolResults { .. }) {
             continue;
         }
-        if turns >= 1 && (kept_bytes > COMPACT_KEEP_BYTES || turns >= COMPACT_KEEP_TURNS) {
+        if turns >= 1 && (kept_bytes > keep_bytes_max || turns >= COMPACT_KEEP_TURNS) {
             break;
         }
         turns += 1;

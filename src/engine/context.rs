@@ -217,7 +217,7 @@ struct Gathered {
 
 impl Gathered {
     /// Takes an answer of this run.
-    fn own(&mut self, message: MessageBody, seq: Seq, pending: &mut Pending) {
+    fn own(&mut self, message: MessageBody, seq: Seq, pending: &mut Pending, is_before_summary: bool) {
         let MessageBody { text, items, route, model, usage, tool_calls, .. } = message;
         let calls = pending.calls(tool_calls.clone());
         let is_newest = self.turns == 0;
@@ -228,7 +228,8 @@ impl Gathered {
         } else if !calls.is_empty() {
             self.newest_first.push((results_of(calls), seq));
         }
-        if is_newest {
+        // What a provider counted before a summary says nothing of what is shown after it.
+        if is_newest && !is_before_summary {
             self.usage = usage.map(|usage| (usage, self.newest_first.len()));
         }
         let origin = Origin { route, model };
@@ -299,7 +300,7 @@ pub(super) fn assemble(
                     gathered.turns += 1;
                     gathered.output_tokens += message.usage.map_or(0, |usage| usage.output_tokens);
                 } else {
-                    gathered.own(message, record.seq, &mut pending);
+                    gathered.own(message, record.seq, &mut pending, summary.is_some());
                 }
             }
             _ if is_summarised => {}

@@ -169,9 +169,12 @@ impl Turn<'_, '_> {
             ready.contexts.push("a hook changed the arguments of this call before it ran".to_string());
             let workspace = self.run.workspace();
             ready.input = self.run.redacted(updated);
-            ready.digest = permits::digest(&ready.tool.identity(), &ready.input, &workspace, &in_force.policy);
+            ready.digest = permits::bound_digest(&ready.tool, &ready.input, &workspace, &in_force.policy);
         }
         let Some(reason) = ruled.ask else { return Ok(Judged::Run(ready)) };
+        // People take time: what they are asked is bound to the programs too.
+        let workspace = self.run.workspace();
+        ready.digest = permits::bound_digest(&ready.tool, &ready.input, &workspace, &in_force.policy);
         match &open.approval {
             Some((asked, Some(answer))) if asked.digest == ready.digest => match answer.behavior {
                 Ruling::Allow => Ok(Judged::Run(ready)),

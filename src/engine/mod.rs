@@ -19,6 +19,7 @@ mod live_text;
 mod passage;
 mod pause;
 mod permits;
+mod programs;
 mod question;
 mod records;
 mod run;

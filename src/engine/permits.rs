@@ -6,11 +6,13 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::programs;
 use crate::core::{PermissionDecided, Ruling, ToolLimits};
 use crate::hex::to_hex;
 use crate::ids::SessionId;
 use crate::permissions::{Behavior, Effective, Facts, Policy, Question, Verdict};
-use crate::tools::{Tool, ToolDef};
+use crate::providers::ToolCall;
+use crate::tools::{Class, Tool, ToolDef};
 
 /// Settings of a session as they are now.
 #[derive(Debug, Clone, Default)]
@@ -42,18 +44,25 @@ impl Settings for InForce {
     }
 }
 
-/// What an answer to an approval is bound to: what would run, where, by which program and under which rules. The mode is
-/// left out: it is looked at again whenever a call is about to run.
-pub(super) fn digest(tool: &str, input: &RawValue, workspace: &str, policy: &Policy) -> String {
+/// What an answer to an approval is bound to: what would run, where, by which programs and under which rules. The mode is
+/// left out: it is looked at again whenever a call is about to run. `programs` is what [`super::programs::of`] says of a call
+/// that people are asked about.
+pub(super) fn digest(tool: &str, input: &RawValue, workspace: &str, policy: &Policy, programs: &str) -> String {
     let canonical = serde_json::from_str::<Value>(input.get()).map(|value| value.to_string());
     let mut context = Context::new(&SHA256);
     let revision = policy.revision().to_string();
     let input = canonical.as_deref().unwrap_or(input.get());
-    for part in ["kheish-call-v1", env!("CARGO_PKG_VERSION"), tool, workspace, &revision, input] {
+    for part in ["kheish-call-v2", env!("CARGO_PKG_VERSION"), tool, workspace, &revision, input, programs] {
         context.update(&(part.len() as u64).to_le_bytes());
         context.update(part.as_bytes());
     }
     to_hex(context.finish().as_ref())
+}
+
+/// The digest that people are asked about: with the programs that a command names, since they may be replaced meanwhile.
+pub(super) fn bound_digest(tool: &Tool, input: &RawValue, workspace: &str, policy: &Policy) -> String {
+    let programs = if tool.def().class == Class::Shell { programs::of(input, workspace) } else { String::new() };
+    digest(&tool.identity(), input, workspace, policy, &programs)
 }
 
 /// What rules and mode say to a call.
@@ -121,6 +130,36 @@ pub(super) fn record(
     }
 }
 
+/// What stands before rules and modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bar {
+    /// What the agent was given.
+    AgentScope,
+    /// The operator's limits of tools.
+    Limits,
+}
+
+/// The record of a call that did not come as far as the rules.
+pub(super) fn barred(call: &ToolCall, in_force: &InForce, bar: Bar, reason: String) -> PermissionDecided {
+    PermissionDecided {
+        call: call.call_id.clone(),
+        tool: call.name.clone(),
+        decision: Ruling::Deny,
+        base_decision: Ruling::Deny,
+        effective_mode: in_force.mode.mode.as_str().to_string(),
+        mode_effect: None,
+        matched_rule_pattern: None,
+        matched_rule_origin: None,
+        scope: match bar {
+            Bar::AgentScope => "agent_scope",
+            Bar::Limits => "tool_limits",
+        }
+        .to_string(),
+        reason: Some(reason),
+        approval: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_changes_with_tool_arguments_place_and_rules_and_not_with_spelling() {
+    fn a_digest_changes_with_tool_arguments_place_rules_and_programs_and_not_with_spelling() {
         let none = Policy::default();
         let rule = Rule {
             scope: RuleScope::User,
@@ -141,13 +180,14 @@ mod tests {
             reason: None,
         };
         let some = Policy::new(&[rule]).unwrap();
-        let base = digest("bash", &raw(r#"{"a":1,"b":2}"#), "/w", &none);
-        assert_eq!(base, digest("bash", &raw(r#"{ "b":2, "a":1 }"#), "/w", &none));
+        let base = digest("bash", &raw(r#"{"a":1,"b":2}"#), "/w", &none, "p");
+        assert_eq!(base, digest("bash", &raw(r#"{ "b":2, "a":1 }"#), "/w", &none, "p"));
         let others = [
-            digest("bas", &raw(r#"{"a":1,"b":2}"#), "h/w", &none),
-            digest("bash", &raw(r#"{"a":1,"b":3}"#), "/w", &none),
-            digest("bash", &raw(r#"{"a":1,"b":2}"#), "/x", &none),
-            digest("bash", &raw(r#"{"a":1,"b":2}"#), "/w", &some),
+            digest("bas", &raw(r#"{"a":1,"b":2}"#), "h/w", &none, "p"),
+            digest("bash", &raw(r#"{"a":1,"b":3}"#), "/w", &none, "p"),
+            digest("bash", &raw(r#"{"a":1,"b":2}"#), "/x", &none, "p"),
+            digest("bash", &raw(r#"{"a":1,"b":2}"#), "/w", &some, "p"),
+            digest("bash", &raw(r#"{"a":1,"b":2}"#), "/w", &none, "q"),
         ];
         assert!(others.iter().all(|other| *other != base));
     }

@@ -2,6 +2,7 @@
 //! Owns: the turn loop: ask the model, settle its calls, ask again.
 //! Never: holds a run that waits for people; keeps anything that the journal does not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -126,7 +127,13 @@ impl Engine {
     fn carry(&self, job: &Job) {
         let in_hand = self.tools.stops.take_in_hand(job.id);
         let hand = Hand { engine: self, job, in_hand: &in_hand };
-        let left = self.attempt_run(&hand);
+        // A defect that one run meets must not take the engine along, or hold the run's session until somebody restarts the
+        // daemon, which would meet it again.
+        let left = catch_unwind(AssertUnwindSafe(|| self.attempt_run(&hand))).unwrap_or_else(|_| {
+            let text = "the engine met a defect in this run (the log has it); what a tool at hand did is not known; next: \
+                        read the run's events, report the log line, submit again";
+            Err(failed("engine_defect", text))
+        });
         if !matches!(left, Err(Left::InLine)) {
             self.tools.lanes.leave(job.id);
         }
@@ -407,7 +414,8 @@ impl Carried<'_> {
         let again =
             |newest| assemble(reader, &files, self.accepted, newest).map_err(|error| failed("journal_read", error));
         let context = again(newest)?;
-        let Some(cut) = compaction::cut(&context) else { return Ok(()) };
+        let keep = compaction::keep_bytes(self.route.compact_at_tokens());
+        let Some(cut) = compaction::cut(&context, keep) else { return Ok(()) };
         let (summary, strategy) = self.summarised(&context.messages[..cut], &context.task)?;
         let note = compaction::boundary(&context, cut, summary, strategy, trigger);
         let newest = hand.record(vec![note])?;

@@ -19,9 +19,10 @@ use crate::core::{
     ToolCallFinished, ToolCallStarted, ToolLimits,
 };
 use crate::debug_capture::Kind;
-use crate::limits::{TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
+use crate::limits::{TOOL_CALLS_SIDE_BY_SIDE_MAX, TOOL_GROUPS_PER_TURN_MAX, TOOL_PENDING_BYTES_MAX};
 use crate::providers::{Message, ToolCall, ToolResult};
-use crate::tools::{self, Class, Tool, ToolDef, ToolOutput};
+use crate::tools::{self, Class, Place, Tool, ToolDef, ToolOutput};
+use crate::worker::side_by_side;
 
 /// What became of an answer's calls.
 pub(super) enum Settled {
@@ -143,12 +144,13 @@ impl<'c, 'r> Turn<'c, 'r> {
 
     fn judge_by_rules(&mut self, place: usize, open: &OpenCall, in_force: &InForce) -> Judged {
         let call = &open.call;
-        let refused = |code: &str, text: &str| Judged::Over(CallOutcome::Error, failure(code, text));
         if place as u64 >= in_force.limits.max_calls_per_turn {
-            return refused("too_many_calls", "too many calls at once; this one was not run; next: ask for fewer");
+            let text = "too many calls at once; this one was not run; next: ask for fewer";
+            return self.refused(call, in_force, permits::Bar::Limits, "too_many_calls", text);
         }
         if !self.run.scope.grants_tool(&call.name) {
-            return refused("tool_not_granted", "this agent was not given this tool; next: go on without it");
+            let text = "this agent was not given this tool; next: go on without it";
+            return self.refused(call, in_force, permits::Bar::AgentScope, "tool_not_granted", text);
         }
         let Some(tool) = self.run.find_tool(&call.name) else {
             let error = tools::ToolError::Unknown { tool: call.name.clone() };
@@ -156,7 +158,8 @@ impl<'c, 'r> Turn<'c, 'r> {
         };
         let def = &tool.def();
         if required_sandbox(def) > in_force.limits.max_sandbox {
-            return refused("sandbox_limit", "the operator's limits let no tool reach so far; it did not run");
+            let text = "the operator's limits let no tool reach so far; it did not run";
+            return self.refused(call, in_force, permits::Bar::Limits, "sandbox_limit", text);
         }
         let input = match tools::arguments(&call.arguments) {
             Ok(input) => input,
@@ -168,13 +171,14 @@ impl<'c, 'r> Turn<'c, 'r> {
                 input.get().len(),
                 in_force.limits.max_input_bytes
             );
-            return refused("input_too_large", &text);
+            return self.refused(call, in_force, permits::Bar::Limits, "input_too_large", &text);
         }
         if let Err(error) = tool.check(&input) {
             return Judged::Over(CallOutcome::Error, error.into());
         }
         if !tool.also_known_as(&input).iter().all(|name| self.run.scope.grants_tool(name)) {
-            return refused("tool_not_granted", "this agent was not given this server; next: go on without it");
+            let text = "this agent was not given this server; next: go on without it";
+            return self.refused(call, in_force, permits::Bar::AgentScope, "tool_not_granted", text);
         }
         if let (Some(started), Some((asked, Some(answer)))) = (&open.started, &open.question)
             && asked.server.is_some()
@@ -186,14 +190,20 @@ impl<'c, 'r> Turn<'c, 'r> {
             return Judged::Over(CallOutcome::Interrupted, unknown_outcome());
         }
         let workspace = self.run.workspace();
-        let digest = permits::digest(&tool.identity(), &input, &workspace, &in_force.policy);
+        // Only people take time over a call, in which what it names may be replaced.
+        let verdict = permits::verdict_of(in_force, &tool, &input, &workspace);
+        let is_asked = open.approval.is_some() || permits::ruling(verdict.decision) == Ruling::Ask;
+        let digest = if is_asked {
+            permits::bound_digest(&tool, &input, &workspace, &in_force.policy)
+        } else {
+            permits::digest(&tool.identity(), &input, &workspace, &in_force.policy, "")
+        };
         let answer = open.approval.as_ref().and_then(|(asked, answer)| {
             answer.as_ref().filter(|_| asked.digest == digest).map(|answer| (asked, answer))
         });
         if let Some((asked, answer)) = answer
             && answer.behavior != Ruling::Allow
         {
-            let verdict = permits::verdict_of(in_force, &tool, &input, &workspace);
             let record = permits::record(&call.call_id, def, &verdict, Ruling::Deny, Some(asked.id.clone()));
             self.notes.push(note(NoteKind::PermissionDecided, &record));
             return Judged::Over(CallOutcome::Denied, denied(answer));
@@ -235,6 +245,13 @@ impl<'c, 'r> Turn<'c, 'r> {
             }
             _ => Judged::Run(Ready { place, tool, input, digest, answered: None, contexts: Vec::new() }),
         }
+    }
+
+    /// A call that is refused before the rules are looked at. It is a decision like theirs, and recorded like them.
+    fn refused(&mut self, call: &ToolCall, in_force: &InForce, bar: permits::Bar, code: &str, text: &str) -> Judged {
+        let record = permits::barred(call, in_force, bar, format!("{code}: {text}"));
+        self.notes.push(note(NoteKind::PermissionDecided, &record));
+        Judged::Over(CallOutcome::Error, failure(code, text))
     }
 
     /// Runs what may run, in the model's order and in few groups: each group costs one sync before it and one after it.
@@ -284,7 +301,16 @@ impl<'c, 'r> Turn<'c, 'r> {
                 self.notes.push(note(NoteKind::ToolCallStarted, &started));
             }
             self.write()?;
-            for call in group {
+            // What waits for the network waits for all of it at once; the worker does one thing after the other.
+            let (waiting, others): (Vec<Ready>, Vec<Ready>) = match group.len() {
+                1 => (Vec::new(), group),
+                _ => group.into_iter().partition(|call| {
+                    let def = call.tool.def();
+                    def.parallel && !call.tool.may_ask() && tools::place(&def, &call.input) == Place::Daemon
+                }),
+            };
+            self.run_side_by_side(waiting)?;
+            for call in others {
                 // A call that may ask is alone in its group: none is left started and not run.
                 if self.run_one(call)? {
                     self.run.hand.suspend(self.notes)?;
@@ -350,29 +376,30 @@ impl<'c, 'r> Turn<'c, 'r> {
         }
     }
 
-    /// Whether people are asked before it ends; else the call has its result.
-    fn run_one(&mut self, mut ready: Ready) -> Result<bool, Left> {
-        let contexts = std::mem::take(&mut ready.contexts);
-        let Ready { place, tool, input, answered, .. } = &ready;
-        let (place, def) = (*place, &tool.def());
+    /// Whose call it is, and how long it may take.
+    fn prepared(&self, ready: &Ready) -> (Caller, u64) {
+        let def = &ready.tool.def();
         let hand = self.run.hand;
         let caller = Caller {
             session: hand.job.session.clone(),
             run: hand.job.id,
-            call: self.calls[place].call_id.clone(),
+            call: self.calls[ready.place].call_id.clone(),
             scope: self.worker_scope(),
             turn: self.run.turn(),
         };
-        let limit_ms = self.run.limit_ms(tools::timeout_ms(def, input).min(self.limits.max_timeout_ms));
-        let about =
-            |what: &str, value: serde_json::Value| json!({"call_id": caller.call, "tool": def.name, what: value});
         hand.capture(Kind::ToolRequest, || {
-            let arguments = serde_json::from_str(input.get()).unwrap_or_default();
-            about("arguments", arguments).to_string().into_bytes()
+            let arguments: serde_json::Value = serde_json::from_str(ready.input.get()).unwrap_or_default();
+            about(&caller, def, "arguments", arguments)
         });
-        let cancel = &hand.in_hand.cancel;
-        let ran = match answered {
-            None => Some(self.run.bench.run(&caller, def, input, &caller.scope, limit_ms, cancel)),
+        (caller, self.run.limit_ms(tools::timeout_ms(def, &ready.input).min(self.limits.max_timeout_ms)))
+    }
+
+    /// Whether people are asked before it ends; else the call has its result.
+    fn run_one(&mut self, ready: Ready) -> Result<bool, Left> {
+        let (caller, limit_ms) = self.prepared(&ready);
+        let (def, cancel) = (&ready.tool.def(), &self.run.hand.in_hand.cancel);
+        let ran = match &ready.answered {
+            None => Some(self.run.bench.run(&caller, def, &ready.input, &caller.scope, limit_ms, cancel)),
             Some(answer) => self.run.bench.resume(&caller, def, answer, limit_ms, cancel),
         };
         let result = match ran {
@@ -385,15 +412,44 @@ impl<'c, 'r> Turn<'c, 'r> {
             Some(Ran::Asks(_)) => return Err(Left::LetGo),
             None => CallResult { outcome: CallOutcome::Interrupted, output: unknown_outcome(), duration_ms: 0 },
         };
-        hand.capture(Kind::ToolResponse, || {
-            about("content", result.output.content.as_str().into()).to_string().into_bytes()
-        });
+        self.take_result(ready, &caller, result).map(|()| false)
+    }
+
+    /// Runs calls of the daemon's own that wait for others, all at once as far as the limits let them.
+    fn run_side_by_side(&mut self, calls: Vec<Ready>) -> Result<(), Left> {
+        let calls: Vec<(Ready, Caller, u64)> = calls
+            .into_iter()
+            .map(|ready| {
+                let (caller, limit_ms) = self.prepared(&ready);
+                (ready, caller, limit_ms)
+            })
+            .collect();
+        let most = usize::try_from(self.limits.max_parallel_tools).unwrap_or(usize::MAX);
+        let (toolbox, cancel) = (self.run.bench.toolbox(), &self.run.hand.in_hand.cancel);
+        let results =
+            side_by_side("call", calls, most.min(TOOL_CALLS_SIDE_BY_SIDE_MAX), |(ready, caller, limit_ms)| {
+                let result = toolbox.in_room(&caller, &ready.tool.def(), &ready.input, limit_ms, cancel);
+                (ready, caller, result)
+            });
+        for (ready, caller, result) in results {
+            // A call that may ask is alone in its group.
+            let Ran::Over(result) = result else { return Err(Left::LetGo) };
+            self.take_result(ready, &caller, result)?;
+        }
+        Ok(())
+    }
+
+    fn take_result(&mut self, mut ready: Ready, caller: &Caller, result: CallResult) -> Result<(), Left> {
+        let hand = self.run.hand;
+        let contexts = std::mem::take(&mut ready.contexts);
+        let def = &ready.tool.def();
+        hand.capture(Kind::ToolResponse, || about(caller, def, "content", result.output.content.as_str().into()));
         if hand.in_hand.cancel.is_cancelled() {
             // The run was stopped, or the daemon stops and the next start says that the outcome is not known.
             return Err(Left::LetGo);
         }
         let result = self.pass_result((&ready, contexts), result)?;
-        self.finish(place, result).map(|()| false)
+        self.finish(ready.place, result)
     }
 
     /// The id of a call.
@@ -471,6 +527,11 @@ impl<'c, 'r> Turn<'c, 'r> {
     fn fail(self, failure: Failure) -> Result<Settled, Left> {
         Err(Left::FailedWith(failure, self.notes))
     }
+}
+
+/// A piece of a call, for debug capture.
+fn about(caller: &Caller, def: &ToolDef, what: &str, value: serde_json::Value) -> Vec<u8> {
+    json!({"call_id": caller.call, "tool": def.name, what: value}).to_string().into_bytes()
 }
 
 /// How far a call of this tool reaches.

@@ -182,6 +182,29 @@ impl Toolbox {
         tools::specs(|def| self.offers(def)).into_iter().chain(of_rooms).collect()
     }
 
+    /// Runs one call of a room's tool to its end, or until it asks people. Needs no worker, so that several may run side by side.
+    pub(super) fn in_room(
+        &self,
+        caller: &Caller,
+        def: &ToolDef,
+        input: &RawValue,
+        limit_ms: u64,
+        cancel: &Cancel,
+    ) -> Ran {
+        let began = Instant::now();
+        let (outcome, output) = match self.room(def) {
+            Some(room) => match room.begin(caller, def, input, limit_ms, cancel) {
+                Called::Over(output) => told(output),
+                Called::Asks(asks) => return Ran::Asks(asks),
+            },
+            None => {
+                let error = format!("{} is not available here; next: use another tool", def.name);
+                (CallOutcome::Error, failure("tool_unavailable", &error))
+            }
+        };
+        Ran::Over(CallResult { outcome, output, duration_ms: elapsed_ms(began) })
+    }
+
     fn room(&self, def: &ToolDef) -> Option<&Arc<dyn DaemonTool>> {
         let wanted = if def.name == "bash" { *tools::find("task_output")? } else { *def };
         self.rooms.iter().find(|room| room.has(&wanted))
@@ -237,18 +260,14 @@ impl<'t> Bench<'t> {
         let began = Instant::now();
         let (outcome, output) = match tools::place(def, input) {
             Place::Worker => self.in_worker(def, input, scope, limit_ms, cancel),
-            Place::Daemon => match self.toolbox.room(def) {
-                Some(room) => match room.begin(caller, def, input, limit_ms, cancel) {
-                    Called::Over(output) => told(output),
-                    Called::Asks(asks) => return Ran::Asks(asks),
-                },
-                None => {
-                    let error = format!("{} is not available here; next: use another tool", def.name);
-                    (CallOutcome::Error, failure("tool_unavailable", &error))
-                }
-            },
+            Place::Daemon => return self.toolbox.in_room(caller, def, input, limit_ms, cancel),
         };
         Ran::Over(CallResult { outcome, output, duration_ms: elapsed_ms(began) })
+    }
+
+    /// All tools of the daemon.
+    pub(super) fn toolbox(&self) -> &'t Toolbox {
+        self.toolbox
     }
 
     /// Goes on with a call that people were asked for; `None` when it is not under way any more.
@@ -304,7 +323,7 @@ impl<'t> Bench<'t> {
                 let outcome = match error {
                     WorkerError::TimedOut { .. } => CallOutcome::TimedOut,
                     WorkerError::Cancelled => CallOutcome::Cancelled,
-                    WorkerError::Died { .. } => CallOutcome::Error,
+                    WorkerError::Died { .. } | WorkerError::Memory { .. } => CallOutcome::Error,
                     WorkerError::TooLarge { .. } => {
                         self.worker = Some((scope.clone(), worker));
                         CallOutcome::Error

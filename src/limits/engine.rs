@@ -11,6 +11,10 @@ pub const OPERATION_RECEIPTS_MAX: usize = 10_000;
 pub const APPROVAL_EXPIRY_S_MAX: u64 = 30 * 24 * 60 * 60;
 /// Seconds that `--drain-timeout-s` gives runs in hand at the end of the daemon, at most: ten minutes.
 pub const RUN_DRAIN_S_MAX: u64 = 600;
+/// Programs that an approval of one command is bound to: the first that it names.
+pub const PROGRAMS_PER_CALL_MAX: usize = 32;
+/// Bytes of one of them that are hashed; of a larger one its size and times count.
+pub const PROGRAM_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Answers to approvals in one request.
 pub const APPROVAL_BATCH_MAX: usize = 1_024;
 /// A person's answer to one question.
@@ -32,6 +36,9 @@ pub const TOOL_CALLS_PER_ANSWER_MAX: usize = 1_024;
 /// Groups in which the calls of one answer are run. Each costs one sync; with the model call a turn has at most four. What
 /// is left over runs in the last group, of which a crash leaves more calls unknown.
 pub const TOOL_GROUPS_PER_TURN_MAX: usize = 3;
+/// Reading calls of one turn that wait for the network at the same time, each on a thread; the operator's `max_parallel_tools`
+/// may say less.
+pub const TOOL_CALLS_SIDE_BY_SIDE_MAX: usize = 8;
 /// Results that wait to be written with the next batch.
 pub const TOOL_PENDING_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A call id of a provider; a longer one is replaced.
@@ -65,6 +72,12 @@ pub const BLOB_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const BLOB_PAGE_BYTES_DEFAULT: u64 = 256 * 1024;
 /// The same, at most.
 pub const BLOB_PAGE_BYTES_MAX: u64 = 1024 * 1024;
+/// The least age at which kept results may be removed: what an engine has stored and not yet named by a record is younger.
+pub const BLOB_PRUNE_AGE_MS_MIN: u64 = 60 * 60 * 1_000;
+/// Kept results that one request removes; the rest follows with the next one.
+pub const BLOB_PRUNE_MAX: usize = 10_000;
+/// Bytes of the journal that are read at once to find which results kept runs name.
+pub const BLOB_PRUNE_SCAN_BYTES: usize = 1024 * 1024;
 /// Pause before an engine tries again what a full disk, queue or broker refused.
 pub const ENGINE_RETRY_MS: u64 = 1_000;
 /// Text of a run's error: enough for a cause and a next step.

@@ -28,7 +28,7 @@ use crate::limits::{
     MCP_WORKER_FRAME_BYTES_MAX, MCP_WRITE_MS_MAX, MCP_WRITE_STEP_MS, SANDBOX_END_MS,
 };
 use crate::net::Cancel;
-use crate::sandbox::{SandboxSpec, frame, worker_command};
+use crate::sandbox::{SandboxSpec, ended_by_memory, frame, worker_command};
 use crate::sys::process::{pipe, set_nonblocking, wait_readable};
 use crate::sys::{self, EventFd};
 
@@ -426,8 +426,14 @@ impl StdioLink {
                 }
             }
         }
-        if let Err(error) = child.wait() {
-            log::error!("MCP server {}: the process around it cannot be waited for: {error}", self.server);
+        match child.wait() {
+            Ok(status) if ended_by_memory(status) => {
+                log::error!("MCP server {}: its processes held too much memory together and were ended", self.server);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                log::error!("MCP server {}: the process around it cannot be waited for: {error}", self.server);
+            }
         }
     }
 }

@@ -75,6 +75,15 @@ impl ShellCommand {
     }
 }
 
+/// Every word of a command line in the wide reading, quotes and escapes removed, but for those that the shell would put
+/// something else in the place of. Empty for one too long to be read.
+pub(crate) fn words(text: &str) -> Vec<String> {
+    if text.len() > PERMISSION_COMMAND_BYTES_MAX {
+        return Vec::new();
+    }
+    Scanner::scan(text).into_iter().filter(|word| !word.opaque).map(|word| word.text).collect()
+}
+
 /// Whether `wanted` occurs in order among the words of the segment; options may stand between. An expansion may be
 /// any of them.
 fn follows(words: &[Word], segment: usize, wanted: &[String]) -> bool {

@@ -17,6 +17,7 @@ mod path;
 mod policy;
 mod rule;
 
+pub(crate) use command::words as command_words;
 pub use facts::Facts;
 pub use mode::{Behavior, Effective, Mode, UnknownMode};
 pub(crate) use path::glob_matches;

@@ -12,6 +12,8 @@ pub enum Feature {
     UserNamespace,
     /// Sees, and can signal, its own processes only; ends as a whole with its first process.
     PidNamespace,
+    /// The memory of all processes together is bounded.
+    MemoryLimit,
     /// System V and POSIX queues, semaphores and shared memory of its own.
     IpcNamespace,
     /// An empty network with a loopback of its own. Not built where the network is granted.
@@ -41,6 +43,7 @@ impl Feature {
     pub const ALL: &[Self] = &[
         Self::UserNamespace,
         Self::PidNamespace,
+        Self::MemoryLimit,
         Self::IpcNamespace,
         Self::NetNamespace,
         Self::HostNameNamespace,

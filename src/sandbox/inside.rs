@@ -23,8 +23,10 @@ use crate::tools::{self, Control, Place, ToolError, ToolOutput, Workspace};
 
 /// The process that was started as a worker.
 pub fn main(policy: Option<&str>) -> ExitCode {
-    let Ok(entered) = enter(policy, refuse) else { return ExitCode::FAILURE };
-    let Some((mut channel, jail)) = entered else { return ExitCode::SUCCESS };
+    let (mut channel, jail) = match enter(policy, refuse) {
+        Ok(entered) => entered,
+        Err(code) => return code,
+    };
     if greet(&mut channel, &Hello { refused: None, features: jail.features().to_vec() }).is_err() {
         return ExitCode::FAILURE;
     }
@@ -54,45 +56,46 @@ pub struct Inside {
 /// # Errors
 /// With this code the process is to end: it could not, or it is one of those around the worker and all is over.
 pub fn shut_in(policy: Option<&str>, refuse: fn(&mut UnixStream, String)) -> Result<Inside, ExitCode> {
-    match enter(policy, refuse) {
-        Ok(Some((channel, jail))) => {
-            let (workspace, alone) = (jail.workspace().to_path_buf(), jail.has(Feature::PidNamespace));
-            Ok(Inside { channel, workspace, alone })
-        }
-        Ok(None) => Err(ExitCode::SUCCESS),
-        Err(()) => Err(ExitCode::FAILURE),
-    }
+    let (channel, jail) = enter(policy, refuse)?;
+    let (workspace, alone) = (jail.workspace().to_path_buf(), jail.has(Feature::PidNamespace));
+    Ok(Inside { channel, workspace, alone })
 }
 
-fn enter(policy: Option<&str>, refuse: fn(&mut UnixStream, String)) -> Result<Option<(UnixStream, Jail)>, ()> {
+/// The worker's channel and jail; else the code with which this process is to end: it could not shut itself in, or it is the
+/// outermost one and all others have ended.
+fn enter(policy: Option<&str>, refuse: fn(&mut UnixStream, String)) -> Result<(UnixStream, Jail), ExitCode> {
+    let failed = |_| ExitCode::FAILURE;
+    let refused = |channel: &mut UnixStream, cause: String| {
+        refuse(channel, cause);
+        ExitCode::FAILURE
+    };
     // Whatever the daemon has open, by mistake or not, ends here; descriptor 0 is the channel.
-    own::close_descriptors_from(3).map_err(drop)?;
-    let mut channel = sys::take_standard_input().map(UnixStream::from).map_err(drop)?;
+    own::close_descriptors_from(3).map_err(failed)?;
+    let mut channel = sys::take_standard_input().map(UnixStream::from).map_err(failed)?;
     let policy = policy.ok_or_else(|| "started without a policy".to_string());
     let policy = policy.and_then(|text| {
         serde_json::from_str::<Policy>(text).map_err(|cause| format!("the policy cannot be read: {cause}"))
     });
-    let policy = policy.map_err(|cause| refuse(&mut channel, cause))?;
+    let policy = policy.map_err(|cause| refused(&mut channel, cause))?;
     let processes = policy.processes;
     let mut jail = Jail::new(policy);
-    let begun = begin(&mut jail).map_err(|cause| refuse(&mut channel, cause))?;
+    let begun = begin(&mut jail).map_err(|cause| refused(&mut channel, cause))?;
     if let Forked::Parent(first) = begun {
-        supervise::outermost(channel, first, &jail);
-        return Ok(None);
+        return Err(supervise::outermost(channel, first, &jail));
     }
     // Set anew: the setting does not pass to a child.
     let shut_in =
         process::die_with_parent(process::SIGKILL).map_err(|error| error.to_string()).and_then(|()| jail.inside());
-    shut_in.map_err(|cause| refuse(&mut channel, cause))?;
+    shut_in.map_err(|cause| refused(&mut channel, cause))?;
     if jail.has(Feature::PidNamespace) {
-        let forked = own::fork().map_err(|error| refuse(&mut channel, format!("no worker process: {error}")))?;
+        let forked = own::fork().map_err(|error| refused(&mut channel, format!("no worker process: {error}")))?;
         if let Forked::Parent(worker) = forked {
             // Held here it would hide the end of the worker from the daemon.
             drop(channel);
             supervise::first(worker, jail.process_limit, processes);
         }
     }
-    Ok(Some((channel, jail)))
+    Ok((channel, jail))
 }
 
 /// The steps of the outermost process up to the fork.

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::features::{Feature, FeatureReport};
+use super::memory;
 use super::policy::Policy;
 use super::root::{self, DEVICES, ETC_ENTRIES, PROGRAM_TREES};
 use crate::limits::{SANDBOX_FIRST_PROCESS_IDS, SANDBOX_OOM_SCORE};
@@ -61,6 +62,11 @@ impl Jail {
         &self.policy.workspace
     }
 
+    /// Bytes that all processes of the worker may hold together.
+    pub fn total_memory_bytes(&self) -> u64 {
+        self.policy.total_memory_bytes
+    }
+
     /// Whether only a report is wanted.
     pub fn is_probe(&self) -> bool {
         self.policy.probe
@@ -97,6 +103,10 @@ impl Jail {
         let _without = fs::write("/proc/self/oom_score_adj", SANDBOX_OOM_SCORE);
         self.wall(Feature::UserNamespace, |_| enter_user_namespace())?;
         self.wall(Feature::PidNamespace, |_| plain(namespaces::unshare(Namespace::Pid)))?;
+        self.wall(Feature::MemoryLimit, |_| {
+            memory::is_countable()?;
+            Ok("summed up by its outermost process".to_string())
+        })?;
         if !self.policy.wants(Feature::PrivateRoot) {
             self.scratch = Some(make_scratch().map_err(|error| format!("no private temp directory: {error}"))?);
         }

@@ -15,6 +15,7 @@ mod features;
 pub(crate) mod frame;
 pub mod inside;
 mod jail;
+mod memory;
 mod offer;
 pub mod places;
 mod policy;
@@ -24,11 +25,12 @@ mod tool_worker;
 
 pub use features::{Feature, FeatureReport, Strength};
 pub use offer::{Sandbox, SandboxReport, SandboxSettings};
+pub use supervise::ended_by_memory;
 pub use tool_worker::{ToolWorker, WorkerError, worker_command};
 
 use crate::limits::{
     SANDBOX_FILE_BYTES_MAX, SANDBOX_MEMORY_BYTES_MAX, SANDBOX_OPEN_FILES_MAX, SANDBOX_PROCESSES_MAX,
-    SANDBOX_SCRATCH_BYTES_MAX,
+    SANDBOX_SCRATCH_BYTES_MAX, SANDBOX_TOTAL_MEMORY_BYTES_MAX,
 };
 
 /// The hidden verb under which the binary becomes a worker.
@@ -89,8 +91,10 @@ impl Level {
 /// What the processes of one worker may use, all together where the kernel can count so, else each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceLimits {
-    /// Address space of one process, bytes.
+    /// Private writable memory of one process, bytes.
     pub memory_bytes: u64,
+    /// Anonymous and shared memory of all processes, bytes.
+    pub total_memory_bytes: u64,
     /// Open files of one process.
     pub open_files: u64,
     /// Size of any file written, bytes.
@@ -103,6 +107,7 @@ impl Default for ResourceLimits {
     fn default() -> Self {
         Self {
             memory_bytes: SANDBOX_MEMORY_BYTES_MAX,
+            total_memory_bytes: SANDBOX_TOTAL_MEMORY_BYTES_MAX,
             open_files: SANDBOX_OPEN_FILES_MAX,
             file_bytes: SANDBOX_FILE_BYTES_MAX,
             processes: SANDBOX_PROCESSES_MAX,

@@ -27,6 +27,8 @@ pub struct Policy {
     pub scratch_bytes: u64,
     /// Private writable memory of one process.
     pub memory_bytes: u64,
+    /// Memory of all processes together.
+    pub total_memory_bytes: u64,
     /// Open files of one process.
     pub open_files: u64,
     /// Size of any file written.
@@ -58,6 +60,7 @@ impl Policy {
             network: spec.network,
             scratch_bytes: spec.scratch_bytes,
             memory_bytes: spec.limits.memory_bytes,
+            total_memory_bytes: spec.limits.total_memory_bytes,
             open_files: spec.limits.open_files,
             file_bytes: spec.limits.file_bytes,
             processes: spec.limits.processes,

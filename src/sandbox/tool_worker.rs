@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use super::features::FeatureReport;
 use super::frame::{self, AnswerFrame, CallFrame, Hello};
 use super::policy::Policy;
+use super::supervise;
 use super::{ENVIRONMENT, SandboxError, SandboxSpec, WORKER_VERB};
 use crate::limits::{
     SANDBOX_ANSWER_BYTES_MAX, SANDBOX_CALL_BYTES_MAX, SANDBOX_DEADLINE_GRACE_MS, SANDBOX_END_MS,
@@ -59,6 +60,11 @@ pub enum WorkerError {
     },
     /// The caller cancelled; whatever the tool did until then is done.
     Cancelled,
+    /// Its processes held too much memory together; whatever the tool did until then is done.
+    Memory {
+        /// What they may hold, bytes.
+        bytes_max: u64,
+    },
     /// The worker ended or spoke nonsense.
     Died {
         /// What was seen.
@@ -73,6 +79,7 @@ impl WorkerError {
             Self::TooLarge { .. } => "tool_input_too_large",
             Self::TimedOut { .. } => "tool_timed_out",
             Self::Cancelled => "tool_cancelled",
+            Self::Memory { .. } => "tool_memory_exceeded",
             Self::Died { .. } => "tool_worker_died",
         }
     }
@@ -93,6 +100,11 @@ impl fmt::Display for WorkerError {
             Self::Cancelled => {
                 write!(f, "tool call: cancelled, its worker was ended; next: start the run again if wanted")
             }
+            Self::Memory { bytes_max } => write!(
+                f,
+                "tool call: its processes held more than {bytes_max} bytes of memory together and were ended; what they did until \
+                 then is done; next: do less at once, for example with fewer parallel jobs"
+            ),
             Self::Died { cause } => write!(
                 f,
                 "tool call: its worker ended before the answer ({cause}); what it did until then is done; next: check the \
@@ -111,6 +123,9 @@ pub struct ToolWorker {
     child: Child,
     channel: UnixStream,
     ended: bool,
+    memory_bytes_max: u64,
+    /// It was ended for the memory that it held.
+    was_too_large: bool,
 }
 
 impl ToolWorker {
@@ -137,7 +152,8 @@ impl ToolWorker {
         let child = command.spawn().map_err(start)?;
         // The command holds its own copy of the other end, which would hide the worker's death.
         drop(command);
-        let mut worker = Self { child, channel, ended: false };
+        let mut worker =
+            Self { child, channel, ended: false, memory_bytes_max: policy.total_memory_bytes, was_too_large: false };
         let deadline = Instant::now() + Duration::from_millis(SANDBOX_START_MS);
         let hello = worker.read(deadline, SANDBOX_HELLO_BYTES_MAX);
         let hello = hello.map_err(|cause| SandboxError::Start { cause: format!("no word of it: {cause}") })?;
@@ -180,6 +196,7 @@ impl ToolWorker {
         match result {
             Ok(output) => Ok(output),
             Err(_) if cancel.is_cancelled() => Err(WorkerError::Cancelled),
+            Err(_) if self.was_too_large => Err(WorkerError::Memory { bytes_max: self.memory_bytes_max }),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 Err(WorkerError::TimedOut { deadline_ms })
             }
@@ -232,8 +249,9 @@ impl ToolWorker {
             log::error!("tool worker {} did not end by itself and is killed", self.child.id());
             let _ended_meanwhile = self.child.kill();
         }
-        if let Err(error) = self.child.wait() {
-            log::error!("tool worker {} cannot be waited for: {error}", self.child.id());
+        match self.child.wait() {
+            Ok(status) => self.was_too_large = supervise::ended_by_memory(status),
+            Err(error) => log::error!("tool worker {} cannot be waited for: {error}", self.child.id()),
         }
     }
 }

@@ -65,23 +65,41 @@ fn environment_of(pid: u32) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    /// Ended whatever becomes of the test, and without its output: a process that is left would be found by the next run, and
+    /// whoever reads the test's output would wait for it.
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start(token: &str) -> Self {
+            use std::process::{Command, Stdio};
+            let mut command = Command::new("sleep");
+            command
+                .arg("1000")
+                .env(TOKEN_VARIABLE, token)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            Self(command.spawn().unwrap())
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ended_already = self.0.kill();
+            let _taken_in = self.0.wait();
+        }
+    }
+
     #[test]
     fn only_processes_with_the_token_are_ended() {
-        let start = |token: &str| {
-            let mut command = std::process::Command::new("sleep");
-            command.arg("1000").env(TOKEN_VARIABLE, token);
-            command.spawn().unwrap()
-        };
-        // Of this process: the same test may run elsewhere on this host at the same time.
-        let token = format!("leftover-{}-", std::process::id());
-        let (mut ours, mut other) = (start(&token), start(&format!("{token}b")));
+        // Another run of this test may be under way on the same machine.
+        let token = format!("leftover-{}", std::process::id());
+        let (mut ours, mut other) = (Sleeper::start(&token), Sleeper::start(&format!("{token}x")));
         // `spawn` returns once the program runs, so its environment is there.
-        assert_eq!(find(&[&token]), BTreeMap::from([(token.clone(), vec![ours.id()])]));
+        assert_eq!(find(&[&token]), BTreeMap::from([(token.clone(), vec![ours.0.id()])]));
         assert_eq!(end(&[&token, "nobody"]), BTreeMap::new());
         use std::os::unix::process::ExitStatusExt;
-        assert_eq!(ours.wait().unwrap().signal(), Some(SIGKILL));
-        assert_eq!(other.try_wait().unwrap(), None, "a process with another token was ended");
-        other.kill().unwrap();
-        other.wait().unwrap();
+        assert_eq!(ours.0.wait().unwrap().signal(), Some(SIGKILL));
+        assert_eq!(other.0.try_wait().unwrap(), None, "a process with another token was ended");
     }
 }

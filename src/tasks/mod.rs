@@ -87,6 +87,8 @@ pub struct Live {
     pub pid: Option<u32>,
     /// Its output so far.
     pub output: OutputFigures,
+    /// It has asked something and says nothing more.
+    pub asks: bool,
 }
 
 type Board = Arc<Mutex<BTreeMap<String, Live>>>;

@@ -22,11 +22,13 @@ use crate::commit::CommandError;
 use crate::core::{Command, Decision, Task, TaskCommand, TaskEnd, TaskFinished, TaskStatus};
 use crate::ids::SessionId;
 use crate::limits::{
-    TASK_FRAME_BYTES_MAX, TASK_QUARANTINE_LOOK_MS, TASK_STOP_MS_MAX, TASK_STRAY_STOP_MS, TASK_TICK_MS, TASK_WAITERS_MAX,
+    SANDBOX_TOTAL_MEMORY_BYTES_MAX, TASK_FRAME_BYTES_MAX, TASK_QUARANTINE_LOOK_MS, TASK_STOP_MS_MAX,
+    TASK_STRAY_STOP_MS, TASK_TICK_MS, TASK_WAITERS_MAX, TOOL_PROMPT_QUIET_MS, TOOL_PROMPT_TAIL_BYTES,
 };
-use crate::sandbox::worker_command;
+use crate::sandbox::{ended_by_memory, worker_command};
 use crate::sys::process::process_descriptor;
 use crate::sys::{Epoll, Interest};
+use crate::tools::prompt;
 
 /// Called with the ended task, or with nothing when the time is up.
 type Done = Box<dyn FnOnce(Option<Arc<Task>>) + Send>;
@@ -102,6 +104,8 @@ struct Running {
     refused: Option<String>,
     capture_error: Option<String>,
     stop: Option<Stop>,
+    /// The end of what it wrote, and when that was.
+    said: (Vec<u8>, Instant),
 }
 
 /// How far the stopping of a task has come.
@@ -157,6 +161,7 @@ impl Reaper {
             self.look_at_stops();
             self.record();
             self.look_at_waiters();
+            self.look_for_questions();
             self.look_at_quarantine();
         }
         // Whoever still waits hears that it has not ended.
@@ -285,6 +290,7 @@ impl Reaper {
             refused: None,
             capture_error: None,
             stop: None,
+            said: (Vec::new(), Instant::now()),
         };
         self.running.insert(number, task);
         Ok(())
@@ -300,7 +306,7 @@ impl Reaper {
         }
         let (id, pid, figures) = (task.id.clone(), task.pid, task.output.figures);
         if let Some(live) = self.handle.board().get_mut(&id) {
-            *live = Live { pid, output: figures };
+            *live = Live { pid, output: figures, asks: false };
         }
         any
     }
@@ -314,10 +320,14 @@ impl Reaper {
         if task.open {
             drop(self.epoll.remove(&task.channel));
         }
-        if let Err(error) = task.worker.wait() {
-            log::error!("the worker of task {} cannot be waited for: {error}", task.id);
-        }
-        let end = task.conclude();
+        let too_large = match task.worker.wait() {
+            Ok(status) => ended_by_memory(status),
+            Err(error) => {
+                log::error!("the worker of task {} cannot be waited for: {error}", task.id);
+                false
+            }
+        };
+        let end = task.conclude(too_large);
         self.handle.board().remove(&task.id);
         self.quarantine(&task.id, task.token, &end.quarantined_pids);
         self.finish(task.session, task.id, end);
@@ -408,6 +418,22 @@ impl Reaper {
         self.running.values_mut().for_each(Running::insist);
     }
 
+    /// A command that asks has nobody to answer it: that is shown, since it has no deadline that would end it.
+    fn look_for_questions(&self) {
+        for task in self.running.values() {
+            let (end, at) = &task.said;
+            if at.elapsed() < Duration::from_millis(TOOL_PROMPT_QUIET_MS) {
+                continue;
+            }
+            let mut board = self.handle.board();
+            let Some(live) = board.get_mut(&task.id).filter(|live| !live.asks) else { continue };
+            if let Some(question) = prompt::question(end) {
+                live.asks = true;
+                log::warn!("task {} waits for an answer that nobody can give ({} bytes)", task.id, question.len());
+            }
+        }
+    }
+
     fn quarantine(&mut self, id: &str, token: String, pids: &[u32]) {
         if !pids.is_empty() {
             self.quarantined.insert(id.to_string(), token);
@@ -463,6 +489,10 @@ impl Running {
     fn frame(&mut self, kind: Kind, content: &[u8]) {
         match kind {
             Kind::Output if self.capture_error.is_none() => {
+                let (end, at) = &mut self.said;
+                end.extend_from_slice(&content[content.len().saturating_sub(TOOL_PROMPT_TAIL_BYTES)..]);
+                end.drain(..end.len().saturating_sub(TOOL_PROMPT_TAIL_BYTES));
+                *at = Instant::now();
                 if let Err(error) = self.output.append(content) {
                     self.capture_error = Some(error.to_string());
                     self.ask_to_stop(false);
@@ -506,7 +536,7 @@ impl Running {
     }
 
     /// How it ended. The worker has ended before.
-    fn conclude(&mut self) -> TaskEnd {
+    fn conclude(&mut self, too_large: bool) -> TaskEnd {
         if let Err(error) = self.output.finish() {
             self.capture_error.get_or_insert(error.to_string());
         }
@@ -531,6 +561,10 @@ impl Running {
             (TaskStatus::Cancelled, Some("stopped"), None)
         } else if was_stopped {
             (TaskStatus::Failed, Some("daemon_stopped"), None)
+        } else if end.is_none() && too_large {
+            let detail =
+                format!("its processes held more than {SANDBOX_TOTAL_MEMORY_BYTES_MAX} bytes of memory together");
+            (TaskStatus::Failed, Some("memory_exceeded"), Some(detail))
         } else if end.is_none() {
             (TaskStatus::Failed, Some("worker_died"), None)
         } else if exit_code == Some(0) {

@@ -67,6 +67,8 @@ pub struct ShellView {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     recovered_on_boot: bool,
+    /// It has asked something that nobody can answer, and says nothing more: see the end of its output.
+    interactive_prompt_detected: bool,
     cancelled: bool,
     stop_requested: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +123,7 @@ impl ShellView {
             terminal_reason: end.and_then(|end| end.terminal_reason.clone()),
             detail: end.and_then(|end| end.detail.clone()),
             recovered_on_boot: end.is_some_and(|end| end.recovered_on_boot),
+            interactive_prompt_detected: live.asks && end.is_none(),
             cancelled: task.status == TaskStatus::Cancelled,
             stop_requested: shell.stop_requested_at_ms.is_some(),
             stop_requested_at_ms: shell.stop_requested_at_ms,

@@ -39,6 +39,16 @@ impl Capture {
         self.total
     }
 
+    /// What came last, at most `bytes_max` bytes of it.
+    pub(super) fn end(&self, bytes_max: usize) -> Vec<u8> {
+        let mut end: Vec<u8> = self.tail.iter().rev().take(bytes_max).copied().collect();
+        if self.total == (self.head.len() + self.tail.len()) as u64 {
+            end.extend(self.head.iter().rev().take(bytes_max - end.len()));
+        }
+        end.reverse();
+        end
+    }
+
     /// Everything that was kept, as text, with a note where something is missing.
     pub(super) fn kept(&self) -> String {
         let kept = self.head.len() + self.tail.len();
@@ -87,6 +97,8 @@ mod tests {
             text.as_bytes().chunks(step).for_each(|chunk| capture.push(chunk));
             assert_eq!(capture.shown(10_000), (text.clone(), false), "step {step}");
             assert_eq!(capture.total(), 80);
+            assert_eq!(capture.end(60), text.as_bytes()[20..]);
+            assert_eq!(capture.end(1_000), text.as_bytes());
         }
     }
 
@@ -98,6 +110,8 @@ mod tests {
             stream.chunks(step).for_each(|chunk| capture.push(chunk));
             let expected = format!("{}\n[… 98500 bytes left out …]\n{}", "a".repeat(1_000), "v".repeat(500));
             assert_eq!(capture.kept(), expected, "step {step}");
+            assert_eq!(capture.end(10), [b'v'; 10]);
+            assert_eq!(capture.end(10_000), [b'v'; 500]);
             let (shown, missing) = capture.shown(264);
             assert_eq!(shown, format!("{}\n[… 99800 bytes left out …]\n{}", "a".repeat(100), "v".repeat(100)));
             assert!(missing);

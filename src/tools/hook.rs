@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::error::ToolError;
 use super::output::{ToolOutput, cut_bytes};
 use super::process::{self, Streams};
-use super::shell::{Stream, finish, watch};
+use super::shell::{Over, Stream, finish, watch};
 use super::workspace::Workspace;
 use super::{Control, parse};
 use crate::hex::to_hex;
@@ -110,7 +110,8 @@ fn run(input: &RawValue, workspace: &Workspace, control: &Control) -> Result<Too
     };
     let mut buffer = vec![0; 64 * 1024];
     let bytes_max = HOOK_ANSWER_BYTES_MAX as u64;
-    let by_itself = watch(&started, &mut stdout, &mut stderr, (deadline, bytes_max), &mut buffer);
+    let over = watch(&started, &mut stdout, &mut stderr, (deadline, bytes_max), &mut buffer);
+    let by_itself = matches!(over, Over::ByItself);
     let end = finish(&mut started, &mut stdout, &mut stderr, &mut buffer);
     let too_large = stdout.capture.total().max(stderr.capture.total()) > bytes_max;
     let status = end.status.filter(|_| by_itself);

@@ -12,6 +12,7 @@ mod ignore;
 mod offered;
 mod output;
 pub mod process;
+pub mod prompt;
 mod read;
 mod schema;
 mod search;

@@ -48,8 +48,11 @@ pub struct Started {
     pub ended: OwnedFd,
 }
 
+/// The first of these that is there runs commands.
+pub(crate) const SHELLS: [&str; 3] = ["/bin/bash", "/usr/bin/bash", "/bin/sh"];
+
 /// Where commands find programs.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The three standard streams of a command.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ pub fn start(
 /// # Errors
 /// There is none.
 pub fn shell() -> io::Result<&'static str> {
-    let shell = ["/bin/bash", "/usr/bin/bash", "/bin/sh"].into_iter().find(|shell| Path::new(shell).exists());
+    let shell = SHELLS.into_iter().find(|shell| Path::new(shell).exists());
     shell.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no shell"))
 }
 

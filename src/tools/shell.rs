@@ -16,11 +16,12 @@ use super::capture::Capture;
 use super::error::ToolError;
 use super::output::ToolOutput;
 use super::process::{self, Started};
+use super::prompt;
 use super::workspace::Workspace;
 use super::{Control, parse};
 use crate::limits::{
-    TOOL_OVERFLOW_BYTES_MAX, TOOL_SHELL_DRAIN_MS, TOOL_SHELL_ESCAPED_BYTES_MAX, TOOL_SHELL_STREAM_BYTES_MAX,
-    TOOL_SHELL_TIDY_MS, TOOL_SHELL_TIMEOUT_MS_DEFAULT,
+    TOOL_OVERFLOW_BYTES_MAX, TOOL_PROMPT_QUIET_MS, TOOL_PROMPT_TAIL_BYTES, TOOL_SHELL_DRAIN_MS,
+    TOOL_SHELL_ESCAPED_BYTES_MAX, TOOL_SHELL_STREAM_BYTES_MAX, TOOL_SHELL_TIDY_MS, TOOL_SHELL_TIMEOUT_MS_DEFAULT,
 };
 use crate::sys::process::{set_nonblocking, wait_readable};
 
@@ -41,6 +42,8 @@ struct Output<'a> {
     signal: Option<i32>,
     success: bool,
     timed_out: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for_answer: Option<String>,
     stdout: String,
     stderr: String,
     stdout_bytes: u64,
@@ -73,6 +76,10 @@ impl<R: Read + AsFd> Stream<R> {
             set_nonblocking(pipe)?;
         }
         Ok(Self { pipe, capture: Capture::new(head_bytes_max, tail_bytes_max) })
+    }
+
+    fn end(&self) -> Vec<u8> {
+        self.capture.end(TOOL_PROMPT_TAIL_BYTES)
     }
 
     /// Takes in what is there, but not for ever: the command must not keep us from looking at the clock.
@@ -121,15 +128,27 @@ pub(super) fn bash(input: &RawValue, workspace: &Workspace, control: &Control) -
         }
     };
     let mut buffer = vec![0; 64 * 1024];
-    let in_time = watch(&started, &mut stdout, &mut stderr, (deadline, u64::MAX), &mut buffer);
+    let over = watch(&started, &mut stdout, &mut stderr, (deadline, u64::MAX), &mut buffer);
+    let in_time = matches!(over, Over::ByItself);
     let end = finish(&mut started, &mut stdout, &mut stderr, &mut buffer);
     let exit_code = end.status.and_then(|status| status.code()).filter(|_| in_time);
-    let error = (!in_time).then(|| {
-        let limit_ms = deadline.saturating_duration_since(begun).as_millis();
-        format!(
+    let limit_ms = deadline.saturating_duration_since(begun).as_millis();
+    let asked = match &over {
+        Over::ByItself => None,
+        Over::Asking(question) => Some(question.clone()),
+        // One that asks again and again whenever there is no answer is never silent.
+        Over::TimeUp => prompt::question(&stdout.end()).or_else(|| prompt::question(&stderr.end())),
+    };
+    let error = match (&over, &asked) {
+        (Over::ByItself, _) => None,
+        (_, Some(question)) => Some(format!(
+            "the command asked {question:?} and waited for an answer, which nobody can give here; it was ended; next: give the \
+             answer with the command, by an option such as --yes or from a file or pipe"
+        )),
+        (_, None) => Some(format!(
             "the command was ended after {limit_ms} ms; next: give timeout_ms, split the work, or use run_in_background"
-        )
-    });
+        )),
+    };
     let (out_text, stdout_truncated) = stdout.capture.shown(TOOL_SHELL_ESCAPED_BYTES_MAX);
     let (err_text, stderr_truncated) = stderr.capture.shown(TOOL_SHELL_ESCAPED_BYTES_MAX);
     let truncated = stdout_truncated || stderr_truncated;
@@ -139,7 +158,8 @@ pub(super) fn bash(input: &RawValue, workspace: &Workspace, control: &Control) -
         exit_code,
         signal: end.status.and_then(|status| status.signal()).filter(|_| in_time),
         success: exit_code == Some(0),
-        timed_out: !in_time,
+        timed_out: matches!(over, Over::TimeUp),
+        waits_for_answer: asked,
         stdout: out_text,
         stderr: err_text,
         stdout_bytes: stdout.capture.total(),
@@ -160,6 +180,16 @@ pub(super) fn bash(input: &RawValue, workspace: &Workspace, control: &Control) -
     Ok(result)
 }
 
+/// Why nobody waits for the shell any more.
+pub(super) enum Over {
+    /// It ended.
+    ByItself,
+    /// It asked this and said nothing more.
+    Asking(String),
+    /// Its time is up, or it has said too much.
+    TimeUp,
+}
+
 /// Ends what is left of the command and takes in the rest of its output.
 pub(super) fn finish<R: Read + AsFd, S: Read + AsFd>(
     started: &mut Started,
@@ -175,19 +205,30 @@ pub(super) fn finish<R: Read + AsFd, S: Read + AsFd>(
     end
 }
 
-/// Takes in output until the shell ends, the time is up or either stream is longer than that; tells whether it ended by
-/// itself.
+/// Takes in output until the shell ends, waits for an answer, the time is up or either stream is longer than that.
 pub(super) fn watch<R: Read + AsFd, S: Read + AsFd>(
     started: &Started,
     stdout: &mut Stream<R>,
     stderr: &mut Stream<S>,
     (deadline, stream_bytes_max): (Instant, u64),
     buffer: &mut [u8],
-) -> bool {
+) -> Over {
+    let quiet = Duration::from_millis(TOOL_PROMPT_QUIET_MS);
+    let (mut said, mut since, mut looked) = (0, Instant::now(), false);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || stdout.capture.total().max(stderr.capture.total()) > stream_bytes_max {
-            return false;
+            return Over::TimeUp;
+        }
+        let total = stdout.capture.total() + stderr.capture.total();
+        if total != said {
+            (said, since, looked) = (total, Instant::now(), false);
+        } else if !looked && since.elapsed() >= quiet {
+            // What it said last does not change any more: one look is enough.
+            looked = true;
+            if let Some(question) = prompt::question(&stdout.end()).or_else(|| prompt::question(&stderr.end())) {
+                return Over::Asking(question);
+            }
         }
         let fds =
             [stdout.pipe.as_ref().map(AsFd::as_fd), stderr.pipe.as_ref().map(AsFd::as_fd), Some(started.ended.as_fd())];
@@ -201,7 +242,7 @@ pub(super) fn watch<R: Read + AsFd, S: Read + AsFd>(
             stderr.take_in(buffer);
         }
         if ready[2] {
-            return true;
+            return Over::ByItself;
         }
         process::tidy_up(started);
     }

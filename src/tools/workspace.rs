@@ -102,7 +102,7 @@ impl Workspace {
     }
 
     /// The regular file that `raw` names, opened for reading.
-    pub(super) fn regular_file(&self, raw: &str) -> Result<(File, Metadata), ToolError> {
+    pub(crate) fn regular_file(&self, raw: &str) -> Result<(File, Metadata), ToolError> {
         let clean = self.clean(raw)?;
         let file = self.open_clean(&clean, Open::Any).map_err(|error| explain(raw, &error))?;
         let metadata = file.metadata().map_err(|error| explain(raw, &error))?;

@@ -3,7 +3,7 @@
 //! Never: fails on a slow figure (speed is read, not asserted) or leaves loopback.
 //!
 //! Settings by environment: BENCH_SECONDS (per measurement, 3), BENCH_ROUNDS (3), BENCH_CLIENTS (`1,16,64,256`),
-//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, events, deadtargets, strace),
+//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, events, deadtargets, strace, workers, turns),
 //! BENCH_DEAD (targets, 1000),
 //! BENCH_RECORDS (`0,100000,1000000`), BENCH_REDIS_KEYS (`new` for each SET, or `same` per connection), BENCH_DIR (work folder), BENCH_STRACE=1 (adds the strace sample).
 
@@ -18,6 +18,7 @@ mod process;
 mod providers;
 mod report;
 mod scenarios;
+mod turns;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ fn run(settings: &Settings) -> io::Result<()> {
     out.insert("seconds".to_string(), json!(settings.duration.as_secs()));
     out.insert("rounds".to_string(), json!(settings.rounds));
     type Section = fn(&Settings) -> io::Result<Value>;
-    let sections: [(&str, Section); 11] = [
+    let sections: [(&str, Section); 12] = [
         ("accepts", accepts),
         ("status", status),
         ("executed", executed),
@@ -110,6 +111,7 @@ fn run(settings: &Settings) -> io::Result<()> {
         ("deadtargets", dead_targets),
         ("strace", strace),
         ("workers", workers),
+        ("turns", turns),
     ];
     let mut failed = Vec::new();
     for (name, section) in sections {
@@ -389,6 +391,30 @@ fn workers(settings: &Settings) -> io::Result<Value> {
         "end_p50_ms": rounded(ms(sample.end_p50)),
         "plain_process_p50_ms": rounded(ms(sample.plain_p50)),
         "start_to_plain_process_ratio": rounded(ratio),
+    }))
+}
+
+fn turns(settings: &Settings) -> io::Result<Value> {
+    let sample = crate::turns::turns(&settings.folder)?;
+    let quantiles = |histogram: &histogram::Histogram| {
+        (histogram.quantile_us(0.5) / 1_000.0, histogram.quantile_us(0.99) / 1_000.0)
+    };
+    let ((memory_p50, memory_p99), (disk_p50, disk_p99)) = (quantiles(&sample.in_memory), quantiles(&sample.on_disk));
+    let place =
+        if sample.has_memory { "in memory, where a sync costs nothing" } else { "on disk, for want of /dev/shm" };
+    println!(
+        "\nA turn with one tool call: from the model's last byte to the next request, {} turns",
+        sample.on_disk.total()
+    );
+    println!("  journal {place}: p50 {memory_p50:.2} ms, p99 {memory_p99:.2} ms");
+    println!("  journal on disk: p50 {disk_p50:.2} ms, p99 {disk_p99:.2} ms");
+    println!("  fdatasyncs a turn: {:.2}", sample.syncs_per_turn);
+    Ok(json!({
+        "turns": sample.on_disk.total(),
+        "in_memory": sample.has_memory,
+        "own_ms": {"p50": rounded(memory_p50), "p99": rounded(memory_p99)},
+        "on_disk_ms": {"p50": rounded(disk_p50), "p99": rounded(disk_p99)},
+        "syncs_per_turn": rounded(sample.syncs_per_turn),
     }))
 }
 

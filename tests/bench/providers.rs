@@ -139,7 +139,7 @@ fn provide(listener: &TcpListener, runs: usize, wrote: &Sender<Instant>) -> io::
     Ok(())
 }
 
-fn request_is_whole(request: &[u8]) -> bool {
+pub fn request_is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head.lines().find_map(|line| {

@@ -43,7 +43,8 @@ pub fn model(answer: impl Fn(&Value, usize) -> Answer + Send + 'static) -> RawSe
                     .enumerate()
                     .map(|(at, item)| json!({"type": "response.output_item.done", "output_index": at, "item": item}))
                     .collect();
-                let usage = json!({"input_tokens": 100, "output_tokens": 10});
+                let input_tokens = body["input"].to_string().len() / 4;
+                let usage = json!({"input_tokens": input_tokens, "output_tokens": 10});
                 events.push(json!({"type": "response.completed",
                     "response": {"id": format!("resp_{number}"), "output": items, "usage": usage}}));
                 STREAM_HEAD.to_string() + &frames(&events)
@@ -169,6 +170,7 @@ impl RunWorker for FakeWorker {
                 self.0.gate.1.recv_timeout(super::PATIENCE).unwrap();
                 output(json!({"ok": command}), false)
             }
+            "panic" => panic!("a defect of a test"),
             "die" => Err(WorkerError::Died { cause: "test".to_string() }),
             command if command.starts_with("fail") => output(json!({"error": "no"}), true),
             _ => output(json!({"ok": command, "tool": tool, "path": input["path"]}), false),

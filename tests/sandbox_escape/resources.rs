@@ -1,6 +1,6 @@
 //! Commands that try to exhaust the host.
 
-use kheish_daemon::sandbox::Feature;
+use kheish_daemon::sandbox::{Feature, WorkerError};
 
 use crate::stage::Stage;
 
@@ -109,6 +109,32 @@ fn a_process_does_not_take_more_memory_than_its_bound() {
     std::fs::write(stage.workspace().join("memory.py"), code).expect("a scratch file");
     let ran = stage.inside("/usr/bin/python3 memory.py");
     assert!(ran.stdout.starts_with("refused"), "{ran:?}");
+}
+
+/// Twelve processes, each well below the bound of one: together they are ended, and the model is told why.
+#[test]
+fn many_processes_do_not_take_more_memory_together_than_their_bound() {
+    let test = "many_processes_do_not_take_more_memory_together_than_their_bound";
+    let Some(mut stage) = Stage::with(test, &[Feature::MemoryLimit], |spec| {
+        spec.limits.memory_bytes = 256 * MIB;
+        spec.limits.total_memory_bytes = 200 * MIB;
+    }) else {
+        return;
+    };
+    // Each touches what it takes, hides from its shell and stays.
+    let code = "import os, time\nfor n in range(12):\n    if os.fork() == 0:\n        os.setsid()\n        \
+                b = bytearray(40 << 20)\n        b[::4096] = b'x' * len(b[::4096])\n        open('held%d' % n, 'w')\n        \
+                time.sleep(600)\nfor n in range(12): os.wait()\n";
+    std::fs::write(stage.workspace().join("family.py"), code).expect("a scratch file");
+    let command = serde_json::json!({"command": "/usr/bin/python3 family.py", "timeout_ms": 30_000});
+    let told = stage.call("bash", &command).expect_err("ended");
+    assert!(matches!(told, WorkerError::Memory { bytes_max } if bytes_max == 200 * MIB), "{told}");
+    assert_eq!(told.code(), "tool_memory_exceeded");
+    // What they share counts once: these six are large and of one piece.
+    let code = "import os, time\nb = bytearray(100 << 20)\nb[::4096] = b'x' * len(b[::4096])\nfor n in range(6):\n    \
+                if os.fork() == 0:\n        time.sleep(2)\n        os._exit(0)\nfor n in range(6): os.wait()\nprint('LIVES')\n";
+    std::fs::write(stage.workspace().join("shared.py"), code).expect("a scratch file");
+    assert_eq!(stage.inside("/usr/bin/python3 shared.py").stdout, "LIVES\nTRIED\n");
 }
 
 #[test]

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::worker::{Start, WORKER_VERB};
 use crate::broker::SlotId;
-use crate::limits::{SIDECAR_OUTPUT_BYTES_KEPT, SIDECAR_SPAWN_MS_MAX};
-use crate::sandbox::{SandboxSpec, worker_command};
+use crate::limits::{SANDBOX_TOTAL_MEMORY_BYTES_MAX, SIDECAR_OUTPUT_BYTES_KEPT, SIDECAR_SPAWN_MS_MAX};
+use crate::sandbox::{SandboxSpec, ended_by_memory, worker_command};
 use crate::sys::process::process_descriptor;
 use crate::tasks::wire::{self, Ended, Frames, Kind};
 
@@ -198,7 +198,8 @@ impl Running {
 
     /// Takes the ended worker in; how it ended, where that was not asked for.
     pub(super) fn conclude(&mut self) -> Option<String> {
-        if let Err(error) = self.worker.wait() {
+        let ended = self.worker.wait();
+        if let Err(error) = &ended {
             log::error!("the worker of a sidecar cannot be waited for: {error}");
         }
         if let Some(cause) = self.refused.take() {
@@ -210,6 +211,11 @@ impl Running {
         Some(match &self.end {
             Some(Ended { exit_code: Some(code), .. }) => format!("it ended with exit code {code}"),
             Some(Ended { signal: Some(signal), .. }) => format!("it was ended by signal {signal}"),
+            _ if ended.is_ok_and(ended_by_memory) => {
+                format!(
+                    "its processes held more than {SANDBOX_TOTAL_MEMORY_BYTES_MAX} bytes of memory together and were ended"
+                )
+            }
             _ => "its worker died".to_string(),
         })
     }
