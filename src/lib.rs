@@ -7,6 +7,7 @@
 pub mod actor;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod blobs;
 pub mod broker;
 pub mod cli;
@@ -33,6 +34,7 @@ pub mod mcp;
 pub mod net;
 pub mod oauth;
 pub mod packages;
+pub mod pause;
 pub mod permissions;
 pub mod providers;
 pub mod recent;

@@ -4,6 +4,7 @@
 //! default and ceiling stand here.
 
 mod agents;
+mod backup;
 mod connectors;
 mod creds;
 mod delivery;
@@ -17,6 +18,7 @@ mod slo;
 mod supervisor;
 
 pub use agents::*;
+pub use backup::*;
 pub use connectors::*;
 pub use creds::*;
 pub use delivery::*;

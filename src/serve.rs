@@ -31,15 +31,16 @@ use crate::api::status::observed::Observed;
 use crate::api::telegram_poll::Polls;
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
+use crate::backup::barrier::Barrier;
 use crate::blobs::Blobs;
 use crate::broker::{Broker, BrokerLog, BrokerParts, MasterKey, SecretReference, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter};
+use crate::commit::{Answerer, CommandError, CommitLoop, CoreHandle, Effects, Parts, Restored, Snapshotter, StartHold};
 use crate::config::{Config, RawServe};
 use crate::connectors::egress::Egress;
 use crate::connectors::file::FileConnector;
 use crate::connectors::{Registry, Sidecars, file, sidecar};
-use crate::core::{Command, ConnectorCommand, Decision, RoutesLoaded, State};
+use crate::core::{COPIED_CONNECTORS, Command, ConnectorCommand, Decision, RoutesLoaded, State};
 use crate::credential;
 use crate::debug_capture::{self, CaptureConfig, DebugCapture, Standing};
 use crate::delivery::{self, DeliveryRoom};
@@ -249,32 +250,37 @@ impl Daemon {
         let answerer = Worker::spawn("answerer", move || answerer.run()).map_err(step("threads"))?;
         let journal_closed = Arc::new(AtomicBool::new(false));
         let closed = journal_closed.clone();
+        // Before the core's first pass, so that it does not begin what is to be held.
+        let held = config.hold.then(|| StartHold::begin(&core, !file_connectors.is_empty()));
         let core_thread = Worker::spawn("core", move || match core_loop.run() {
             Ok(()) => closed.store(true, Ordering::SeqCst),
             Err(error) => log::error!("the journal could not be closed: {error}"),
         })
         .map_err(step("threads"))?;
+        held.map_or(Ok(()), StartHold::wait).map_err(step("hold"))?;
         core.execute(Command::SettleActions).map_err(step("journal"))?;
         let routes_since_ms = note_routes(&core, routes.as_deref())?;
         let routes_watch =
             routes.clone().map(|routes| RoutesWatch::begin(routes, config.default_route.clone(), clock.now_ms()));
-        if config.hold {
-            let reason = Some("started with --hold".to_string());
-            core.execute(Command::SetHold { held: true, reason }).map_err(step("hold"))?;
-        }
         if is_copy && (core.connectors().iter().next().is_some() || !file_connectors.is_empty()) {
             // The original may still serve its senders: nothing is to be answered twice before somebody has looked.
-            let reason = Some("the state root was copied or restored".to_string());
+            let reason = Some(COPIED_CONNECTORS.to_string());
             let hold = ConnectorCommand::Hold { held: true, reason };
             core.execute(Command::Connector(Box::new(hold))).map_err(step("connectors"))?;
             log::warn!(
-                "connectors are held: the state root was copied or restored; next: kheish-daemon connectors release"
+                "connectors are held: the state root was copied or restored; next: kheish-daemon runtime release"
+            );
+        }
+        if core.view().counts.copy_held {
+            log::warn!(
+                "unfinished runs are held: the state root was copied or restored; next: kheish-daemon runtime release"
             );
         }
         let task_config = tasks::Config {
             directory: root.directory(Directory::ShellTasks),
             workspace: config.workspace_root.clone(),
             sandbox: sandbox.clone(),
+            is_copy,
         };
         let (tasks, task_reaper) =
             Tasks::start(task_config, core.clone(), task_stops, live_tasks).map_err(step("tasks"))?;
@@ -352,6 +358,7 @@ impl Daemon {
             reader: reader.clone(),
             signer,
             request_mac,
+            barrier: Barrier::new(core.clone(), broker.handle(), audit.clone()),
             broker: broker.handle(),
             hub: hub.clone(),
             capture,

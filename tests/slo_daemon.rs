@@ -190,7 +190,8 @@ fn slo_exits_by_the_worst_row_and_names_the_next_command() {
     // The route's slot is empty, which makes the daemon unhealthy at once and the route late only after five minutes.
     assert_eq!((code, level(&report, "health"), level(&report, "provider_readiness")), (2, "page".into(), "ok".into()));
     assert_eq!(report["sample_count"], 2, "a bad sample asks for another one");
-    assert!(message.contains("a page: health; next:"), "{message}");
+    // A disk that is full by itself stands behind it.
+    assert!(message.contains("a page: health") && message.contains("; next:"), "{message}");
     let thresholds = home.join("thresholds.toml");
     std::fs::write(&thresholds, "[provider_readiness]\npage_after_ms = 0\n[health]\npage_samples = 3\n")
         .expect("written");

@@ -24,7 +24,7 @@ use port::Port;
 /// shorter than that idleness. The configuration itself has an hour for ten minutes of it.
 const READ_TIMEOUT: &str = "15s";
 /// Heartbeats of an idle stream: more of them than nginx would wait for one byte.
-const HEARTBEATS: usize = 3;
+const HEARTBEATS: usize = 2;
 /// What many hosts have for everything that they serve.
 const COMPRESSING: &str = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any; proxy_buffering on;";
 

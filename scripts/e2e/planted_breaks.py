@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -74,12 +75,16 @@ DAEMON_BREAKS = [
     (BACKUP, "after the rotation", cli("status", set={"provider_readiness.active_route_ready": False}, **{"from": 2}),
      "status after the rotation", False),
     (BACKUP, "no signing key", serve(after='rm "$STATE/audit-signing.key"'), "audit-signing.key is there", False),
-    (BACKUP, "another signing key", serve(before='printf %064d 7 >"$STATE/audit-signing.key"', **{"from": 2}), "restored ended with", False),
+    (BACKUP, "another signing key", serve(before='printf %064d 7 >"$STATE/audit-signing.key"', **{"from": 2}),
+     "audit-signing.key is the same", False),
     (BACKUP, "a changed workspace", serve(before='echo more >>"$WORKSPACE/ops-workspace/sentinel.txt"', **{"from": 2}),
      "the workspace marker is the same", True),
     (BACKUP, "a workspace in the state root", serve(after='cp "$WORKSPACE/ops-workspace/sentinel.txt" "$STATE/"'),
      "the state root holds no workspace", False),
-    (BACKUP, "a restored route", cli("status", set={"provider_readiness.active_route_ready": False}, **{"from": 3}),
+    (BACKUP, "a backup", cli("backup", "create", set={"live": False}), "live is false", False),
+    (BACKUP, "a verification", cli("backup", "verify", set={"audit.ok": False}), "audit.ok is false", False),
+    (BACKUP, "a backup that disturbs", cli("status", set={"health.ok": False}, **{"from": 3}), "status after the backup", False),
+    (BACKUP, "a restored route", cli("status", set={"provider_readiness.active_route_ready": False}, **{"from": 4}),
      "after status", False),
     (BACKUP, "a leak", serve(say="sk-ops-smoke-rotated"), "second route key stands in", False),
     (TLS, "no token asked", serve(rule("/v1/status", ask={"Authorization": "@admin"})), "status without a token is 401", True),
@@ -89,8 +94,9 @@ DAEMON_BREAKS = [
     (TLS, "acceptance", serve(rule("/v1/sessions/", method="POST", status=200)), "the run is accepted", False),
     (TLS, "the end", serve(rule("/v1/runs/", method="GET", text=['"status":"completed"', '"status":"failed"'])), "status is", False),
     (TLS, "the output", serve(rule("/v1/runs/", method="GET", text=["TLS_PROXY_LIVE_OK", "something else"])), "an output says", False),
-    (TLS, "ids of frames", serve(rule("/v1/events/stream", text=["id: ", "x: "])), "begins with a replayed frame", False),
-    (TLS, "no stream", serve(rule("/v1/sessions/", method="GET", head={"content-type": "text/html"})), "has the content type", False),
+    (TLS, "ids of frames", serve(rule("/v1/events/stream?cursor", text=["id: ", "x: "])), "begins with a replayed frame", False),
+    (TLS, "no stream", serve(rule("/v1/events/stream?cursor", head={"content-type": "text/html"})), "has the content type", False),
+    (TLS, "what the doctor sees", serve(rule("/v1/events/stream?probe", text=["id: ", "x: "])), "events_sse_rewritten", False),
     (TLS, "Last-Event-ID", serve(rule("/v1/events/stream", ask={"Last-Event-ID": "0"})), "the stream went on with", True),
     (TLS, "a leak", LEAK, "admin-token stands in", False),
     (LIVE, "readyz", serve(rule("/readyz", status=503, **{"from": 2})), "/readyz through the proxy", False),
@@ -99,7 +105,7 @@ DAEMON_BREAKS = [
     (LIVE, "the canary", cli("--canary", set={"canaries.0.status": "failed"}), "canaries.0.status is", False),
     (LIVE, "the run", cli("runs", "wait", set={"status": "failed"}), "runs wait: status is", False),
     (LIVE, "the output", cli("runs", "wait", text=["OPS_RUNBOOK_LIVE_OK", "x"]), "runs wait: an output says", False),
-    (LIVE, "a stream", serve(rule("/v1/runs/", method="GET", text=["id: ", "x: "])), "begins with a replayed frame", False),
+    (LIVE, "a stream", serve(rule("/v1/events/stream?cursor", text=["id: ", "x: "])), "begins with a replayed frame", False),
     (LIVE, "mode", cli("set-permission-mode", set={"permission_mode": "default"}), "permission_mode is", False),
     (LIVE, "debug", cli("set-debug-level", set={"debug_level": "full"}), "debug_level is", False),
     (LIVE, "runs list", cli("runs", "list", set={"": []}), "runs list has the run", False),
@@ -189,14 +195,18 @@ def run_smoke(real, smoke, break_, place):
     # Written by another process: what this one has open for writing cannot be run while it starts others.
     text = f"#!/bin/sh\nexec {shlex.join(words)} \"$@\"\n"
     subprocess.run(["sh", "-c", 'cat >"$1" && chmod 755 "$1"', "sh", str(wrapper)], input=text, text=True, check=True)
-    result = subprocess.run(
-        ["bash", str(HERE / f"{smoke}.sh")],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env=environment(wrapper, place),
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            ["bash", str(HERE / f"{smoke}.sh")],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            env=environment(wrapper, place),
+            check=False,
+        )
+    finally:
+        # A state root each, with segments that are reserved whole.
+        shutil.rmtree(place, ignore_errors=True)
     return result.returncode, result.stdout + result.stderr
 
 

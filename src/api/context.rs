@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::audit::key::SigningKey;
+use crate::backup::barrier::Barrier;
 use crate::blobs::Blobs;
 use crate::broker::BrokerHandle;
 use crate::clock::Clock;
@@ -68,6 +69,8 @@ pub struct Api {
     pub routes: Option<Arc<Routes>>,
     /// What holds.
     pub config: Config,
+    /// Stands for a moment when a backup begins.
+    pub barrier: Barrier,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// What status shows of the rest of the daemon.

@@ -15,6 +15,8 @@ pub mod assets;
 mod audit;
 pub mod auth;
 pub mod auth_schemas;
+pub mod backup;
+pub mod backup_routes;
 pub mod blobs;
 pub mod builtin;
 pub mod call;

@@ -5,6 +5,7 @@
 use super::agent_schemas::AGENTS;
 use super::approval_schemas::APPROVALS;
 use super::auth_schemas::AUTH;
+use super::backup_routes::BACKUP;
 use super::connector_schemas::CONNECTORS;
 use super::contract_schemas::CONTRACTS;
 use super::delivery_schemas::DELIVERIES;
@@ -16,7 +17,7 @@ use super::schemas::Component;
 
 /// The components of every resource.
 pub static ALL: &[&[Component]] =
-    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR, HOOKS, MCP];
+    &[RESOURCES, APPROVALS, AGENTS, DELIVERIES, RUNTIME, CONTRACTS, CONNECTORS, AUTH, DOCTOR, HOOKS, MCP, BACKUP];
 
 /// Components of sessions, runs, runtime and secrets.
 pub static RESOURCES: &[Component] = &[

@@ -7,9 +7,9 @@ use super::paging::{CURSOR, LIMIT, ORDER, PAGE};
 use super::query::{QueryKind, QueryParam};
 use super::route::{Access, Handler, Request, Route, Schema, Success, Witness};
 use super::{
-    accounts, agent_routes, approval_routes, audit, builtin, connector_routes, contract_routes, delivery_routes,
-    doctor_routes, hook_routes, mcp_routes, metrics, runs, runtime, runtime_auth, runtime_routes, secrets, sessions,
-    status, streams, tasks,
+    accounts, agent_routes, approval_routes, audit, backup_routes, builtin, connector_routes, contract_routes,
+    delivery_routes, doctor_routes, hook_routes, mcp_routes, metrics, runs, runtime, runtime_auth, runtime_routes,
+    secrets, sessions, status, streams, tasks,
 };
 use crate::http::problem::{Code, codes};
 use crate::http::{Lane, Method};
@@ -426,6 +426,8 @@ pub static ROUTES: &[Route<Api>] = &[
     doctor_routes::ROUTE_REFERENCES,
     doctor_routes::SEND_PROBE,
     doctor_routes::INCIDENT_SIGNATURE,
+    backup_routes::OPEN,
+    backup_routes::CLOSE,
     approval_routes::LIST_APPROVALS,
     approval_routes::LIST_SESSION_APPROVALS,
     approval_routes::RESOLVE_SESSION_APPROVALS,

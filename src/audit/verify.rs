@@ -14,7 +14,9 @@ use super::control_plane::{self, AuditFileReport};
 use super::key::PublicKey;
 use crate::core::{SignedRecord, record_hash};
 use crate::ids::Seq;
-use crate::journal::{Chain, Inspect, Problem, RecordRef, ShowFilter, VerifyReport, read_beside, show, verify_with};
+use crate::journal::{
+    Chain, Disk, Inspect, Problem, RecordRef, ShowFilter, VerifyReport, read_beside, show, verify_with,
+};
 use crate::limits::AUDIT_OPEN_ACTIONS_SHOWN_MAX;
 use crate::state_root::Directory;
 
@@ -234,13 +236,37 @@ pub fn verify(root: &Path, keys: &[PublicKey], checkpoint: Option<&Checkpoint>) 
         CheckpointReport { head: checkpoint.head, at_ms: checkpoint.at_ms, holds }
     });
     let audit_file = check_audit_file(root, &mut problem);
+    AuditReport { checkpoint, audit_file, ..report_of(ledger, journal, problem) }
+}
+
+/// As [`verify`], of a journal and snapshots that need not lie in directories, such as an archive's; without the audit file.
+pub fn verify_disks(
+    directory: &Path,
+    journal: &dyn Disk,
+    snapshots: Option<&dyn Disk>,
+    keys: &[PublicKey],
+) -> AuditReport {
+    let mut ledger = Ledger::default();
+    let report = crate::journal::verify_disks(directory, journal, snapshots, keys, &mut |_| {}, &mut ledger);
+    let problem = report.problem.clone();
+    report_of(ledger, report, problem)
+}
+
+fn report_of(ledger: Ledger, journal: VerifyReport, problem: Option<Problem>) -> AuditReport {
     let Ledger { mut report, open, intents, .. } = ledger;
     report.open = open.len() as u64;
     report.open_ids = open.into_keys().collect();
     report.open_ids.sort();
     report.open_ids.truncate(AUDIT_OPEN_ACTIONS_SHOWN_MAX);
-    let ok = problem.is_none();
-    AuditReport { ok, problem, actions: report, control_intents_open: intents, checkpoint, audit_file, journal }
+    AuditReport {
+        ok: problem.is_none(),
+        problem,
+        actions: report,
+        control_intents_open: intents,
+        checkpoint: None,
+        audit_file: None,
+        journal,
+    }
 }
 
 /// As [`verify`], beside a daemon that may be writing: what is read of the newest segment while it grows can look damaged. Damage

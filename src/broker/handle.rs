@@ -22,6 +22,7 @@ use super::watch::Watch;
 use super::{BrokerStats, Credential, Shared};
 use crate::limits::{BROKER_ACCOUNT_REPLY_MS_MAX, BROKER_ADMIT_MS_MAX, BROKER_REPLY_MS_MAX};
 use crate::net::Cancel;
+use crate::pause::{self, Pause};
 use crate::redaction;
 use crate::secret::Secret;
 
@@ -311,6 +312,24 @@ impl BrokerHandle {
             revoked_subject_count: published.revoked_subjects.len(),
             log: self.shared.log_stats(),
         }
+    }
+
+    /// Has the broker write down everything that waits and then change nothing for at most `limit`, so that its files can be
+    /// copied together. Whoever asks it for something meanwhile waits.
+    ///
+    /// # Errors
+    /// The broker did not answer.
+    pub fn pause(&self, limit: Duration) -> Answer<Pause> {
+        let (pause, standstill) = pause::pause(limit);
+        let (reply, answer) = bounded(1);
+        self.admit(Command::Do(Box::new(move |actor| {
+            actor.log.flush();
+            // A caller that hung up has let go of its end as well, so the pause is over at once.
+            drop(reply.send(Ok(())));
+            standstill.wait();
+        })))?;
+        received(answer.recv_timeout(Duration::from_millis(BROKER_REPLY_MS_MAX)))?;
+        Ok(pause)
     }
 
     /// Asks the thread to end after what waits.

@@ -234,8 +234,18 @@ impl Store {
         Self::load(root.join(Directory::Auth.name()).join(FILE_NAME), key, true)
     }
 
-    fn load(path: PathBuf, key: Option<MasterKey>, is_poisoned: bool) -> Result<Self, StoreError> {
-        let mut store = Self {
+    /// Whether `key` opens the bytes of a store that lie elsewhere, such as in a backup; `path` names them in errors. How many
+    /// slots there are.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn check_bytes(bytes: &[u8], key: Option<MasterKey>, path: &Path) -> Result<usize, StoreError> {
+        let store = Self::empty(path.to_path_buf(), key, true);
+        decode(&store.decrypt(bytes)?, path).map(|(_, slots)| slots.len())
+    }
+
+    fn empty(path: PathBuf, key: Option<MasterKey>, is_poisoned: bool) -> Self {
+        Self {
             path,
             key,
             slots: BTreeMap::new(),
@@ -243,7 +253,11 @@ impl Store {
             stamp: None,
             is_poisoned,
             before_step: Box::new(|_| Ok(())),
-        };
+        }
+    }
+
+    fn load(path: PathBuf, key: Option<MasterKey>, is_poisoned: bool) -> Result<Self, StoreError> {
+        let mut store = Self::empty(path, key, is_poisoned);
         if let Some((bytes, stamp)) = read_file(&store.path)? {
             let contents = store.decrypt(&bytes)?;
             (store.next_version, store.slots) = decode(&contents, &store.path)?;

@@ -122,7 +122,7 @@ fn out_error(out: &FilePath, error: &io::Error) -> CliError {
 }
 
 /// The state root that the status names, when it is this host's: the lock file must name the daemon's process.
-fn local_root(client: &Client, status: Option<&Value>) -> Option<PathBuf> {
+pub(super) fn local_root(client: &Client, status: Option<&Value>) -> Option<PathBuf> {
     if !client.is_local() {
         return None;
     }

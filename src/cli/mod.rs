@@ -16,6 +16,7 @@ mod argv;
 mod argv_tests;
 mod assets;
 mod audit;
+mod backup;
 mod blobs;
 mod client;
 mod completions;

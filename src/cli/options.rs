@@ -77,6 +77,7 @@ const STORE: Scope = Scope::Verbs(&[
     "audit public-key",
     "audit rotate-key",
     "audit relocate-key",
+    "backup create",
 ]);
 
 const fn row(scope: Scope, option: &'static str, env: &'static str, default: Default) -> Row {
@@ -140,6 +141,7 @@ pub const ROWS: &[Row] = &[
     row(SERVE, "--air-gapped", "KHEISH_AIR_GAPPED", Default::None),
     row(SERVE, "--web-fetch", "KHEISH_WEB_FETCH", Default::Value("off")),
     row(SERVE, "--mcp-config", "KHEISH_MCP_CONFIG", Default::None),
+    row(SERVE, "--hooks-config", "KHEISH_HOOKS_CONFIG", Default::None),
     row(SERVE, "--mcp-discovery", "KHEISH_MCP_DISCOVERY", Default::Value("disabled")),
     row(SERVE, "--mcp-profile", "KHEISH_MCP_PROFILES", Default::None),
     row(SERVE, "--log-format", "KHEISH_LOG_FORMAT", Default::Value("auto")),
@@ -162,6 +164,8 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
             "secrets import",
             "mcp auth set",
             "secrets rekey",
+            "backup verify",
+            "backup restore",
         ]),
         "KHEISH_AUTH_STORE_MASTER_KEY",
         "master key of the auth store (from `secrets generate`)",
@@ -176,6 +180,8 @@ pub const VARIABLES: &[(Scope, &str, &str)] = &[
             "secrets delete",
             "secrets import",
             "secrets rekey",
+            "backup verify",
+            "backup restore",
         ]),
         "KHEISH_AUTH_STORE_MASTER_KEY_FILE",
         "file that holds the master key; one of the two, not both",
@@ -266,6 +272,8 @@ const SECRET_FILES: &[&str] = &[
     "--http-readonly-token-file",
     "--audit-signing-key-file",
     "--new-key-file",
+    "--encrypt-key-file",
+    "--decrypt-key-file",
     "--from-file",
 ];
 

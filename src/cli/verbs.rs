@@ -8,7 +8,7 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, agents, approvals, assets, audit, blobs, completions, connector, connectors, contracts, debug,
+    accounts, agents, approvals, assets, audit, backup, blobs, completions, connector, connectors, contracts, debug,
     deliveries, doctor, doctor_routes, events, hooks, incident, input, journal, man, mcp, mcp_oauth, overview,
     permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
     sessions, slo, tasks, top, version,
@@ -102,6 +102,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("connector", "sidecars in this binary, which the daemon starts"),
     ("secrets", "the encrypted auth store"),
     ("incident", "evidence of an incident: collect it, check it later"),
+    ("backup", "copy a state root while its daemon runs, check the copy, restore it"),
     ("audit", "the signed trail: verify it, keep a checkpoint, change the key"),
     ("journal", "verify and read the journal offline"),
 ];
@@ -250,6 +251,9 @@ pub const VERBS: &[Verb] = &[
     verb::<secrets::Rekey>("secrets rekey", &[]),
     verb::<incident::Collect>("incident collect", &[]),
     verb::<incident::VerifyEvidence>("incident verify", &[]),
+    verb::<backup::Create>("backup create", &[]),
+    verb::<backup::VerifyBackup>("backup verify", &[]),
+    verb::<backup::RestoreBackup>("backup restore", &[]),
     verb::<audit::Verify>("audit verify", &[]),
     verb::<audit::MakeCheckpoint>("audit checkpoint", &[]),
     verb::<audit::ShowPublicKey>("audit public-key", &[]),

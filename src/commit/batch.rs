@@ -19,7 +19,7 @@ use crate::core::{
     Target, TaskCommand, TaskRecord, Txn,
 };
 use crate::ids::{RunId, SessionId};
-use crate::journal::{Draft, Journal, JournalError};
+use crate::journal::{Cut, Draft, Journal, JournalError};
 use crate::limits::{
     CORE_ANSWERS_INLINE_MAX, CORE_BATCH_BYTES_MAX, CORE_BATCH_COMMANDS_MAX, CORE_EXPIRE_RUNS_MAX, CORE_PUMP_RUNS_MAX,
     CORE_TICK_MS, RUNTIME_SETTINGS_BYTES_MAX,
@@ -75,6 +75,8 @@ pub struct CommitLoop {
     idle_senders: VecDeque<Sender<DeliveryJob>>,
     /// A command too large for the batch that it arrived with; it begins the next one.
     carried: Option<Box<Asked>>,
+    /// Who waits for a cut of the journal.
+    cuts: Vec<Sender<Result<Cut, CommandError>>>,
     /// When the disk last refused.
     refused_at_ms: u64,
     records_since_snapshot: u64,
@@ -97,6 +99,7 @@ impl CommitLoop {
             idle_engines: VecDeque::new(),
             idle_senders: VecDeque::new(),
             carried: None,
+            cuts: Vec::new(),
             refused_at_ms: 0,
             records_since_snapshot,
             idle_counted_at_ms: 0,
@@ -145,9 +148,30 @@ impl CommitLoop {
         for query in queries.drain(..) {
             self.answer(query);
         }
+        self.cut();
         self.hand_out_runs();
         self.hand_out_deliveries();
         self.maintain();
+    }
+
+    /// Gives everybody who asked one cut, which has all that was acknowledged before it was asked for.
+    fn cut(&mut self) {
+        if self.cuts.is_empty() {
+            return;
+        }
+        let cut = self.parts.journal.cut(self.parts.clock.now_ms()).map_err(CommandError::from);
+        if let Err(error) = &cut {
+            log::error!("the journal could not be sealed for a backup: {error}");
+            self.note_refusal(error);
+        } else {
+            // The seal is a record that streams and status tell of.
+            self.publish();
+            (self.parts.effects.committed)();
+        }
+        for reply in self.cuts.drain(..) {
+            // A caller that gave up needs no answer.
+            drop(reply.try_send(cut.clone()));
+        }
     }
 
     /// Waits for the first message and takes what else is there, within the batch's bounds.
@@ -173,6 +197,7 @@ impl CommitLoop {
                 Message::Wake => {}
                 Message::TakeDelivery(sender) => self.idle_senders.push_back(sender),
                 Message::PutBackDelivery(number) => self.parts.state.put_back_delivery(number),
+                Message::Cut(reply) => self.cuts.push(reply),
                 Message::Stop => self.stopping = true,
             }
             let full = commands.len() + queries.len() >= CORE_BATCH_COMMANDS_MAX || bytes >= CORE_BATCH_BYTES_MAX;

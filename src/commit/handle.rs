@@ -17,7 +17,7 @@ use crate::core::{
     Todo, WaitingPage, WaitingRun, WaitsFor,
 };
 use crate::ids::{DeliveryId, RunId, SessionId};
-use crate::journal::JournalError;
+use crate::journal::{Cut, JournalError};
 use crate::limits::{CORE_MAILBOX_MAX, CORE_REPLY_MS_MAX};
 
 /// Where a command's outcome goes, called on the core thread once the batch is durable. Must not block.
@@ -156,6 +156,8 @@ pub(super) enum Message {
     Wake,
     TakeDelivery(Sender<DeliveryJob>),
     PutBackDelivery(u32),
+    /// Seal what is committed and tell how far the files reach.
+    Cut(Sender<Result<Cut, CommandError>>),
     Stop,
 }
 
@@ -402,6 +404,17 @@ impl CoreHandle {
     pub fn put_back_delivery(&self, number: u32) {
         // A core that has ended gives nothing out any more.
         drop(self.sender.send(Message::PutBackDelivery(number)));
+    }
+
+    /// Seals the journal and tells how far its files reach there, for whoever copies them while the core goes on. Waits
+    /// for at most [`CORE_REPLY_MS_MAX`].
+    ///
+    /// # Errors
+    /// The journal takes no record, or the core could not be asked.
+    pub fn cut(&self) -> Result<Cut, CommandError> {
+        let (reply, answer) = bounded(1);
+        self.send(Message::Cut(reply)).map_err(|refused| refused.0)?;
+        self.wait_within(&answer, Duration::from_millis(CORE_REPLY_MS_MAX))?
     }
 
     /// Asks the core to end after what is in its mailbox.

@@ -10,6 +10,7 @@ mod handle;
 mod published;
 mod restore;
 mod snapshotter;
+mod start_hold;
 
 pub use actions::{ActionLedger, OwnRequest, OwnResponse};
 pub use answers::{AnswerSender, Answerer};
@@ -18,6 +19,7 @@ pub use handle::{CommandError, CoreHandle, Job, Reply, WaitingQuery};
 pub use published::{CoreView, Published};
 pub use restore::Restored;
 pub use snapshotter::{SnapshotJob, Snapshotter};
+pub use start_hold::StartHold;
 
 #[cfg(test)]
 mod tests;

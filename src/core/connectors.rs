@@ -307,6 +307,14 @@ impl Txn<'_> {
         }
     }
 
+    /// Ends a hold that the start of the daemon began, not an operator's own.
+    pub(super) fn release_connectors_of_start(&mut self, reason: Option<String>) {
+        let is_of_start = |hold: &ConnectorsHold| hold.reason.as_deref().is_some_and(super::is_hold_of_start);
+        if self.connectors().hold.as_ref().is_some_and(is_of_start) {
+            self.emit_connector(ConnectorRecord::HoldChanged(ConnectorsHoldChanged { held: false, reason }));
+        }
+    }
+
     fn put_connector(
         &mut self,
         kind: ConnectorKind,

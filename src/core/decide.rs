@@ -163,7 +163,7 @@ impl Txn<'_> {
     /// Starts the next queued run of a session that has become free.
     pub(super) fn promote(&mut self, session_number: u32) {
         let session = self.session(session_number).expect("numbered sessions exist");
-        if !self.held() && session.active == 0 && session.queue_head != 0 {
+        if !self.held() && session.active == 0 && session.queue_head > self.brought() {
             let head = session.queue_head;
             self.start(session_number, head);
         }
@@ -283,8 +283,13 @@ impl Txn<'_> {
     }
 
     fn set_hold(&mut self, held: bool, reason: Option<String>) -> Decision {
-        if held != self.held() {
-            self.emit_global(None, Body::HoldChanged(HoldChanged { held, reason }));
+        let lets_go = !held && self.brought() != 0 && self.base().copy_held();
+        if held != self.held() || lets_go {
+            self.emit_global(None, Body::HoldChanged(HoldChanged { held, reason: reason.clone() }));
+        }
+        if !held {
+            self.release_deliveries_of_start(reason.as_ref());
+            self.release_connectors_of_start(reason);
         }
         Decision::Hold { held }
     }

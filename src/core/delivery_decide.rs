@@ -14,6 +14,7 @@ use super::delivery::{
 };
 use super::delivery_table::{DeliveryHold, TargetState};
 use super::event::{Body, Event};
+use super::is_hold_of_start;
 use super::txn::Txn;
 use crate::ids::{DeliveryId, Seq};
 use crate::limits::{DELIVERIES_OPEN_MAX, DELIVERY_DOUBLINGS_MAX, DELIVERY_JITTER_PART, REPLY_TARGETS_MAX};
@@ -237,6 +238,15 @@ impl Txn<'_> {
     fn target_state(&self, key: TargetKey) -> TargetState {
         let staged = self.delivery_delta().targets.get(&key);
         staged.or_else(|| self.base().deliveries.targets.get(&key)).copied().unwrap_or_default()
+    }
+
+    /// Ends a hold that the start of the daemon began, not an operator's own.
+    pub(super) fn release_deliveries_of_start(&mut self, reason: Option<&String>) {
+        let is_of_start = |hold: &DeliveryHold| hold.reason.as_deref().is_some_and(is_hold_of_start);
+        if self.delivery_hold().is_some_and(is_of_start) {
+            let changed = DeliveryHoldChanged { held: false, reason: reason.cloned() };
+            self.emit_global(None, Body::Delivery(DeliveryRecord::Hold(changed)));
+        }
     }
 
     fn delivery_hold(&self) -> Option<&DeliveryHold> {

@@ -44,6 +44,18 @@ mod turn;
 mod txn;
 mod view;
 
+/// Why deliveries are held in a state root that was copied or restored.
+pub const COPIED_STATE_ROOT: &str = "copied_state_root";
+/// Why connectors are held there.
+pub const COPIED_CONNECTORS: &str = "the state root was copied or restored";
+/// Why everything is held after `serve --hold`.
+pub const STARTED_HELD: &str = "started with --hold";
+
+/// Whether a hold of deliveries or connectors was begun by the start of the daemon: releasing the runtime ends it too.
+fn is_hold_of_start(reason: &str) -> bool {
+    [COPIED_STATE_ROOT, COPIED_CONNECTORS, STARTED_HELD].contains(&reason)
+}
+
 pub use action::{ActionRequest, ActionResponse, DAEMON_CHAIN, RECORD_TAIL_BYTES, SignedRecord, Signer, record_hash};
 pub use agent::{AgentLink, ChildOf, Held, Mail, MailAcknowledged, MailRecord, Mailbox, Retention};
 pub use agent_decide::{AgentCommand, AgentRefusal, MAILBOX_DELIVERY, Spawn, SpawnTask};

@@ -56,6 +56,9 @@ struct Head {
     home_epoch: u32,
     run_epochs: Vec<(u32, u32)>,
     held: bool,
+    /// Runs up to this number came with a copy and are held.
+    #[serde(default)]
+    brought: u32,
     sessions: u32,
     runs: u32,
 }
@@ -239,6 +242,7 @@ impl State {
             home_epoch: self.home_epoch,
             run_epochs: self.run_epochs.clone(),
             held: self.held,
+            brought: self.brought,
             sessions: self.sessions.len() as u32,
             runs: self.runs.len(),
         };
@@ -276,6 +280,7 @@ impl State {
                 self.home_epoch = head.home_epoch;
                 self.run_epochs = head.run_epochs;
                 self.held = head.held;
+                self.brought = head.brought;
                 self.sessions.reserve(head.sessions as usize);
                 self.idempotency.reserve(head.runs as usize);
             }

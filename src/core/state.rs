@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::COPIED_STATE_ROOT;
 use super::action::ActionChain;
 use super::agent::Mailbox;
 use super::agent_view::AgentCounts;
@@ -44,6 +45,8 @@ pub struct State {
     pub(super) runs: RunTable,
     pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: bool,
+    /// Runs up to this number came with a copied state root and wait until it is released; 0 where none does.
+    pub(super) brought: u32,
     /// Chains of signed actions: those of active runs by number, the daemon's own under 0.
     pub(super) chains: BTreeMap<u32, ActionChain>,
     /// The turn at hand of active runs that have one.
@@ -127,6 +130,8 @@ pub struct Counts {
     pub ready: u64,
     /// Whether starting of queued runs is suspended.
     pub held: bool,
+    /// Whether unfinished runs that came with a copied state root wait for its release.
+    pub copy_held: bool,
     /// Figures of tasks.
     pub tasks: TaskCounts,
     /// Figures of agents.
@@ -166,7 +171,11 @@ impl State {
         } else if epoch != self.epoch {
             self.run_epochs.push((self.runs.len() + 1, epoch));
             // The original may be at work, and may have sent what waits here: an operator decides.
-            let reason = Some("copied_state_root".to_string());
+            if !self.derived.active.is_empty() || !self.derived.queued.is_empty() {
+                self.brought = self.runs.len();
+                self.derived.promotable.clear();
+            }
+            let reason = Some(COPIED_STATE_ROOT.to_string());
             self.deliveries.hold.get_or_insert(DeliveryHold { since_ms: 0, reason });
         }
         self.epoch = epoch;
@@ -175,9 +184,24 @@ impl State {
     /// Ends a replay: runs found active wait to be resumed, nothing is ready.
     pub fn finish_replay(&mut self) {
         self.derived.ready.clear();
-        self.derived.resumable =
-            self.derived.active.iter().copied().filter(|number| self.is_running(*number)).collect();
+        self.find_resumable(self.brought);
         self.deliveries.finish_replay();
+    }
+
+    /// Active runs above `above` wait to be resumed.
+    fn find_resumable(&mut self, above: u32) {
+        let active = self.derived.active.range(above.saturating_add(1)..).copied();
+        self.derived.resumable = active.filter(|number| self.is_running(*number)).collect();
+    }
+
+    /// Lets go of what came with a copied state root: its runs may be resumed and started.
+    fn release_brought(&mut self) {
+        let brought = std::mem::take(&mut self.brought);
+        let active = self.derived.active.range(..=brought).copied();
+        let running: Vec<u32> = active.filter(|number| self.is_running(*number)).collect();
+        self.derived.resumable.extend(running);
+        let waiting = self.sessions.iter().filter(|session| session.active == 0 && session.queue_head != 0);
+        self.derived.promotable.extend(waiting.map(|session| session.number));
     }
 
     /// Running, and not waiting for child agents.
@@ -207,6 +231,7 @@ impl State {
             connectors,
             mailboxes,
             deliveries,
+            released,
         } = delta;
         self.deliveries.absorb(deliveries);
         if let Some(connectors) = connectors {
@@ -261,7 +286,13 @@ impl State {
         }
         for number in ready {
             self.derived.resumable.remove(&number);
-            self.derived.ready.push_back(number);
+            // What came with a copy waits, whoever answers its questions.
+            if number > self.brought {
+                self.derived.ready.push_back(number);
+            }
+        }
+        if released {
+            self.release_brought();
         }
     }
 
@@ -380,7 +411,7 @@ impl State {
         if session.queue_runs > 0 {
             *self.derived.queue_depths.entry(session.queue_runs).or_default() += 1;
         }
-        if session.queue_runs > 0 && session.active == 0 {
+        if session.queue_runs > 0 && session.active == 0 && session.queue_head > self.brought {
             self.derived.promotable.insert(number);
         } else {
             self.derived.promotable.remove(&number);
@@ -459,7 +490,8 @@ impl State {
     /// Offers an active run again that was taken and is in nobody's hands any more. One that has ended or waits for
     /// people is not.
     pub fn ready_again(&mut self, run: RunId) {
-        if let Some(number) = self.run_number(run).filter(|number| self.is_running(*number)) {
+        let number = self.run_number(run).filter(|number| *number > self.brought && self.is_running(*number));
+        if let Some(number) = number {
             self.derived.ready.push_back(number);
         }
     }
@@ -479,6 +511,12 @@ impl State {
     /// Whether starting of queued runs is suspended.
     pub fn held(&self) -> bool {
         self.held
+    }
+
+    /// Whether unfinished runs that came with a copied state root wait for its release.
+    pub fn copy_held(&self) -> bool {
+        let is_brought = |runs: &BTreeSet<u32>| runs.first().is_some_and(|number| *number <= self.brought);
+        is_brought(&self.derived.active) || is_brought(&self.derived.queued)
     }
 
     /// Runs that wait in any queue.
@@ -551,6 +589,7 @@ impl State {
             pending_questions: self.derived.wait_question.len() as u64,
             ready: self.derived.ready.len() as u64,
             held: self.held,
+            copy_held: self.copy_held(),
             tasks: self.tasks.counts(),
             agents: self.derived.agents,
             deliveries: self.deliveries.counts(),

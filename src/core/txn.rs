@@ -36,6 +36,8 @@ pub struct Delta {
     pub(super) runs: Vec<(u32, Run)>,
     pub(super) idempotency: DigestMap<[u8; 16], u32>,
     pub(super) held: Option<bool>,
+    /// What came with a copied state root is let go.
+    pub(super) released: bool,
     pub(super) ready: Vec<u32>,
     /// Chains of signed actions by run number, the daemon's under 0; none for a run that has ended.
     pub(super) chains: HashMap<u32, Option<ActionChain>>,
@@ -125,6 +127,11 @@ impl<'s> Txn<'s> {
 
     pub(super) fn held(&self) -> bool {
         self.delta.held.unwrap_or(self.base.held)
+    }
+
+    /// Runs up to this number came with a copied state root and wait; 0 where none does.
+    pub(super) fn brought(&self) -> u32 {
+        if self.delta.released { 0 } else { self.base.brought }
     }
 
     pub(super) fn hooks(&self) -> Arc<HookLedger> {
@@ -425,6 +432,7 @@ impl<'s> Txn<'s> {
             Body::ControlIntent(_) | Body::ControlResult(_) => return Ok(()),
             Body::HoldChanged(change) => {
                 self.delta.held = Some(change.held);
+                self.delta.released |= !change.held;
                 return Ok(());
             }
             Body::RetentionChanged(changed) => return self.apply_retention_changed(changed, event.at_ms),

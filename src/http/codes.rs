@@ -442,6 +442,15 @@ codes! {
     CONNECTORS_HELD: 503 "connectors" "connectors_held",
         "Nothing passes through connectors, as after the start of a copied or restored state root.",
         "check the restored state, then run kheish-daemon connectors release";
+    BACKUP_IN_PROGRESS: 409 "backup" "backup_in_progress",
+        "Another backup is being begun.",
+        "try again in a few seconds";
+    BACKUP_BARRIER_FAILED: 503 "backup" "backup_barrier_failed",
+        "The daemon could not stand still for a backup.",
+        "read the detail and check the disk of the state root";
+    BACKUP_BARRIER_UNKNOWN: 404 "backup" "backup_barrier_unknown",
+        "No such barrier is open, as after a restart of the daemon.",
+        "begin the backup again";
     CONNECTOR_UNKNOWN: 404 "connector_ingress" "connector_unknown",
         "No connector of this kind has this name.",
         "check the URL that the sender was given";

@@ -7,6 +7,7 @@
 //! on disk into a [`Restore`], from the newest good snapshot on if there is one.
 
 pub mod chain;
+mod cut;
 pub mod disk;
 mod error;
 pub mod fake_disk;
@@ -29,7 +30,8 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use chain::Chain;
-pub use disk::{Disk, DiskFile, Identity, RealDisk};
+pub use cut::{Cut, CutSegment, RESTORED, cut_of, open_segment, segment_file, segment_of_file, snapshot_of_file};
+pub use disk::{Access, Disk, DiskFile, Identity, RealDisk};
 pub use error::{JournalError, ReadError};
 pub use reader::{Place, Reader, SegmentRange};
 pub use record::{Draft, Record, RecordRef};
@@ -37,7 +39,8 @@ pub use seal::{KeyRotated, OpenCause, Opened, Recovered, Seal, hand_over_message
 pub use show::{ShowFilter, Shown, show};
 pub use snapshot::{OpenedAt, SnapshotHead, SnapshotWriter, snapshot_message};
 pub use verify::{
-    Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, read_beside, verify, verify_beside, verify_with,
+    Inspect, Problem, Progress, SnapshotReport, TornTail, VerifyReport, read_beside, verify, verify_beside,
+    verify_disks, verify_with,
 };
 pub use writer::Journal;
 

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::chain::Chain;
+use super::cut::RESTORED;
 use super::disk::{Access, Disk, DiskFile, Identity, is_out_of_space};
 use super::error::JournalError;
 use super::record::{Draft, Line, encode};
@@ -47,6 +48,9 @@ impl Journal {
             found => opening.begin_epoch(found, cause)?,
         };
         let Begun { tail, table, records, head, opened, found } = begun;
+        if cause == OpenCause::Copied {
+            opening.forget_restore()?;
+        }
         show_own_records(restore, &records)?;
         let shared = Arc::new(Shared::new(disk.clone(), opened.epoch, found.home_epoch, table));
         let own_records = head.seq - found.last_before_own;
@@ -138,7 +142,8 @@ impl Opening<'_> {
         let name = segment_name(found.opened.segment);
         let file = self.disk.open(&name, Access::Read).and_then(|file| file.identity());
         let file = file.map_err(self.io("identify", &name))?;
-        if (found.opened.directory, found.opened.file) != (directory, file) {
+        let is_restored = self.disk.list().map_err(self.io("list", ""))?.iter().any(|name| name == RESTORED);
+        if is_restored || (found.opened.directory, found.opened.file) != (directory, file) {
             return Ok(OpenCause::Copied);
         }
         match &found.ahead {
@@ -148,6 +153,15 @@ impl Opening<'_> {
                 seq: *seq,
                 cause: format!("the journal ends at {}: acknowledged records are missing", found.last),
             }),
+        }
+    }
+
+    /// Only once the new epoch is on disk: a crash before it must not make the root the original again.
+    fn forget_restore(&self) -> Result<(), JournalError> {
+        match self.disk.remove(RESTORED) {
+            Ok(()) => self.disk.sync_dir().map_err(self.io("sync", "")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.io("remove", RESTORED)(error)),
         }
     }
 

@@ -81,7 +81,7 @@ pub(super) fn snapshot_name(seq: Seq) -> String {
     format!("{seq:020}.json")
 }
 
-fn parse_snapshot_name(name: &str) -> Option<Seq> {
+pub(super) fn parse_snapshot_name(name: &str) -> Option<Seq> {
     let digits = name.strip_suffix(".json")?;
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }

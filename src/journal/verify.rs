@@ -169,19 +169,38 @@ pub fn verify_with(
     inspect: &mut dyn Inspect,
 ) -> VerifyReport {
     let journal = journal_directory(directory);
-    let mut report =
-        VerifyReport { directory: journal.clone(), signatures_checked: !keys.is_empty(), ..VerifyReport::default() };
     let disk = match RealDisk::open(&journal) {
         Ok(disk) => disk,
         Err(cause) => {
-            let error = JournalError::Io { action: "open", path: journal, cause };
-            report.problem = Some(problem(error));
+            let mut report = begin(journal.clone(), keys);
+            report.problem = Some(problem(JournalError::Io { action: "open", path: journal, cause }));
             return report;
         }
     };
+    let snapshots = RealDisk::open(&journal.with_file_name("snapshots")).ok();
+    let snapshots = snapshots.as_ref().map(|disk| disk as &dyn Disk);
+    verify_disks(&journal, &disk, snapshots, keys, on_progress, inspect)
+}
+
+fn begin(directory: PathBuf, keys: &[PublicKey]) -> VerifyReport {
+    VerifyReport { directory, signatures_checked: !keys.is_empty(), ..VerifyReport::default() }
+}
+
+/// As [`verify_with`], of a journal and snapshots that need not lie in directories, such as an archive's. `directory`
+/// names the journal in the report.
+pub fn verify_disks(
+    directory: &Path,
+    disk: &dyn Disk,
+    snapshots: Option<&dyn Disk>,
+    keys: &[PublicKey],
+    on_progress: &mut dyn FnMut(Progress),
+    inspect: &mut dyn Inspect,
+) -> VerifyReport {
+    let journal = directory.to_path_buf();
+    let mut report = begin(journal.clone(), keys);
     let (known, retired) = (keys.to_vec(), Vec::new());
     let mut check = Check { report: &mut report, keys: known, retired, on_progress, inspect, forged: false };
-    let outcome = replay_all(&disk, &mut check);
+    let outcome = replay_all(disk, &mut check);
     let forged = check.forged;
     let known: Vec<PublicKey> = check.keys.into_iter().chain(check.retired).collect();
     match outcome {
@@ -205,7 +224,9 @@ pub fn verify_with(
             report.problem = Some(found);
         }
     }
-    check_snapshots(&mut report, &disk, &journal.with_file_name("snapshots"), &known);
+    if let Some(snapshots) = snapshots {
+        check_snapshots(&mut report, disk, snapshots, &known);
+    }
     report.ok = report.problem.is_none();
     report
 }
@@ -245,11 +266,10 @@ fn problem(error: JournalError) -> Problem {
     }
 }
 
-fn check_snapshots(report: &mut VerifyReport, disk: &dyn Disk, directory: &Path, keys: &[PublicKey]) {
-    let Ok(snapshots) = RealDisk::open(directory) else { return };
+fn check_snapshots(report: &mut VerifyReport, disk: &dyn Disk, snapshots: &dyn Disk, keys: &[PublicKey]) {
     let keys = (!keys.is_empty()).then_some(keys);
-    for seq in list_snapshots(&snapshots).unwrap_or_default() {
-        let found = match Snapshot::open(&snapshots, seq, keys) {
+    for seq in list_snapshots(snapshots).unwrap_or_default() {
+        let found = match Snapshot::open(snapshots, seq, keys) {
             Err(cause) => Err(cause),
             Ok(snapshot) => match is_placed(disk, &snapshot) {
                 Ok(true) => Ok(()),
@@ -260,7 +280,7 @@ fn check_snapshots(report: &mut VerifyReport, disk: &dyn Disk, directory: &Path,
         let file = snapshot_name(seq);
         if let Err(cause) = &found {
             report.problem.get_or_insert(Problem {
-                file: directory.join(&file),
+                file: snapshots.path(&file),
                 offset: 0,
                 seq: Some(seq),
                 reason: cause.clone(),

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::chain::Chain;
+use super::cut::Cut;
 use super::disk::{Disk, DiskFile, is_out_of_space};
 use super::error::JournalError;
 use super::opening::own_draft;
@@ -261,6 +262,20 @@ impl Journal {
             self.trim()?;
         }
         Ok(self.parts.head)
+    }
+
+    /// Seals what is not sealed yet and tells how far the files reach there, for whoever copies them. The bytes that it
+    /// names never change any more.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub fn cut(&mut self, now_ms: u64) -> Result<Cut, JournalError> {
+        self.check()?;
+        if self.parts.unsealed_records > 0 {
+            self.seal(now_ms)?;
+        }
+        let sealed = self.sealed.map_or(0, |sealed| sealed.seq);
+        Ok(Cut::new(self.parts.head, sealed, &self.parts.shared.table()))
     }
 
     fn check(&self) -> Result<(), JournalError> {

@@ -183,7 +183,7 @@ pub(super) fn provider_readiness(case: &Case<'_>) -> Result<Verdict, Missing> {
 
 pub(super) fn queue_lag(case: &Case<'_>) -> Result<Verdict, Missing> {
     let sample = case.last();
-    if sample.truth("/runs/held")? {
+    if sample.truth("/runs/held")? || sample.truth("/runs/copy_held")? {
         return Ok(ok("execution is held"));
     }
     let queued = sample.number("/runs/queued")?;
@@ -209,6 +209,9 @@ pub(super) fn queue_lag(case: &Case<'_>) -> Result<Verdict, Missing> {
 
 pub(super) fn stale_runs(case: &Case<'_>) -> Result<Verdict, Missing> {
     let sample = case.last();
+    if sample.truth("/runs/copy_held")? {
+        return Ok(ok("the runs of a copied state root are held"));
+    }
     match sample.age("/runs/oldest_running_run_idle_ms", "/runs/running")? {
         None => Ok(ok("no run is running")),
         Some(idle_ms) => {

@@ -21,7 +21,7 @@ fn healthy() -> Value {
         "storage": {"ok": true, "probes": [probe("workspace_root"), probe("state_root")]},
         "provider_readiness": {"active_route_ready": true, "active_route_state": "ok",
                                "active_route_state_since_ms": NOW_MS - HOUR_MS},
-        "runs": {"held": false, "queued": 0, "running": 0, "waiting_for_approval": 0, "waiting_for_user_question": 0},
+        "runs": {"held": false, "copy_held": false, "queued": 0, "running": 0, "waiting_for_approval": 0, "waiting_for_user_question": 0},
         "delivery": {"unresolved_dead_lettered": 0, "dead_letter_growth": quiet},
         "control_plane": {"rate_limits": {"auth_rate_limited": quiet, "cors_origin_rate_limited": quiet}},
         "runtime": {"debug_level": "off", "debug": {}},
@@ -125,6 +125,9 @@ fn ages_are_judged_at_their_thresholds() {
     let mut held = behind(90 * HOUR_MS);
     held.push(("/runs/held", json!(true)));
     assert_eq!(judge("queue_lag", Profile::Production, &held), Level::Ok, "nobody is late while an operator holds");
+    let mut copy = behind(90 * HOUR_MS);
+    copy.push(("/runs/copy_held", json!(true)));
+    assert_eq!(judge("queue_lag", Profile::Production, &copy), Level::Ok, "what a copy brought is as old as it was");
 }
 
 #[test]

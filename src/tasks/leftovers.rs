@@ -79,7 +79,15 @@ mod tests {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-            Self(command.spawn().unwrap())
+            let sleeper = Self(command.spawn().unwrap());
+            // `spawn` returns when the descriptors of the old program are closed, which is a little before the kernel has put
+            // the new one's environment in place.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while environment_of(sleeper.0.id()).is_none_or(|environment| environment.is_empty()) {
+                assert!(Instant::now() < deadline, "the program never got its environment");
+                drop(wait_readable(&[], Duration::from_millis(TOOL_KILL_STEP_MS)));
+            }
+            sleeper
         }
     }
 
@@ -95,7 +103,6 @@ mod tests {
         // Another run of this test may be under way on the same machine.
         let token = format!("leftover-{}", std::process::id());
         let (mut ours, mut other) = (Sleeper::start(&token), Sleeper::start(&format!("{token}x")));
-        // `spawn` returns once the program runs, so its environment is there.
         assert_eq!(find(&[&token]), BTreeMap::from([(token.clone(), vec![ours.0.id()])]));
         assert_eq!(end(&[&token, "nobody"]), BTreeMap::new());
         use std::os::unix::process::ExitStatusExt;

@@ -48,6 +48,8 @@ pub struct Config {
     pub workspace: PathBuf,
     /// What its workers shut themselves in with.
     pub sandbox: Sandbox,
+    /// The state root was copied or restored: what is alive of its commands belongs to the original's daemon.
+    pub is_copy: bool,
 }
 
 /// Tasks whose end the core has recorded as asked for. The core's thread puts them here without waiting.

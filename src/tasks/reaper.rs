@@ -187,13 +187,15 @@ impl Reaper {
         let token = |task: &Task| task.shell.as_ref().map(|shell| shell.token.clone()).unwrap_or_default();
         let tokens: Vec<String> = left.iter().map(|(_, task)| token(task)).collect();
         let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
-        let survivors = leftovers::end(&tokens);
+        // The original of a copy may be at work beside it, and its commands carry the same tokens.
+        let survivors = if self.config.is_copy { BTreeMap::new() } else { leftovers::end(&tokens) };
+        let reason = if self.config.is_copy { "state_root_copied" } else { "daemon_restarted" };
         for (session, task) in left {
             let pids = survivors.get(&token(task)).cloned().unwrap_or_default();
             self.quarantine(&task.id, token(task), &pids);
             let size = std::fs::metadata(super::output::path_of(&self.config.directory, &task.id));
             let end = TaskEnd {
-                terminal_reason: Some("daemon_restarted".to_string()),
+                terminal_reason: Some(reason.to_string()),
                 recovered_on_boot: true,
                 tree_ended: pids.is_empty(),
                 quarantined_pids: pids,

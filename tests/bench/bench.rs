@@ -3,10 +3,11 @@
 //! Never: fails on a slow figure (speed is read, not asserted) or leaves loopback.
 //!
 //! Settings by environment: BENCH_SECONDS (per measurement, 3), BENCH_ROUNDS (3), BENCH_CLIENTS (`1,16,64,256`),
-//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, events, deadtargets, strace, workers, turns),
+//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, events, deadtargets, backup, strace, workers, turns),
 //! BENCH_DEAD (targets, 1000),
 //! BENCH_RECORDS (`0,100000,1000000`), BENCH_REDIS_KEYS (`new` for each SET, or `same` per connection), BENCH_DIR (work folder), BENCH_STRACE=1 (adds the strace sample).
 
+mod backup;
 mod connectors;
 mod daemon;
 mod exchange;
@@ -99,7 +100,7 @@ fn run(settings: &Settings) -> io::Result<()> {
     out.insert("seconds".to_string(), json!(settings.duration.as_secs()));
     out.insert("rounds".to_string(), json!(settings.rounds));
     type Section = fn(&Settings) -> io::Result<Value>;
-    let sections: [(&str, Section); 12] = [
+    let sections: [(&str, Section); 13] = [
         ("accepts", accepts),
         ("status", status),
         ("executed", executed),
@@ -109,6 +110,7 @@ fn run(settings: &Settings) -> io::Result<()> {
         ("providers", providers),
         ("events", events),
         ("deadtargets", dead_targets),
+        ("backup", backups),
         ("strace", strace),
         ("workers", workers),
         ("turns", turns),
@@ -350,6 +352,58 @@ fn start_up(settings: &Settings) -> io::Result<Value> {
         }));
     }
     Ok(Value::Array(rows))
+}
+
+/// Only when asked for: it fills a gigabyte.
+fn backups(settings: &Settings) -> io::Result<Value> {
+    let how = backup::Settings::from_environment();
+    let clients = settings.clients.iter().copied().filter(|clients| *clients <= 64).max().unwrap_or(64);
+    println!("\nAccepts per second with {} runs held, alone and beside backups ({clients} clients)", how.runs);
+    let (mut costs, mut rounds) = (Vec::new(), Vec::new());
+    for number in 1..=settings.rounds {
+        let round = backup::cost(&settings.folder, &how, clients, settings.duration)?;
+        let cost = 100.0 * (1.0 - round.beside / round.alone);
+        println!(
+            "round {number}: alone {:.0}/s, beside {:.0}/s: {cost:.1} % less; {} backups of {:.0} MiB",
+            round.alone,
+            round.beside,
+            round.backups,
+            mebibytes(round.backup_bytes)
+        );
+        costs.push(cost);
+        rounds.push(
+            json!({"alone": rounded(round.alone), "beside": rounded(round.beside), "cost_percent": rounded(cost),
+            "backups": round.backups, "backup_bytes": round.backup_bytes}),
+        );
+    }
+    costs.sort_by(f64::total_cmp);
+    let median = costs.get(costs.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
+    println!("median: {median:.1} % less");
+    let restore = backup::restore(&settings.folder, &how)?;
+    println!(
+        "restore of {:.0} MiB ({:.0} MiB of it journal): create {:.1} s, verify {:.1} s, restore with its verification {:.1} s, \
+         ready after {:.1} s",
+        mebibytes(restore.backup_bytes),
+        mebibytes(restore.journal_bytes),
+        restore.create_s,
+        restore.verify_s,
+        restore.restore_s,
+        restore.ready_s
+    );
+    Ok(json!({
+        "runs": how.runs,
+        "clients": clients,
+        "cost_percent_median": rounded(median),
+        "rounds": rounds,
+        "restore": {
+            "backup_bytes": restore.backup_bytes,
+            "journal_bytes": restore.journal_bytes,
+            "create_s": rounded(restore.create_s),
+            "verify_s": rounded(restore.verify_s),
+            "restore_s": rounded(restore.restore_s),
+            "ready_s": rounded(restore.ready_s),
+        },
+    }))
 }
 
 fn memory(settings: &Settings) -> io::Result<Value> {

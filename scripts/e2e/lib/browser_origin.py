@@ -76,7 +76,7 @@ def nginx(smoke, port):
         except OSError:
             return False
 
-    until("nginx to answer", 30, answers, 0.2)
+    until("nginx to answer", 60, answers, 0.2)
     return url, cert
 
 

@@ -185,7 +185,7 @@ def secret_store(smoke):
     words = ["secrets", "set", SLOT, "--provider", "generic", "--stdin", "--offline", "--state-root", state]
     smoke.run_binary(*words, "--output", "json", stdin=token)
     daemon = start(smoke, "bearer", "bearer", "--mcp-config", config)
-    until("the server to be connected", 20, lambda: server(smoke, daemon, "bearer-runtime", "secretHttp")[1]["connected"])
+    until("the server to be connected", 60, lambda: server(smoke, daemon, "bearer-runtime", "secretHttp")[1]["connected"])
     _, entry = server(smoke, daemon, "bearer-runtime", "secretHttp")
     smoke.check("secretHttp", entry, "uses_credentials", "==", True)
     smoke.check("secretHttp", entry, "credential_secret_refs", "==", [SLOT])
@@ -198,7 +198,7 @@ def secret_store(smoke):
     smoke.expect("the slot is needed", refused.status == 409, str(refused.status))
     smoke.expect("the refusal says by whom", b"still referenced by one or more MCP servers" in refused.body)
     smoke.cli(daemon.url, "bearer-revoked", "runtime", "auth", "revoke-slot", SLOT)
-    until("the server to be down", 20, lambda: not server(smoke, daemon, "bearer-down", "secretHttp")[1]["connected"])
+    until("the server to be down", 60, lambda: not server(smoke, daemon, "bearer-down", "secretHttp")[1]["connected"])
     daemon.stop()
 
 

@@ -161,8 +161,8 @@ def connector(smoke, url):
     set_slot("set-shared", SHARED_SLOT, shared)
     set_slot("set-routes-1", ROUTES_SLOT, routes(first))
     put("one")
-    until("the sidecar to be ready", 30, is_ready, 0.2)
-    lease = until("one lease of the connector", 30, lambda: lease_of(smoke, url, "subject-1"), 0.2)
+    until("the sidecar to be ready", 60, is_ready, 0.2)
+    lease = until("one lease of the connector", 60, lambda: lease_of(smoke, url, "subject-1"), 0.2)
     ignored = webhook(port, first)
     smoke.expect("a signed event that no rule wants is ignored", (ignored.status, ignored.json()) == (200, {"status": "ignored"}))
 
@@ -176,8 +176,8 @@ def connector(smoke, url):
         found = lease_of(smoke, url, "subject-2")
         return found if found and found != lease else None
 
-    other = until("a new lease", 30, new_lease, 0.2)
-    until("the sidecar to be ready again", 30, is_ready, 0.2)
+    other = until("a new lease", 60, new_lease, 0.2)
+    until("the sidecar to be ready again", 60, is_ready, 0.2)
     stale = webhook(port, first)
     smoke.expect("the old secret is refused", (stale.status, stale.json()) == (401, {"error": "invalid signature"}))
     fresh = webhook(port, second)
@@ -205,7 +205,7 @@ def rotate_admin_token(smoke, url):
     def status(token):
         return http_call("GET", f"{url}/v1/status", token).status
 
-    until("the old token to be refused", 30, lambda: status(old) == 401)
+    until("the old token to be refused", 60, lambda: status(old) == 401)
     smoke.secret("the old admin token", old)
     smoke.expect("the new token is accepted", status(smoke.admin()) == 200)
     after = smoke.cli(url, "status-rotated", "status")

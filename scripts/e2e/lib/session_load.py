@@ -21,10 +21,10 @@ SMALL = {"clients": 8, "sessions": 4, "runs": 2, "rounds": 3, "pollers": 2}
 # Only a hang takes as long.
 ROUND_SECONDS = 600
 # Connections that are kept to the provider, and what the status itself opens to look.
-DESCRIPTORS_MORE = 24
+DESCRIPTORS_MORE = 16
 # What stays of a run when it is over, and what an allocator may keep of a busy time.
-BYTES_OF_A_RUN = 24 * 1024
-BYTES_MORE = 48 << 20
+BYTES_OF_A_RUN = 8 * 1024
+BYTES_MORE = 24 << 20
 
 
 class Client:

@@ -24,10 +24,10 @@ import urllib.parse
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-READY_SECONDS = 30
-STOP_SECONDS = 30
+READY_SECONDS = 60
+STOP_SECONDS = 60
 COMMAND_SECONDS = 180
-FRAME_SECONDS = 20
+FRAME_SECONDS = 60
 MISSING = object()
 
 # Files that hold secrets: none of them may stand in the evidence.

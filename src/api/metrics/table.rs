@@ -278,6 +278,13 @@ pub static METRICS: &[Metric] = &[
         Source::Fixed(&[of("", Read::Truth("/runs/held"))]),
     ),
     metric(
+        "kheish_execution_copy_held",
+        Gauge,
+        "1 while the unfinished runs that came with a copied or restored state root wait for its release.",
+        "",
+        Source::Fixed(&[of("", Read::Truth("/runs/copy_held"))]),
+    ),
+    metric(
         "kheish_tasks",
         Gauge,
         "Tasks by status.",

@@ -217,20 +217,25 @@ fn control_plane(control_plane: &ControlPlane) -> Vec<Finding> {
 /// of the operators' table on.
 pub(super) fn runs(runs: &Runs) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
-    let severity = |age_ms: u64, page_ms: u64| if age_ms > page_ms { Severity::Warning } else { Severity::Info };
+    let is_held = runs.held || runs.copy_held;
+    // What a copy brought is as old as it was in the original, and nobody is late while it is held.
+    let severity = |age_ms: u64, page_ms: u64| match age_ms > page_ms && !runs.copy_held {
+        true => Severity::Warning,
+        false => Severity::Info,
+    };
     let is_over = |age_ms: u64, threshold_ms: u64| threshold_ms > 0 && age_ms > threshold_ms;
     if let (Some(run), Some(age_ms), Some(active), Some(status)) = (
         runs.oldest_queued_behind_active_run_id,
         runs.oldest_queued_behind_active_age_ms,
         runs.oldest_queued_behind_run_id,
         runs.oldest_queued_behind_run_status,
-    ) && !runs.held
+    ) && !is_held
         && is_over(age_ms, runs.queued_run_lag_threshold_ms)
     {
         let message = format!("{run} has been queued for {age_ms} ms behind {active}, which is {}", status.as_str());
         found.push((severity(age_ms, QUEUED_RUN_LAG_PAGE_MS), "queued_run_lag", message, Some(run.to_string())));
     }
-    if let Some(idlest) = runs.stale_non_terminal_run_ids.first().filter(|_| !runs.held) {
+    if let Some(idlest) = runs.stale_non_terminal_run_ids.first().filter(|_| !is_held) {
         let running_ms = runs.oldest_running_run_idle_ms.unwrap_or(0);
         let severity = severity(running_ms, STALE_ACTIVE_RUN_PAGE_MS);
         let run = runs.oldest_idle_running_run_id.filter(|_| severity == Severity::Warning).unwrap_or(*idlest);
@@ -256,6 +261,10 @@ pub(super) fn runs(runs: &Runs) -> Vec<Finding> {
     if runs.held {
         let message = "execution is held: runs are accepted and stay queued".to_string();
         found.push((Severity::Info, "execution_held", message, None));
+    }
+    if runs.copy_held {
+        let message = "runs that came with the copied state root are held; new ones are started".to_string();
+        found.push((Severity::Info, "copied_runs_held", message, None));
     }
     if runs.failed > 0 {
         found.push((Severity::Info, "failed_runs", format!("{} runs have failed", runs.failed), None));

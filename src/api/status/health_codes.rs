@@ -250,6 +250,14 @@ pub static HEALTH_CODES: &[HealthCode] = &[
         "operator",
         "`kheish-daemon runtime release`",
     ),
+    row(
+        "copied_runs_held",
+        &[Info],
+        "the state root was copied or restored: the unfinished runs that came with it wait",
+        "",
+        "operator",
+        "`kheish-daemon runtime release`",
+    ),
     row("failed_runs", &[Info], "runs have failed; this is history", "", "runs", "`kheish-daemon runs list`"),
     row(
         "debug_capture_full",

@@ -54,6 +54,8 @@ pub struct Runs {
     pending_wait_threshold_ms: u64,
     /// Whether starting of queued runs is suspended.
     pub held: bool,
+    /// Whether unfinished runs that came with a copied or restored state root wait for `runtime release`.
+    pub copy_held: bool,
     max_session_queue_depth: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_queued_run_id: Option<RunId>,
@@ -128,6 +130,7 @@ pub fn runs(view: &CoreView, thresholds: RunThresholds, in_hand: usize, now_ms: 
         oldest_waiting_for_user_question_age_ms: age(counts.oldest_waiting_question),
         pending_wait_threshold_ms: PENDING_WAIT_WARNING_MS,
         held: counts.held,
+        copy_held: counts.copy_held,
         max_session_queue_depth: counts.session_queue_runs_max,
         oldest_queued_run_id: id(counts.oldest_queued),
         oldest_queued_run_age_ms: age(counts.oldest_queued),

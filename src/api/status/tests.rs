@@ -113,7 +113,7 @@ fn expected(fields: &Value) -> Value {
         "total": 0, "queued": 0, "running": 0, "waiting_for_approval": 0, "waiting_for_user_question": 0,
         "completed": 0, "failed": 0, "interrupted": 0, "cancelled": 0, "in_hand": 0, "ready": 0,
         "pending_approval_count": 0, "pending_question_count": 0, "pending_wait_threshold_ms": 14_400_000,
-        "held": false, "max_session_queue_depth": 0, "queued_run_lag_threshold_ms": 1_800_000,
+        "held": false, "copy_held": false, "max_session_queue_depth": 0, "queued_run_lag_threshold_ms": 1_800_000,
         "stale_non_terminal_run_threshold_ms": 1_800_000, "stale_non_terminal_run_count": 0,
     });
     for (name, value) in fields.as_object().expect("fields") {
@@ -255,6 +255,26 @@ fn a_held_daemon_lists_no_lag() {
     world.submit("s");
     world.pass(50 * HOUR_MS);
     assert_eq!(world.findings(), [(Severity::Info, "execution_held", None)]);
+}
+
+#[test]
+fn what_a_copied_root_brought_is_information_however_old_it_is_and_new_lag_counts_once_it_is_released() {
+    let mut world = World::new();
+    world.submit("s");
+    world.submit("s");
+    let asks = world.submit("t");
+    world.ask(asks, NoteKind::ApprovalRequested);
+    world.pass(50 * HOUR_MS);
+    let severe =
+        |world: &World| world.findings().into_iter().filter(|(severity, ..)| *severity != Severity::Info).count();
+    assert_eq!(severe(&world), 3, "{:?}", world.findings());
+    world.state.open_epoch(2);
+    world.state.finish_replay();
+    let held = (Severity::Info, "copied_runs_held", None);
+    assert_eq!(world.findings(), [(Severity::Info, "pending_approval_lag", Some(asks.to_string())), held]);
+    world.decide(Command::SetHold { held: false, reason: None });
+    assert!(world.findings().iter().all(|(_, code, _)| *code != "copied_runs_held"));
+    assert!(severe(&world) > 0, "{:?}", world.findings());
 }
 
 #[test]

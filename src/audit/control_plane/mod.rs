@@ -28,11 +28,12 @@ use crate::core::Event;
 use crate::ids::Seq;
 use crate::journal::Reader;
 use crate::limits::{AUDIT_FILE_BYTES_MAX, AUDIT_QUEUE_MAX, AUDIT_ROTATED_FILES_MAX, AUDIT_STOP_WAIT_MS};
+use crate::pause::{self, Pause};
 use crate::recent::{Recent, RecentView};
 use crate::worker::{Worker, WorkerPanicked};
 use derive::Picker;
 use file::AuditFile;
-use writer::{Entry, Writer};
+use writer::{Entry, Halt, Inboxes, Writer};
 
 /// Sizes of the audit file; smaller in tests.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,7 @@ struct Inner {
     path: PathBuf,
     refusals: Sender<Box<AuditLine>>,
     acts: Sender<Entry>,
+    halts: Sender<Halt>,
     picker: Picker,
     counters: Arc<Counters>,
     running: Mutex<Option<Running>>,
@@ -181,16 +183,18 @@ impl ControlPlaneAudit {
         let counters = Arc::new(Counters::default());
         let (refusals, refusal_inbox) = bounded(AUDIT_QUEUE_MAX);
         let (acts, act_inbox) = bounded(AUDIT_QUEUE_MAX);
+        let (halts, halt_inbox) = bounded(1);
         let (stop, stopped) = bounded(1);
         let (alive, ended) = bounded::<()>(1);
-        let writer = Writer::new(file, refusal_inbox, act_inbox, stopped, Arc::clone(&counters), journal);
+        let inboxes = Inboxes { refusals: refusal_inbox, acts: act_inbox, halts: halt_inbox, stopped };
+        let writer = Writer::new(file, inboxes, Arc::clone(&counters), journal);
         let worker = Worker::spawn("audit", move || {
             let _alive = alive;
             writer.run();
         });
         let running = Running { worker: worker.map_err(AuditError::Thread)?, stop, ended };
         let running = Mutex::new(Some(running));
-        let inner = Inner { path, refusals, acts, picker: Picker::default(), counters, running };
+        let inner = Inner { path, refusals, acts, halts, picker: Picker::default(), counters, running };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -215,6 +219,19 @@ impl ControlPlaneAudit {
         self.inner.acts.try_send(entry).map_err(|_| NotRecorded)?;
         self.inner.counters.accepted.fetch_add(1, Relaxed);
         outcome.recv_timeout(limit).map_err(|_| NotRecorded)
+    }
+
+    /// Has everything that was accepted written and the files left alone for at most `limit`, so that they can be copied
+    /// together. Lines that come meanwhile wait.
+    ///
+    /// # Errors
+    /// It is not known to be written within `wait`; nothing is paused then.
+    pub fn pause(&self, limit: Duration, wait: Duration) -> Result<Pause, NotRecorded> {
+        let (pause, standstill) = pause::pause(limit);
+        let (halted, outcome) = bounded(1);
+        self.inner.halts.try_send(Halt { standstill, halted }).map_err(|_| NotRecorded)?;
+        outcome.recv_timeout(wait).map_err(|_| NotRecorded)?;
+        Ok(pause)
     }
 
     /// Hears of a committed record of a caller. Never blocks: what the queue does not take is read from the journal later.

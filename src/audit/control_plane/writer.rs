@@ -21,6 +21,7 @@ use crate::journal::{Place, Reader};
 use crate::limits::{
     AUDIT_BATCH_LINES_MAX, AUDIT_CATCH_UP_BYTES, AUDIT_RETRY_MS, AUDIT_SYNC_INTERVAL_MS, AUDIT_TOLD_REQUESTS_MAX,
 };
+use crate::pause::Standstill;
 
 /// A line of an act on its way.
 pub(super) struct Entry {
@@ -35,10 +36,26 @@ impl Entry {
     }
 }
 
+/// Somebody wants the files to stay as they are for a moment.
+pub(super) struct Halt {
+    pub(super) standstill: Standstill,
+    /// Told once everything accepted is written.
+    pub(super) halted: Sender<()>,
+}
+
+/// What reaches the writer.
+pub(super) struct Inboxes {
+    pub(super) refusals: Receiver<Box<AuditLine>>,
+    pub(super) acts: Receiver<Entry>,
+    pub(super) halts: Receiver<Halt>,
+    pub(super) stopped: Receiver<()>,
+}
+
 pub(super) struct Writer {
     file: AuditFile,
     refusals: Receiver<Box<AuditLine>>,
     acts: Receiver<Entry>,
+    halts: Receiver<Halt>,
     stopped: Receiver<()>,
     counters: Arc<Counters>,
     journal: Option<Reader>,
@@ -63,14 +80,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        file: AuditFile,
-        refusals: Receiver<Box<AuditLine>>,
-        acts: Receiver<Entry>,
-        stopped: Receiver<()>,
-        counters: Arc<Counters>,
-        journal: Option<Reader>,
-    ) -> Self {
+    pub(super) fn new(file: AuditFile, inboxes: Inboxes, counters: Arc<Counters>, journal: Option<Reader>) -> Self {
+        let Inboxes { refusals, acts, halts, stopped } = inboxes;
         let derived = file.derived_through();
         let behind = journal.as_ref().map(|_| derived + 1);
         let picker = Picker::after(file.last());
@@ -78,6 +89,7 @@ impl Writer {
             file,
             refusals,
             acts,
+            halts,
             stopped,
             counters,
             journal,
@@ -95,6 +107,9 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         loop {
+            if let Ok(halt) = self.halts.try_recv() {
+                self.halt(halt);
+            }
             if !self.pending.is_empty() {
                 select! {
                     recv(self.stopped) -> _ => break,
@@ -116,6 +131,10 @@ impl Writer {
                         Ok(entry) => self.take_act(entry),
                         Err(_) => break,
                     },
+                    recv(self.halts) -> halt => match halt {
+                        Ok(halt) => self.halt(halt),
+                        Err(_) => break,
+                    },
                     recv(self.stopped) -> _ => break,
                     default(Duration::from_millis(AUDIT_SYNC_INTERVAL_MS)) => {}
                 }
@@ -129,6 +148,20 @@ impl Writer {
             self.sync(Duration::from_millis(AUDIT_SYNC_INTERVAL_MS));
         }
         self.finish();
+    }
+
+    /// Writes what was accepted and leaves the files alone until the pause is over. Without the one there is no other.
+    fn halt(&mut self, Halt { standstill, halted }: Halt) {
+        self.take_waiting();
+        if !self.write_pending() {
+            return;
+        }
+        self.sync(Duration::ZERO);
+        if self.synced_at.is_none() {
+            // Whoever gave up has let go of the pause as well.
+            let _gave_up = halted.try_send(());
+            standstill.wait();
+        }
     }
 
     fn room(&self) -> usize {

@@ -1,4 +1,5 @@
-//! Finding the auth store in a backup: a copied state root, a copied store file, or a tar archive of either.
+//! Finding the auth store in a backup: what `backup create` made, a copied state root, a copied store file, or a tar archive of
+//! either.
 //! Owns: where it is looked for, and the reading of tar headers.
 //! May touch: the backup, reading.
 //! Never: unpacks, follows a link inside an archive, or takes the live store for its own backup.
@@ -8,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::backup::STATE_ARCHIVE;
 use crate::broker::FILE_NAME;
 use crate::limits::{AUTH_STORE_FILE_BYTES_MAX, REKEY_BACKUP_BYTES_MAX};
 
@@ -37,8 +39,8 @@ impl fmt::Display for BackupError {
             }
             Self::NoStore { path } => write!(
                 f,
-                "backup {} holds no auth/{FILE_NAME}; next: name a copy of the state root, of that file, or a tar archive \
-                 of either",
+                "backup {} holds no auth/{FILE_NAME}; next: name what `kheish-daemon backup create` made without a key, a \
+                 copy of the state root, of that file, or a tar archive of either",
                 path.display()
             ),
             Self::Compressed { path } => {
@@ -72,8 +74,13 @@ pub(super) fn store_in(given: &Path, is_live: &dyn Fn(&Path) -> bool) -> Result<
     if metadata.is_dir() {
         let candidates = [given.join("auth").join(FILE_NAME), given.join(FILE_NAME)];
         let found = candidates.into_iter().find(|path| path.is_file());
-        let path = found.ok_or_else(|| BackupError::NoStore { path: given.to_path_buf() })?;
-        return file(&path, is_live);
+        // What `backup create` made, unless it is encrypted.
+        let state = given.join(STATE_ARCHIVE);
+        return match found {
+            Some(path) => file(&path, is_live),
+            None if state.is_file() => archive(&state),
+            None => Err(BackupError::NoStore { path: given.to_path_buf() }),
+        };
     }
     if !metadata.is_file() || metadata.len() > REKEY_BACKUP_BYTES_MAX {
         return Err(BackupError::NoStore { path: given.to_path_buf() });
