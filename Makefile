@@ -44,8 +44,9 @@ planted-breaks: ## One thing broken at a time: each smoke must notice (`make smo
 test-kill: ## 200 kills with SIGKILL under load, also during start (`make test` has 25 of them)
 	KHEISH_KILL_ROUNDS=200 $(CARGO) test $(CARGO_OPTIONS) --test daemon_kill
 
-test-kill-deliveries: ## 300 kills between a delivery's records, its request and its answer (`make test` has 6)
+test-kill-deliveries: ## 1,000 kills of daemon, sidecar and receiver amid deliveries, and 300 of the daemon (`make test` has 9 and 6)
 	KHEISH_DELIVERY_KILLS=300 $(CARGO) test $(CARGO_OPTIONS) --test delivery_daemon a_killed_daemon
+	KHEISH_DELIVERY_KILLS=1000 $(CARGO) test $(CARGO_OPTIONS) --test delivery_kills
 
 batteries: ## The batteries of the agent engine and of restarts in full (`make test` has a small size of each)
 	KHEISH_BATTERIES=1 ./scripts/run-tests.sh $(CARGO) test $(CARGO_OPTIONS) --test engine_kill --test engine_tools \

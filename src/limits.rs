@@ -530,6 +530,9 @@ pub const PROVIDER_RETRY_BASE_MS: u64 = 500;
 pub const PROVIDER_RETRY_MS_MAX: u64 = 8_000;
 /// Longest wait that a provider may ask for; above it the run fails with that hint instead of hanging.
 pub const PROVIDER_RETRY_HINT_MS_MAX: u64 = 120_000;
+/// Pauses of one answer after which it is taken as cut: a vendor's pause is the end of a loop of its own, of which one answer
+/// has few.
+pub const PROVIDER_PAUSES_MAX: u32 = 8;
 /// The routes file in bytes.
 pub const ROUTES_FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Routes in one file.
@@ -904,6 +907,9 @@ const _: () = assert!(TASK_FRAME_BYTES_MAX > 6 * 65_536 + 4_096, "the longest co
 pub const TASK_OUTPUT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What is kept of it then.
 pub const TASK_OUTPUT_BYTES_KEPT: u64 = 6 * 1024 * 1024;
+/// Bytes of a command's output that wait for what follows, since they may be the beginning of a secret; more are written as they
+/// are by then.
+pub const TASK_OUTPUT_BYTES_HELD_MAX: usize = 64 * 1024;
 const _: () = assert!(TASK_OUTPUT_BYTES_KEPT + TASK_FRAME_BYTES_MAX as u64 + 256 < TASK_OUTPUT_BYTES_MAX);
 /// Read before a part of an output that is shown, so that a secret at the cut is recognised.
 pub const TASK_OUTPUT_MARGIN_BYTES: u64 = 128 * 1024;

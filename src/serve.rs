@@ -28,6 +28,7 @@ use crate::api::request_mac::RequestMac;
 use crate::api::routes;
 use crate::api::status::Facts;
 use crate::api::status::observed::Observed;
+use crate::api::telegram_poll::Polls;
 use crate::audit::control_plane::{AuditLimits, ControlPlaneAudit};
 use crate::audit::key::{KeyOrigin, KeySources, SigningKey};
 use crate::backup::barrier::Barrier;
@@ -305,7 +306,9 @@ impl Daemon {
         refer_routes(&broker, &routes);
         let (capture, capture_thread) = start_capture(&root, capture, &core, &broker, &clock)?;
         let known = broker.handle();
+        let streamed = known.clone();
         crate::redaction::install(move |text| known.redact(text));
+        crate::redaction::install_stream(move |text| streamed.redact_settled(text));
         let request_mac = RequestMac::load_or_create(&root.directory(Directory::Auth), &SystemRandom::new())
             .map_err(|cause| step("request key")(file_error("use", &root.directory(Directory::Auth), cause)))?;
         let connectors = Registry::new(core.clone(), broker.handle(), file_connectors, clock.now_ms());
@@ -375,6 +378,7 @@ impl Daemon {
             connectors,
             hooks: hooks.clone(),
             sidecars: sidecars.clone(),
+            polls: Polls::default(),
             routes: routes.clone(),
             facts: Facts {
                 started_at_ms: clock.now_ms(),
@@ -443,7 +447,8 @@ impl Daemon {
             net,
             clock: sidecar_clock,
         };
-        let sidecars = sidecars.start(parts).map_err(step("threads"))?;
+        let mut sidecars = sidecars.start(parts).map_err(step("threads"))?;
+        sidecars.extend(api.polls.start(&api).map_err(step("threads"))?);
         Ok(Self {
             api,
             edge,
@@ -483,6 +488,7 @@ impl Daemon {
         self.api.hooks.stop();
         // While the listener still answers what they have in hand.
         self.api.sidecars.stop();
+        self.api.polls.stop();
         for worker in self.hooks.into_iter().chain(self.sidecars) {
             if let Err(panicked) = worker.join() {
                 log::error!("{panicked}");

@@ -147,6 +147,7 @@ fn a_rotated_credential_reaches_the_sidecar_with_a_new_lease_and_the_old_secret_
         assert_eq!(revoked["revoked_leases"], json!(1));
         let lease = home.cli_json(&daemon, &["runtime", "auth", "lease", &new[0]]);
         assert_eq!((&lease["revoked"], &lease["active"]), (&json!(true), &json!(false)));
+        eventually("the end of the sidecar that held it", || is_free(port).then_some(()));
         home.cli_json(&daemon, &["connectors", "delete", "external", "ops-webhook"]);
         eventually("a free port", || is_free(port).then_some(()));
         assert_eq!(leases(&daemon), Vec::<String>::new());
@@ -156,6 +157,58 @@ fn a_rotated_credential_reaches_the_sidecar_with_a_new_lease_and_the_old_secret_
         let log = daemon.stop();
         assert!(!log.contains("whsec-number") && !log.contains(SHARED), "{log}");
     }
+}
+
+#[test]
+fn a_revoked_slot_ends_the_sidecar_that_has_read_it_and_blocks_the_next_one_until_it_is_set() {
+    let port = &Port::reserve();
+    let (home, daemon) = prepare("sidecar-revoke", Adapter::Native, port);
+    let number = |process: &Value| process["generation"].as_u64().expect("a number");
+    let first = ready(&daemon, 0);
+    // Leaked, with nothing to go on with: the process ends, and no other one is started.
+    home.cli_json(&daemon, &["runtime", "auth", "revoke-slot", "sidecars.webhook.routes", "--dry-run"]);
+    assert_eq!(process(&daemon)["state"], "ready", "a dry run ends nothing");
+    home.cli_json(&daemon, &["runtime", "auth", "revoke-slot", "sidecars.webhook.routes"]);
+    let blocked = eventually("a blocked connector", || {
+        let process = process(&daemon);
+        (process["state"] == "blocked" && is_free(port)).then_some(process)
+    });
+    assert_eq!(number(&blocked), number(&first));
+    assert!(blocked["last_error"].as_str().is_some_and(|text| text.contains("secrets set sidecars.webhook.routes")));
+    assert_eq!(leases(&daemon), Vec::<String>::new());
+    // A put does not get around it.
+    assert_eq!(put(&daemon, "external", "ops-webhook", &json!({})).status, 200);
+    assert_eq!(process(&daemon)["state"], "blocked");
+    set(&home, &daemon, "sidecars.webhook.routes", &routes("whsec-number-two"));
+    let second = ready(&daemon, number(&first));
+    assert_eq!(number(&second), number(&first) + 1, "nothing was tried in between");
+    assert_eq!(webhook(port, "whsec-number-two", "other", "d-1", "{}").0, 200);
+
+    // The other order: set, then revoke. The process that holds the former secret is replaced.
+    set(&home, &daemon, "sidecars.webhook.routes", &routes("whsec-number-three"));
+    eventually("stale credentials", || (process(&daemon)["credentials_stale"] == true).then_some(()));
+    let revoked = home.cli_json(&daemon, &["runtime", "auth", "revoke-slot", "sidecars.webhook.routes"]);
+    assert_eq!(revoked["blocked"], json!(false));
+    let third = ready(&daemon, number(&second));
+    assert_eq!(webhook(port, "whsec-number-two", "other", "d-2", "{}").0, 401);
+    assert_eq!(webhook(port, "whsec-number-three", "other", "d-2", "{}").0, 200);
+    // The present secret stays, and whoever holds it.
+    let args = ["runtime", "auth", "revoke-slot", "sidecars.webhook.routes", "--keep-current"];
+    home.cli_json(&daemon, &args);
+    // A lease that is revoked by its id is replaced with its process.
+    let lease = third["lease_id"].as_str().expect("a lease").to_string();
+    assert_eq!(leases(&daemon), std::slice::from_ref(&lease));
+    home.cli_json(&daemon, &["runtime", "auth", "revoke-lease", &lease]);
+    let fourth = ready(&daemon, number(&third));
+    assert_eq!(number(&fourth), number(&third) + 1);
+    assert_ne!(leases(&daemon), [lease]);
+
+    // The shared token is a credential that the process holds as well.
+    home.cli_json(&daemon, &["runtime", "auth", "revoke-slot", "sidecars.webhook.shared"]);
+    eventually("the end", || (process(&daemon)["state"] == "blocked" && is_free(port)).then_some(()));
+    set(&home, &daemon, "sidecars.webhook.shared", "another-shared-token-of-a-test");
+    ready(&daemon, number(&fourth));
+    daemon.stop();
 }
 
 /// The commands of the runbook, as written but for the binary's path, the ports, the token's path and the lease.

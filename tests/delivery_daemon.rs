@@ -251,6 +251,84 @@ fn dead_letters_are_counted_replayed_resolved_and_dropped() {
 }
 
 #[test]
+fn deliveries_of_a_run_are_told_from_its_records_like_those_in_memory() {
+    let (provider, receiver) = (provider(), Receiver::start());
+    let home = Home::new("delivery_history", Some(&provider));
+    let daemon = serve(&home).start();
+    daemon.create_session("s");
+    let gone = Answer::Status(410, "", "gone");
+    for path in ["/replayed", "/resolved", "/dead"] {
+        receiver.script(path, vec![gone.clone(), Answer::Status(200, "", "")]);
+    }
+    receiver.script("/waits", vec![Answer::Status(503, "Retry-After: 3600\r\n", "")]);
+    let targets: Vec<Value> =
+        ["/taken", "/replayed", "/resolved", "/dead", "/waits"].map(|path| target(&receiver, path)).into();
+    let run = submit(&daemon, "s", &targets);
+    let count = |status: &str| deliveries(&daemon, &format!("run_id={run}&status={status}")).len();
+    eventually("their first ends", || {
+        (count("delivered") == 1 && count("dead_lettered") == 3 && count("retrying") == 1).then_some(())
+    });
+    // Its id is its place among the run's targets.
+    home.cli_json(&daemon, &["deliveries", "replay", "delivery-2"]);
+    home.cli_json(&daemon, &["deliveries", "resolve", "delivery-3", "--reason", "known"]);
+    eventually("the replay", || (count("delivered") == 2).then_some(()));
+    let other = submit(&daemon, "s", &[target(&receiver, "/other")]);
+    settled(&daemon, &other, "delivered");
+    let of_memory: Vec<Value> =
+        deliveries(&daemon, "").into_iter().filter(|delivery| delivery["run_id"] == json!(run)).collect();
+    assert_eq!(of_memory.len(), 6);
+    assert_eq!(deliveries(&daemon, &format!("run_id={run}")), of_memory, "the same, in the same order");
+    for status in ["pending", "retrying", "delivered", "dead_lettered"] {
+        let expected: Vec<Value> = of_memory.iter().filter(|one| one["status"] == status).cloned().collect();
+        assert_eq!(deliveries(&daemon, &format!("run_id={run}&status={status}")), expected, "{status}");
+    }
+    let paged = daemon.get(&format!("/v1/deliveries?run_id={run}&page=true&limit=4")).json();
+    assert_eq!(paged["pagination"]["total_count"], json!(6), "{paged}");
+    let next = paged["pagination"]["next_cursor"].as_str().expect("more");
+    let rest = daemon.get(&format!("/v1/deliveries?run_id={run}&page=true&limit=4&cursor={next}")).json();
+    let both = [&paged["items"], &rest["items"]].map(|page| page.as_array().expect("a page").clone()).concat();
+    assert_eq!(both, of_memory);
+    let mut of_run: Vec<Value> = daemon.run(&run)["deliveries"].as_array().expect("a list").clone();
+    let by_id = |delivery: &Value| delivery["delivery_id"].as_str().expect("an id").to_string();
+    let mut sorted = of_memory.clone();
+    sorted.sort_by_key(by_id);
+    of_run.sort_by_key(by_id);
+    assert_eq!(of_run, sorted, "the run's view has them too");
+    assert_eq!(daemon.get("/v1/deliveries?run_id=run-99").json(), json!([]));
+    daemon.stop();
+}
+
+#[test]
+fn a_revoked_secret_ends_the_request_that_carries_it_and_the_delivery_goes_on_with_the_next_one() {
+    let (provider, receiver) = (provider(), Receiver::start());
+    let home = Home::with_slot("delivery_revoked", Some(&provider));
+    let daemon = serve(&home).start();
+    daemon.set_key("sk-route-0000000000000000");
+    let set = |value: &str| {
+        let args = ["secrets", "set", "deliveries.token", "--provider", "generic", "--value", value];
+        home.cli_json(&daemon, &args)
+    };
+    set("token-0123456789abcdef-one");
+    daemon.create_session("s");
+    receiver.script("/x", vec![Answer::Stall, Answer::Status(200, "", "")]);
+    let target = json!({"type": "http", "url": format!("http://{}/x", receiver.address), "allow_private_network": true,
+        "bearer_secret_ref": "deliveries.token"});
+    let run = submit(&daemon, "s", &[target]);
+    receiver.wait("a stalled request", |_, stalled| (stalled > 0).then_some(()));
+    home.cli_json(&daemon, &["runtime", "auth", "revoke-slot", "deliveries.token"]);
+    // Nobody opens the receiver: only the revocation can have ended the request.
+    let waiting = settled(&daemon, &run, "retrying");
+    assert_eq!(waiting["last_error"], "failed:credential", "{waiting}");
+    assert_eq!(receiver.at("/x").len(), 1);
+    set("token-0123456789abcdef-two");
+    settled(&daemon, &run, "delivered");
+    let seen = receiver.at("/x");
+    assert_eq!(seen[1].headers["authorization"], "Bearer token-0123456789abcdef-two");
+    assert_eq!((seen[0].key(), &seen[0].body), (seen[1].key(), &seen[1].body));
+    daemon.stop();
+}
+
+#[test]
 fn a_killed_daemon_loses_no_delivery_and_repeats_the_same_bytes() {
     let (provider, receiver) = (provider(), Receiver::start());
     let home = Home::new("delivery_kill", Some(&provider));

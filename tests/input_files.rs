@@ -95,6 +95,81 @@ fn files_of_the_input_reach_every_vendor_and_are_shown_again_in_the_next_run() {
 }
 
 #[test]
+fn a_kept_file_is_referred_to_by_its_id_and_is_the_same_input_as_the_file_itself() {
+    let provider = Provider::start("[default]\ntext = \"seen\"\n");
+    let home = world("files-assets", &provider);
+    let daemon = home.start();
+    let (picture, notes) = (home.join("a.png"), home.join("notes.txt"));
+    fs::write(&picture, PNG).expect("written");
+    fs::write(&notes, "remember the milk and sk-proj-abcdefghijklmnopqrstuvwxyz0123").expect("written");
+    let import = |path: &std::path::Path| home.cli_json(&daemon, &["assets", "import", path.to_str().expect("UTF-8")]);
+    let kept = import(&picture);
+    let sha256 = to_hex(digest(&SHA256, PNG).as_ref());
+    let id = format!("asset-{sha256}");
+    let expected = json!({"asset_id": id, "file_name": "a.png", "media_type": "image/png", "sha256": sha256,
+        "byte_length": PNG.len()});
+    assert_eq!(kept, expected);
+    assert_eq!(import(&picture), expected, "twice is once");
+    let shown = home.cli_json(&daemon, &["assets", "get", &id]);
+    assert_eq!((&shown["media_type"], shown.get("file_name")), (&json!("image/png"), None));
+    let text = import(&notes);
+    daemon.kill();
+    let daemon = home.start();
+    // The same conversation, with the bytes and by reference, on every vendor's route.
+    for (driver, _) in DRIVERS {
+        let items = |picture: Value| json!([{"type": "text", "text": "look at it"}, picture]);
+        let inline = submit(
+            &daemon,
+            &format!("{driver}-a"),
+            &json!({"input_items": items(asset("a.png", PNG)), "provider": driver}),
+        );
+        let with_bytes = last(&provider);
+        let by_id = items(json!({"type": "asset_reference", "asset_id": id, "file_name": "a.png"}));
+        let named = submit(&daemon, &format!("{driver}-b"), &json!({"input_items": by_id, "provider": driver}));
+        assert_eq!(last(&provider), with_bytes, "{driver}");
+        let files = |run: &str| daemon.run(run)["input_attachments"].clone();
+        assert_eq!(files(&named), files(&inline));
+    }
+    // By the command line, with words or alone; a text is shown as text, and was kept without what nobody should see.
+    daemon.create_session("s");
+    let text_id = text["asset_id"].as_str().expect("an id");
+    let view = home.cli_json(&daemon, &["sessions", "input", "s", "--asset", &sha256, "--asset", text_id, "--wait"]);
+    assert_eq!(view["status"], "completed", "{view}");
+    assert_eq!(view["input_attachments"][0]["file_name"], "asset.png", "without a name it has its type's");
+    let body = last(&provider);
+    assert!(body.contains(&BASE64_STANDARD.encode(PNG)) && body.contains("remember the milk and <redacted>"), "{body}");
+    // The same key with the bytes and with the reference is the same request.
+    let twice = |item: Value| {
+        let body = json!({"content": "x", "attachments": [item], "idempotency_key": "k"});
+        daemon.post("/v1/sessions/s/runs", &body).json()["run_id"].clone()
+    };
+    let first = twice(asset("a.png", PNG));
+    assert_eq!(twice(json!({"type": "asset_reference", "asset_id": id, "file_name": "a.png"})), first);
+    for (item, expected) in [
+        (json!({"type": "asset_reference"}), (404, "asset_not_found")),
+        (json!({"type": "asset_reference", "asset_id": "asset-../../auth"}), (404, "asset_not_found")),
+        (json!({"type": "asset_reference", "asset_id": "a".repeat(64)}), (404, "asset_not_found")),
+        (json!({"type": "asset_reference", "asset_id": id, "content_base64": "eA=="}), (400, "bad_request")),
+        (json!({"type": "asset_reference", "asset_id": id, "media_type": "image/gif"}), (400, "bad_request")),
+    ] {
+        let reply = daemon.post("/v1/sessions/s/runs", &json!({"content": "x", "attachments": [item]}));
+        assert_eq!(reply.refusal(), (expected.0, expected.1.to_string()), "{item}");
+    }
+    let many = vec![json!({"type": "asset_reference", "asset_id": id}); 64];
+    let reply = daemon.post("/v1/sessions/s/runs", &json!({"content": "x", "attachments": many}));
+    assert!([400, 413].contains(&reply.status), "{reply:?}");
+    let executable = json!({"file_name": "a.exe", "content_base64": BASE64_STANDARD.encode(b"MZ\0")});
+    assert_eq!(daemon.post("/v1/assets", &executable).refusal(), (400, "bad_request".to_string()));
+    assert_eq!(daemon.get("/v1/assets/asset-none").refusal(), (404, "asset_not_found".to_string()));
+    daemon.stop();
+    let acts = home.records(&home.root(), &["--kind", "control.intent"]);
+    assert!(
+        acts.iter().any(|record| record["body"]["act"] == "asset.put" && record["by"]["role"] == "admin"),
+        "{acts:?}"
+    );
+}
+
+#[test]
 fn the_command_line_attaches_files_and_a_restart_finds_them() {
     let provider = Provider::start(
         "[[turn]]\nmatch = \"hold\"\ntimes = 1\ntext = \"x\"\nfault = { kind = \"hang\" }\n[default]\ntext = \"seen\"\n",
@@ -156,7 +231,9 @@ fn what_a_route_or_the_daemon_cannot_take_is_refused_before_anything_is_kept() {
     let large = [PNG, &vec![0; 12 * 1024 * 1024]].concat();
     assert_eq!(refusal(json!({"content": "x", "attachments": [asset("a.png", &large)]})), of(413, "payload_too_large"));
     let stored = json!({"content": "x", "attachments": [{"type": "asset_reference", "asset_id": "asset-1"}]});
-    assert_eq!(refusal(stored), of(400, "unsupported_feature"));
+    assert_eq!(refusal(stored), of(404, "asset_not_found"));
+    let board = json!({"content": "x", "attachments": [{"type": "board_reference", "asset_id": "b"}]});
+    assert_eq!(refusal(board), of(400, "unsupported_feature"));
     assert_eq!(fs::read_dir(home.root().join("blobs")).expect("the blobs").count(), 0);
     assert!(daemon.all_runs().is_empty() && provider.requests().is_empty());
     // A document of text is for everybody.

@@ -144,6 +144,68 @@ fn each_drivers_run_ends_in_the_right_state_for_the_right_reason() {
 }
 
 #[test]
+fn an_answer_in_parts_is_one_answer_and_what_came_goes_back_as_it_is() {
+    let parts = "[[turn]]\nmatch = \"in parts\"\ntimes = 2\ntext = \"a part\"\nreasoning = \"c2lnLW9mLWEtcGFydA\"\n\
+                 usage = { input_tokens = 9, output_tokens = 5 }\nfault = { kind = \"incomplete\", code = \"pause\" }\n\
+                 [[turn]]\nmatch = \"in parts\"\ntimes = 1\ntext = \"the en\"\nfault = { kind = \"disconnect\", after_frames = 5 }\n\
+                 [[turn]]\nmatch = \"in parts\"\ntext = \"the end\"\nusage = { input_tokens = 30, output_tokens = 7 }\n\
+                 [[turn]]\nmatch = \"for ever\"\ntext = \"more\"\nfault = { kind = \"incomplete\", code = \"pause\" }\n\
+                 [default]\ntext = \"later\"\n";
+    let provider = Provider::start(parts);
+    let routes = format!(
+        "version = 1\ndefault_route = \"a\"\n[routes.a]\ndriver = \"anthropic\"\ndefault_model = \"claude-opus-4-8\"\n\
+         base_url = \"http://{}\"\nidle_timeout_ms = 20000\n",
+        provider.address
+    );
+    let home = Home::with_routes(Place::new("provider-parts"), &routes);
+    let daemon = home.start();
+    daemon.create_session("s");
+    let mut stream = daemon.stream("/v1/events/stream?session_id=s");
+    let run = daemon.submit("s", "in parts");
+    let mut shown = String::new();
+    stream.until("the end of the run", |frame| {
+        let event = frame.json();
+        match frame.event.as_str() {
+            "preview" if event["withdrawn"] == true => shown.clear(),
+            "preview" => shown.push_str(event["text"].as_str().expect("a text")),
+            _ => {}
+        }
+        frame.run_status().is_some_and(|(_, status)| http::is_terminal(&status))
+    });
+    let whole = "a part\n\na part\n\nthe end";
+    assert_eq!(shown, whole);
+    let view = daemon.run(&run);
+    assert_eq!((&view["status"], &view["outputs"][0]["content"]), (&json!("completed"), &json!(whole)), "{view}");
+    let bodies: Vec<Value> =
+        provider.requests().iter().map(|(_, body)| serde_json::from_str(body).expect("JSON")).collect();
+    let roles = |body: &Value| -> Vec<String> {
+        let messages = body["messages"].as_array().expect("messages").iter();
+        messages.map(|message| message["role"].as_str().expect("a role").to_string()).collect()
+    };
+    assert_eq!(bodies.len(), 4, "two pauses, a broken stream, the end");
+    assert_eq!(roles(&bodies[0]), ["user"]);
+    for (body, parts) in [(&bodies[1], 1), (&bodies[2], 2), (&bodies[3], 2)] {
+        assert_eq!(roles(body), ["user", "assistant"]);
+        let content = body["messages"][1]["content"].as_array().expect("blocks");
+        let kinds: Vec<&str> = content.iter().filter_map(|block| block["type"].as_str()).collect();
+        assert_eq!(kinds, ["thinking", "text"].repeat(parts), "{body}");
+        assert_eq!(content[0]["signature"], "c2lnLW9mLWEtcGFydA");
+    }
+    // The next run is told the same answer, whole.
+    let later = daemon.submit("s", "and now");
+    assert_eq!(daemon.wait_end(&later), "completed");
+    let body: Value = serde_json::from_str(&provider.requests().pop().expect("a request").1).expect("JSON");
+    assert_eq!(roles(&body), ["user", "assistant", "user"]);
+    let records = daemon.get(&format!("/v1/runs/{run}/external-actions")).json().to_string();
+    assert_eq!(records.matches("\"request\"").count(), 4, "each request is an action: {records}");
+    // A vendor that pauses without an end is given up.
+    let endless = daemon.submit("s", "for ever");
+    assert_eq!(daemon.wait_end(&endless), "completed");
+    assert_eq!(daemon.run(&endless)["outputs"][0]["content"], json!(["more"; 9].join("\n\n")));
+    assert_no_panic(&daemon.log());
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused_and_nothing_is_asked() {
     let world = World::start("provider-options");
     world.daemon.create_session("s");

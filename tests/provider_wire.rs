@@ -145,6 +145,33 @@ fn the_betas_of_a_route_are_one_header() {
     assert_eq!(last_request(&server)["anthropic_beta"], "one-1,two-2");
 }
 
+#[test]
+fn thinking_between_calls_is_asked_for_where_a_model_does_so_only_then() {
+    let beta = |model: &str, own: &str, interleaved, tools: &[ToolSpec], choice| {
+        let server = server("[default]\ntext = 'ok'\n");
+        let route = scripted_route(Driver::Anthropic, &server, own);
+        let messages = [Message::user("hi")];
+        let mut request = TurnRequest { model, tools, ..asks(&route, &messages) };
+        request.options.tool_choice = choice;
+        request.options.reasoning = Reasoning { budget_tokens: Some(2_048), interleaved, ..Reasoning::default() };
+        let answer = attempt(&route, &request, &Cancel::new()).0;
+        if answer.is_ok() { last_request(&server)["anthropic_beta"].clone() } else { Value::from("no answer") }
+    };
+    let (tools, name) = (tools(), json!("interleaved-thinking-2025-05-14"));
+    assert_eq!(beta("claude-sonnet-4-5", "", true, &tools, ToolChoice::Auto), name);
+    assert_eq!(beta("claude-sonnet-4-5", "", false, &tools, ToolChoice::Auto), Value::Null);
+    assert_eq!(beta("claude-sonnet-4-5", "", true, &[], ToolChoice::Auto), Value::Null, "between no calls");
+    assert_eq!(beta("claude-opus-4-8", "", true, &tools, ToolChoice::Auto), Value::Null, "it does so by itself");
+    assert_eq!(beta("claude-3-5-haiku-20241022", "", true, &tools, ToolChoice::Auto), Value::Null, "it does not think");
+    let own = "anthropic_beta_headers = ['one-1']";
+    assert_eq!(
+        beta("claude-sonnet-4-5", own, true, &tools, ToolChoice::Auto),
+        json!(format!("one-1,{}", "interleaved-thinking-2025-05-14"))
+    );
+    let same = "anthropic_beta_headers = ['interleaved-thinking-2025-05-14']";
+    assert_eq!(beta("claude-sonnet-4-5", same, true, &tools, ToolChoice::Auto), name, "once");
+}
+
 /// The body that `driver` sends for `request`, which is completed with route, model and messages.
 fn body_of(
     driver: Driver,
@@ -314,7 +341,7 @@ fn choices_schemas_and_effort_take_each_vendors_form() {
         output_schema: Some(OutputSchema { name: "reply", schema }),
         reasoning: Reasoning::default(),
     };
-    let effort = Reasoning { effort: Some(Effort::Low), summary: true, budget_tokens: None };
+    let effort = Reasoning { effort: Some(Effort::Low), summary: true, ..Reasoning::default() };
     let body = |driver, options: TurnOptions<'static>| {
         body_of(driver, model_of(driver), "", &[Message::user("hi")], &|request| {
             request.options = options;

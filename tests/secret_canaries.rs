@@ -6,14 +6,16 @@
 mod daemon;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/needles.rs"]
+mod needles;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use daemon::{Daemon, Home, MASTER_KEY, Provider, SLOT, TOKEN, eventually};
+use needles::{Needles, assert_processes_are_clean};
 use serde_json::{Value, json};
 
 const KEY_ONE: &str = "sk-canary-ONE-q7Zr2LxW9vBn4KtY";
@@ -38,91 +40,6 @@ const PLANTED: [(&str, &str); 10] = [
     ("admin token", TOKEN),
     ("master key", MASTER_KEY),
 ];
-
-/// A secret in all its spellings: raw, JSON-escaped, hexadecimal, base64 at every alignment, percent-encoded.
-struct Needles(Vec<(String, Vec<u8>)>);
-
-impl Needles {
-    fn new() -> Self {
-        let mut all = Vec::new();
-        for (name, secret) in PLANTED {
-            let mut add = |encoding: &str, bytes: Vec<u8>| all.push((format!("{name} ({encoding})"), bytes));
-            let bytes = secret.as_bytes();
-            add("raw", bytes.to_vec());
-            add("JSON", serde_json::to_string(secret).unwrap().trim_matches('"').as_bytes().to_vec());
-            add("hex", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes());
-            add("HEX", bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>().into_bytes());
-            for shift in 0..3 {
-                for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-                    let padded = [&vec![0; shift][..], bytes].concat();
-                    let text = engine.encode(&padded);
-                    let (first, end) = ((8 * shift).div_ceil(6), 8 * padded.len() / 6);
-                    add("base64", text.as_bytes()[first..end].to_vec());
-                }
-            }
-            let escape = |byte: &u8, is_plain: bool| match is_plain {
-                true => char::from(*byte).to_string(),
-                false => format!("%{byte:02X}"),
-            };
-            add(
-                "URL",
-                bytes.iter().map(|byte| escape(byte, byte.is_ascii_alphanumeric())).collect::<String>().into_bytes(),
-            );
-            let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-            add("URL", bytes.iter().map(|byte| escape(byte, unreserved(byte))).collect::<String>().into_bytes());
-        }
-        Self(all)
-    }
-
-    fn assert_absent(&self, place: &str, haystack: &[u8]) {
-        for (name, needle) in &self.0 {
-            let found = haystack.windows(needle.len()).position(|window| window == needle);
-            assert!(found.is_none(), "{place} holds the {name} at byte {found:?}: {}", around(haystack, found));
-        }
-    }
-
-    fn assert_absent_below(&self, folder: &Path) -> usize {
-        let mut files = 0;
-        for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                files += self.assert_absent_below(&path);
-            } else if path.is_file() {
-                let bytes = fs::read(&path).unwrap();
-                // The rest of a segment is empty.
-                let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-                self.assert_absent(&path.display().to_string(), &bytes[..end]);
-                files += 1;
-            }
-        }
-        files
-    }
-}
-
-fn around(haystack: &[u8], found: Option<usize>) -> String {
-    let at = found.unwrap_or(0);
-    let part = &haystack[at.saturating_sub(120)..(at + 60).min(haystack.len())];
-    String::from_utf8_lossy(part).into_owned()
-}
-
-/// Command line and environment of the daemon and of everything below it.
-fn assert_processes_are_clean(needles: &Needles, daemon: &Daemon) -> usize {
-    let mut below = vec![daemon.pid()];
-    let mut at = 0;
-    while at < below.len() {
-        let pid = below[at];
-        at += 1;
-        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            below.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-        }
-        for file in ["cmdline", "environ"] {
-            let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            needles.assert_absent(&format!("/proc/{pid}/{file}"), &bytes);
-        }
-    }
-    below.len()
-}
 
 fn script() -> String {
     let b64 = STANDARD_NO_PAD.encode(KEY_ONE);
@@ -153,7 +70,7 @@ fn script() -> String {
 
 #[test]
 fn no_planted_secret_is_found_outside_the_encrypted_store() {
-    let needles = Needles::new();
+    let needles = Needles::new(&PLANTED);
     let provider = Provider::start(&script());
     let home = Home::with_slot("canaries", Some(&provider));
     let mut shown: Vec<(String, String)> = Vec::new();
@@ -205,7 +122,7 @@ fn no_planted_secret_is_found_outside_the_encrypted_store() {
     // While a tool's process is at work.
     let sleeping = daemon.submit("s", "sleep");
     eventually("a tool at work", || home.join("workspace").join("begun").exists().then_some(()));
-    let processes = assert_processes_are_clean(&needles, &daemon);
+    let processes = assert_processes_are_clean(daemon.pid(), &PLANTED, |_, _| false);
     assert!(processes >= 3, "the daemon, its worker and the worker's shell: {processes}");
     fs::write(home.join("workspace").join("go"), "").unwrap();
     assert_eq!(daemon.wait_end(&sleeping), "completed");
@@ -303,5 +220,5 @@ fn no_planted_secret_is_found_outside_the_encrypted_store() {
     assert!(files >= 8, "{files} files were searched");
     // The search finds what is there.
     let text = format!("x{}y", STANDARD_NO_PAD.encode(format!("ab{KEY_ONE}c")));
-    assert!(std::panic::catch_unwind(|| Needles::new().assert_absent("a text", text.as_bytes())).is_err());
+    assert!(std::panic::catch_unwind(|| Needles::new(&PLANTED).assert_absent("a text", text.as_bytes())).is_err());
 }

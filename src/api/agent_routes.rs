@@ -6,7 +6,7 @@ use super::context::Api;
 use super::paging::{CURSOR, LIMIT, PAGE};
 use super::route::{Access, Handler, Route};
 use super::routes::{get, json, list, optional, post, required};
-use super::{agents, blobs, prune_results};
+use super::{agents, assets, blobs, prune_results};
 use crate::http::problem::{Code, codes};
 use crate::limits::BODY_BYTES_MAX;
 
@@ -95,6 +95,28 @@ pub(super) const ACKNOWLEDGE: Route<Api> = Route {
         optional("NoFields"),
         json(200, "Accepted"),
         Handler::Plain(agents::acknowledge),
+    )
+};
+
+pub(super) const PUT_ASSET: Route<Api> = Route {
+    problems: &[&codes::STORAGE_FULL, &codes::AUDIT_UNAVAILABLE],
+    ..post(
+        "/v1/assets",
+        "Keep a file for inputs to come; the same file is kept once.",
+        required("PutAsset"),
+        json(200, "Asset"),
+        Handler::Deferred(assets::put),
+    )
+};
+
+pub(super) const GET_ASSET: Route<Api> = Route {
+    problems: &[&codes::ASSET_NOT_FOUND, &codes::BLOB_UNREADABLE],
+    ..get(
+        "/v1/assets/{asset_id}",
+        Access::Admin,
+        "What is kept under an asset's id; its bytes are not shown.",
+        json(200, "Asset"),
+        Handler::Plain(assets::get),
     )
 };
 

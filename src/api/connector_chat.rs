@@ -14,7 +14,7 @@ use super::context::Api;
 use super::json;
 use super::runs::{fresh_view, repeated_view};
 use super::submit::SubmitInput;
-use crate::connectors::config::{ReplyHandle, SlackConfig, TelegramConfig};
+use crate::connectors::config::{IngressMode, ReplyHandle, SlackConfig, TelegramConfig};
 use crate::connectors::signature::{verify_header, verify_slack};
 use crate::connectors::{Entry, Settings};
 use crate::core::{ConnectorKind, IngestOutcome, Ingested};
@@ -23,7 +23,7 @@ use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 
 /// What an event comes to.
-enum Read {
+pub(super) enum Read {
     /// A run.
     Run(Box<Event>),
     /// No run; this is the answer.
@@ -200,6 +200,10 @@ fn slack_event(entry: &Arc<Entry>, config: &SlackConfig, body: Value, is_callbac
 fn read_telegram(api: &Api, call: &Call) -> Result<Read, Problem> {
     let entry = find(api, ConnectorKind::Telegram, &call.param("name")?)?;
     let Settings::Telegram(config) = &entry.settings else { unreachable!("found by kind") };
+    if config.ingress_mode == IngressMode::Polling {
+        let detail = "this connector asks for its updates itself; next: set ingress_mode to webhook";
+        return Err(Problem::new(&codes::CONNECTOR_UNKNOWN, detail));
+    }
     if let Some(token) = secret(api, &entry, "secret_token", config.secret_token.as_ref())? {
         verify_header(&call.head, "x-telegram-bot-api-secret-token", &token)
             .map_err(|what| unproven(&entry, what, true))?;
@@ -209,7 +213,7 @@ fn read_telegram(api: &Api, call: &Call) -> Result<Read, Problem> {
     telegram_event(&entry, config, update)
 }
 
-fn telegram_event(entry: &Arc<Entry>, config: &TelegramConfig, update: Value) -> Result<Read, Problem> {
+pub(super) fn telegram_event(entry: &Arc<Entry>, config: &TelegramConfig, update: Value) -> Result<Read, Problem> {
     let skipped = |reason: &str| Ok(Read::Answer(json!({"ok": true, "skipped": reason})));
     let id = update["update_id"].as_i64().ok_or_else(|| invalid("the update has no update_id"))?.to_string();
     let kinds = ["message", "edited_message", "callback_query"];

@@ -170,6 +170,8 @@ impl Event {
         })?;
         let session = SessionId::parse(&text).map_err(|error| invalid(error.to_string()))?;
         let own = api.core.session_settings(&session);
+        let mut input = input;
+        super::assets::resolve(api, &mut input).map_err(as_event)?;
         let submission = input.check(None, own.as_deref()).map_err(as_event)?;
         let (route, model) = pin(api, own.as_deref(), &submission)?;
         let idempotency = id.as_deref().map(|id| IdempotencyKey {
@@ -228,7 +230,8 @@ fn digests(keys: &[String]) -> Result<Vec<[u8; 16]>, Problem> {
 
 /// The refusals of a submission, as those of an event.
 fn as_event(problem: Problem) -> Problem {
-    if problem.code == &codes::BAD_REQUEST { invalid(problem.detail) } else { problem }
+    let is_events = problem.code == &codes::BAD_REQUEST || problem.code == &codes::ASSET_NOT_FOUND;
+    if is_events { invalid(problem.detail) } else { problem }
 }
 
 /// Takes a token; only events that are new cost one. Whether it was taken.

@@ -191,12 +191,12 @@ fn event(
 /// Items and attachments as a submission reads them; kinds that this version does not have are refused by name.
 pub fn items(given: Vec<Value>) -> Result<Vec<InputItem>, Problem> {
     let item = |item: Value| match item["type"].as_str() {
-        Some("text" | "inline_asset") => {
+        Some("text" | "inline_asset" | "asset_reference") => {
             serde_json::from_value(item).map_err(|_| invalid("an item has a field that its type does not have"))
         }
         _ => Err(Problem::new(
             &codes::UNSUPPORTED_FEATURE,
-            "an item other than text and inline_asset is not supported by this daemon version; next: leave it out",
+            "an item other than text, inline_asset and asset_reference is not supported by this daemon version; next: leave it out",
         )),
     };
     given.into_iter().map(item).collect()

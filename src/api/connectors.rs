@@ -45,6 +45,9 @@ fn not_found(kind: ConnectorKind, name: &str) -> Problem {
 
 fn shown(api: &Api, entry: &Entry) -> Value {
     let mut shown = view::view(entry, api.sidecars.view(&entry.name).filter(|_| entry.settings.child().is_some()));
+    if let Some(poll) = api.poll_view(entry) {
+        shown["poll"] = poll;
+    }
     if entry.secrets.is_revoked(&api.broker) {
         shown["revoked"] = json!(true);
     }
@@ -143,7 +146,7 @@ fn store(api: &Api, call: &Call, body: &[u8]) -> Result<Response, Problem> {
             Ok(_) => break,
         }
     }
-    api.sidecars.reconcile();
+    api.credentials_changed();
     let entry = api.connectors.get(kind, &name).ok_or_else(|| not_found(kind, &name))?;
     Ok(Response::json(200, &shown(api, &entry)))
 }
@@ -276,7 +279,7 @@ pub fn delete(api: &Api, call: &Call) -> Result<Response, Problem> {
         Decision::Connectors { .. } => {}
         other => return Err(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}"))),
     }
-    api.sidecars.reconcile();
+    api.credentials_changed();
     for slot in own {
         // The connector is gone; a slot that could not be deleted is named in the log and can be deleted by hand.
         if let Err(problem) = super::secrets::delete_slot(api, call, &slot, false) {
@@ -300,7 +303,7 @@ pub fn hold(api: &Api, call: &Call) -> Result<Response, Problem> {
     let (held, reason) = body.into_parts()?;
     let command = ConnectorCommand::Hold { held, reason };
     api.core.request(Command::Connector(Box::new(command)), Some(call.actor()))?;
-    api.sidecars.reconcile();
+    api.credentials_changed();
     Ok(Response::json(200, &json!({"held": held})))
 }
 

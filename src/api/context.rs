@@ -31,6 +31,7 @@ use super::request_mac::RequestMac;
 use super::resource_schemas;
 use super::routes;
 use super::status::Facts;
+use super::telegram_poll::Polls;
 
 /// Handles of the running daemon.
 pub struct Api {
@@ -62,6 +63,8 @@ pub struct Api {
     pub hooks: Hooks,
     /// The processes behind some of them.
     pub sidecars: Sidecars,
+    /// Telegram connectors that are polled.
+    pub polls: Polls,
     /// Model routes, if a routes file was given.
     pub routes: Option<Arc<Routes>>,
     /// What holds.

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::call::Call;
 use super::context::Api;
+use super::delivery_history::of_records;
 use super::paging::{Page, PageRequest, foreign_cursor, split_time_key, time_key};
 use super::query::{Query, QueryKind, QueryParam};
 use super::sessions;
 use crate::core::{
-    Body, Command, Decision, DeliveryCommand, DeliveryFilter, DeliveryItem, DeliveryQuery, DeliveryRecord,
-    DeliveryStatus, ReplyPlugin, TargetKey,
+    Body, Command, Decision, DeliveryCommand, DeliveryFilter, DeliveryItem, DeliveryPage, DeliveryQuery,
+    DeliveryRecord, DeliveryStatus, ReplyPlugin, TargetKey,
 };
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
@@ -39,8 +40,8 @@ pub const FORCE: QueryParam = QueryParam {
 };
 
 /// What a delivery looks like.
-#[derive(Debug, Serialize)]
-struct DeliveryView {
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct DeliveryView {
     delivery_id: DeliveryId,
     status: DeliveryStatus,
     session_id: SessionId,
@@ -100,7 +101,7 @@ fn record_of(api: &Api, seq: Seq) -> Result<Option<DeliveryRecord>, Problem> {
     })
 }
 
-fn view(api: &Api, item: DeliveryItem, with_content: bool) -> Result<DeliveryView, Problem> {
+pub(super) fn view(api: &Api, item: DeliveryItem, with_content: bool) -> Result<DeliveryView, Problem> {
     let row = item.delivery;
     let output = api.reader.read(row.output)?;
     let output =
@@ -171,8 +172,16 @@ fn page(api: &Api, call: &Call, filter: DeliveryFilter) -> Result<Response, Prob
             Some((at_ms, DeliveryId::parse(id).ok_or_else(foreign_cursor)?.number))
         }
     };
-    let query = DeliveryQuery { filter, unresolved_only: false, without_replay: false, after, limit: request.limit };
-    let found = api.core.deliveries(query)?;
+    let found = match filter.run {
+        Some(run) => of_run(api, run, &filter, after, request.limit)?,
+        None => api.core.deliveries(DeliveryQuery {
+            filter,
+            unresolved_only: false,
+            without_replay: false,
+            after,
+            limit: request.limit,
+        })?,
+    };
     let (mut items, mut has_more, mut last) = (Vec::new(), found.has_more, None);
     for item in found.items {
         if items.len() * DELIVERY_VIEW_BYTES > LIST_ANSWER_BYTES_MAX {
@@ -186,6 +195,29 @@ fn page(api: &Api, call: &Call, filter: DeliveryFilter) -> Result<Response, Prob
     Ok(Page { items, total_count: found.total, next: last.filter(|_| has_more), order }.answer(&request))
 }
 
+/// A page of one run's deliveries, however old they are.
+fn of_run(
+    api: &Api,
+    run: RunId,
+    filter: &DeliveryFilter,
+    after: Option<(u64, u32)>,
+    limit: usize,
+) -> Result<DeliveryPage, Problem> {
+    let Some(position) = api.core.run(run)? else { return Ok(DeliveryPage::default()) };
+    let mut all = of_records(&position.session, run, &api.run_records(position.last_seq)?);
+    all.retain(|item| {
+        filter.session.as_ref().is_none_or(|session| *session == item.session)
+            && filter.plugin.is_none_or(|plugin| plugin == item.delivery.target.plugin)
+            && filter.status.is_none_or(|status| status == item.delivery.status)
+    });
+    let key = |item: &DeliveryItem| (item.delivery.at_ms, item.delivery.id.number);
+    all.sort_by_key(key);
+    let total = all.len() as u64;
+    let mut behind = all.into_iter().filter(|item| after.is_none_or(|after| key(item) > after));
+    let items = behind.by_ref().take(limit).collect();
+    Ok(DeliveryPage { items, total, has_more: behind.next().is_some() })
+}
+
 /// A view's bytes, roughly, with the longest texts.
 const DELIVERY_VIEW_BYTES: usize = 2 * 1024;
 
@@ -196,7 +228,10 @@ fn delivery_id(call: &Call) -> Result<DeliveryId, Problem> {
 
 fn not_found(id: &str) -> Problem {
     let id: String = id.chars().take(64).collect();
-    Problem::new(&codes::DELIVERY_NOT_FOUND, format!("there is no delivery {id:?}; next: list deliveries"))
+    Problem::new(
+        &codes::DELIVERY_NOT_FOUND,
+        format!("no delivery {id:?} is kept; next: list deliveries, those of an old run with --run-id"),
+    )
 }
 
 fn found(api: &Api, id: DeliveryId) -> Result<DeliveryItem, Problem> {

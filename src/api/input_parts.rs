@@ -15,8 +15,8 @@ use crate::limits::{INPUT_FILE_BYTES_MAX, INPUT_FILES_MAX, INPUT_TEXT_BYTES_MAX,
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputItem {
-    /// `text` or `inline_asset`; other kinds are not in this version.
-    #[serde(rename = "type")]
+    /// `text`, `inline_asset` or `asset_reference`, which `assets` resolves; other kinds are not in this version.
+    #[serde(rename = "type", default)]
     pub item_type: String,
     /// The text.
     pub text: Option<String>,
@@ -26,7 +26,7 @@ pub struct InputItem {
     pub media_type: Option<String>,
     /// Its bytes in standard base64.
     pub content_base64: Option<String>,
-    /// Not in this version.
+    /// Of a reference: the asset.
     pub asset_id: Option<String>,
 }
 
@@ -87,7 +87,7 @@ pub fn gather(
                 }
             },
             _ => {
-                let detail = "an input item other than text and inline_asset is not supported by this daemon version; \
+                let detail = "an input item other than text, inline_asset and asset_reference is not supported by this daemon version; \
                               next: leave it out";
                 return Err(Problem::new(&codes::UNSUPPORTED_FEATURE, detail));
             }
@@ -132,7 +132,11 @@ enum File {
     Bytes(StoredFile, Vec<u8>),
 }
 
-fn file(item: InputItem) -> Result<File, Problem> {
+/// Name, type and bytes of a file, each checked.
+///
+/// # Errors
+/// It is none that an input can hold.
+pub(super) fn checked(item: InputItem) -> Result<(String, String, Vec<u8>), Problem> {
     let name = item.file_name.map(|name| name.trim().to_string()).unwrap_or_default();
     let is_name = !name.is_empty()
         && name.len() <= LABEL_BYTES_MAX
@@ -158,11 +162,17 @@ fn file(item: InputItem) -> Result<File, Problem> {
             return Err(bad(detail));
         }
     };
+    if is_text_type(&media_type) && !std::str::from_utf8(&bytes).is_ok_and(|text| !text.contains('\0')) {
+        let taken = "PNG, JPEG, GIF, WebP, PDF and UTF-8 text";
+        return Err(bad(format!("{name}: neither of the files that are taken ({taken}); next: convert it")));
+    }
+    Ok((name, media_type, bytes))
+}
+
+fn file(item: InputItem) -> Result<File, Problem> {
+    let (name, media_type, bytes) = checked(item)?;
     if is_text_type(&media_type) {
-        let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or_else(|| {
-            let taken = "PNG, JPEG, GIF, WebP, PDF and UTF-8 text";
-            bad(format!("{name}: neither of the files that are taken ({taken}); next: convert it"))
-        })?;
+        let text = String::from_utf8(bytes).map_err(|_| bad(format!("{name}: not UTF-8")))?;
         return Ok(File::Text(format!("<file name=\"{name}\" type=\"{media_type}\">\n{text}\n</file>")));
     }
     let sha256 = to_hex(digest(&SHA256, &bytes).as_ref());
@@ -184,7 +194,7 @@ fn is_text_type(media_type: &str) -> bool {
 }
 
 /// What the first bytes say of the types that models see.
-fn found_type(bytes: &[u8]) -> Option<&'static str> {
+pub(super) fn found_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),

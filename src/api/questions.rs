@@ -172,6 +172,7 @@ fn answers_of(body: Vec<AnswerBody>) -> Result<Vec<QuestionAnswer>, Problem> {
             Ok(QuestionAnswer {
                 question_id: answer.question_id,
                 selected_option_ids: answer.selected_option_ids,
+                // A person may paste a key: the journal and the model are told what is left of it.
                 freeform_answer: freeform_answer.map(|text| redaction::text(&text)),
             })
         })

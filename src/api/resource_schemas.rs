@@ -90,13 +90,41 @@ pub static RESOURCES: &[Component] = &[
             "additionalProperties": false,
             "required": ["type"],
             "properties": {
-                "type": {"enum": ["text", "inline_asset"]},
+                "type": {"enum": ["text", "inline_asset", "asset_reference"]},
                 "text": {"type": ["string", "null"], "description": "Of a text"},
                 "file_name": {"type": ["string", "null"], "minLength": 1, "maxLength": 256, "description": "Of a file"},
                 "media_type": {"type": ["string", "null"],
                     "description": "image/png, image/jpeg, image/gif, image/webp, application/pdf or a type of text; found out when absent"},
                 "content_base64": {"type": ["string", "null"]},
-                "asset_id": {"type": "null"}
+                "asset_id": {"type": ["string", "null"], "description": "Of a reference"}
+            }
+        }"#,
+    },
+    Component {
+        name: "PutAsset",
+        schema: r#"{
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["file_name", "content_base64"],
+            "properties": {
+                "type": {"enum": ["inline_asset"]},
+                "file_name": {"type": "string", "minLength": 1, "maxLength": 256},
+                "media_type": {"type": ["string", "null"], "description": "Found out from the bytes when absent"},
+                "content_base64": {"type": "string"}
+            }
+        }"#,
+    },
+    Component {
+        name: "Asset",
+        schema: r#"{
+            "type": "object",
+            "required": ["asset_id", "media_type", "sha256", "byte_length"],
+            "properties": {
+                "asset_id": {"type": "string", "description": "For input items of type asset_reference"},
+                "file_name": {"type": "string", "description": "As it was given; not kept"},
+                "media_type": {"type": "string"},
+                "sha256": {"type": "string"},
+                "byte_length": {"type": "integer"}
             }
         }"#,
     },
@@ -127,7 +155,8 @@ pub static RESOURCES: &[Component] = &[
                     "reasoning": {"type": ["object", "null"], "properties": {
                         "effort": {"enum": ["none", "minimal", "low", "medium", "high", "xhigh", "max", null]},
                         "summary": {"enum": ["auto", "concise", "detailed", "none", null]},
-                        "budget_tokens": {"type": ["integer", "null"], "minimum": 1}}}}},
+                        "budget_tokens": {"type": ["integer", "null"], "minimum": 1},
+                        "interleaved": {"type": ["boolean", "null"]}}}}},
                 "source_plugin": {"type": ["string", "null"]},
                 "source_kind": {"type": ["string", "null"]},
                 "actor_id": {"type": ["string", "null"]},
@@ -184,6 +213,7 @@ pub static RESOURCES: &[Component] = &[
                     "content": {"type": "string"}, "source_kind": {"type": "string"}}}},
                 "failovers": {"type": "array", "items": {"type": "object", "required": ["from_route", "from_model",
                     "to_route", "to_model", "reason", "message", "at_ms"]}},
+                "deliveries": {"type": "array", "items": {"$ref": "#/components/schemas/Delivery"}},
                 "error": {"type": "object", "required": ["code", "message"], "properties": {
                     "code": {"type": "string"}, "message": {"type": "string"}}}
             }

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::deliveries::DeliveryView;
 use super::waiting::{ApprovalView, QuestionView};
 use crate::core::{Body, DecodeError, Failure, RunStatus, WaitsFor};
 use crate::engine::{StoredFile, StoredPart};
@@ -67,6 +68,9 @@ pub struct RunView {
     /// Moves to another route, oldest first; left out in event frames.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failovers: Vec<FailoverView>,
+    /// Outputs on their way to reply targets, oldest first; left out in event frames.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) deliveries: Vec<DeliveryView>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
@@ -345,6 +349,7 @@ pub(super) fn accepted_view(record: &Record) -> Result<(RunView, Option<Box<RawV
         pending_questions: Vec::new(),
         outputs: Vec::new(),
         failovers: Vec::new(),
+        deliveries: Vec::new(),
         error: None,
     };
     Ok((view, request.metadata.filter(|metadata| metadata.get() != "null")))

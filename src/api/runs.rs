@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::call::{Call, Reply};
 use super::context::Api;
-use super::json;
+use super::delivery_history::of_records;
 use super::paging::{Order, Page, PageRequest};
 use super::reply_targets::require_no_secret;
 use super::route_choice::{Level, choose};
@@ -17,6 +17,7 @@ use super::run_events::run_events;
 use super::run_view::{RunSummary, RunView, fold};
 use super::streams;
 use super::submit::{Submission, SubmitInput, idempotency_hashes};
+use super::{assets, deliveries, json};
 use crate::actor::Actor;
 use crate::blobs::BlobError;
 use crate::commit::CommandError;
@@ -44,7 +45,8 @@ struct Prepared {
 
 fn prepare(api: &Api, call: &Call) -> Result<Prepared, Problem> {
     let session = call.session_id()?;
-    let input: SubmitInput = json::parse(&call.body)?;
+    let mut input: SubmitInput = json::parse(&call.body)?;
+    assets::resolve(api, &mut input)?;
     let own = api.core.session_settings(&session);
     let submission = input.check(call.idempotency_key()?, own.as_deref())?;
     let (route, model) = pin(api, own.as_deref(), &submission)?;
@@ -68,15 +70,18 @@ pub(super) fn store(api: &Api, route: &str, files: &[Vec<u8>]) -> Result<(), Pro
         let detail = format!("route {route} takes no pictures and documents; next: choose another route");
         return Err(Problem::new(&codes::INPUT_NOT_SUPPORTED, detail));
     }
-    for bytes in files {
-        api.blobs.put(bytes).map_err(|error| match &error {
-            BlobError::Io { cause, .. } if cause.kind() == ErrorKind::StorageFull => {
-                Problem::new(&codes::STORAGE_FULL, error.to_string())
-            }
-            _ => Problem::new(&codes::INTERNAL_ERROR, error.to_string()),
-        })?;
-    }
-    Ok(())
+    files.iter().try_for_each(|bytes| keep(api, bytes))
+}
+
+/// Keeps a file among the blobs, durable.
+pub(super) fn keep(api: &Api, bytes: &[u8]) -> Result<(), Problem> {
+    let kept = api.blobs.put(bytes).map_err(|error| match &error {
+        BlobError::Io { cause, .. } if cause.kind() == ErrorKind::StorageFull => {
+            Problem::new(&codes::STORAGE_FULL, error.to_string())
+        }
+        _ => Problem::new(&codes::INTERNAL_ERROR, error.to_string()),
+    });
+    kept.map(drop)
 }
 
 /// A secret that somebody types must not reach the journal, nor a model by way of it: memory, disk and what the model is
@@ -217,6 +222,7 @@ fn accepted_view(
         pending_questions: Vec::new(),
         outputs: Vec::new(),
         failovers: Vec::new(),
+        deliveries: Vec::new(),
         error: None,
     }
 }
@@ -226,6 +232,9 @@ pub fn view_of(api: &Api, position: &RunPosition) -> Result<RunView, Problem> {
     let records = api.run_records(position.last_seq)?;
     let mut view = fold(&records).map_err(|error| Problem::new(&codes::INTERNAL_ERROR, error.to_string()))?;
     view.queued_position = position.queued_position;
+    let deliveries = of_records(&view.session_id, view.run_id, &records);
+    view.deliveries =
+        deliveries.into_iter().map(|item| deliveries::view(api, item, false)).collect::<Result<_, Problem>>()?;
     Ok(view)
 }
 

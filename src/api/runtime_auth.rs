@@ -12,6 +12,7 @@ use crate::broker::{BrokerError, LeaseFilter, Revocation, SlotId, SubjectId};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::ids::SessionId;
+use crate::redaction;
 
 /// Body of a revocation.
 #[derive(Debug, Default, Deserialize)]
@@ -97,6 +98,11 @@ fn contained<T>(
     }
 }
 
+/// Words for the record, without what they should not hold.
+fn masked(reason: Option<String>) -> Option<String> {
+    reason.map(|text| redaction::text(&text))
+}
+
 /// `GET /v1/runtime/auth/subjects`.
 pub fn subjects(api: &Api, _call: &Call) -> Result<Response, Problem> {
     Ok(Response::json(200, &api.broker.subjects(api.clock.now_ms())?))
@@ -116,16 +122,20 @@ pub fn revoke_subject(api: &Api, call: &Call) -> Result<Response, Problem> {
     let how = Revocation {
         dry_run: order.dry_run.unwrap_or_default(),
         known: is_known(api, &subject),
-        reason: order.reason,
+        reason: masked(order.reason),
         by: Some(call.actor()),
         ..Revocation::default()
     };
     let now_ms = api.clock.now_ms();
     let answer = match how.dry_run {
         true => api.broker.revoke_subject(&subject, how, now_ms)?,
-        false => contained(api, call, "subject.revoke", subject.as_str(), || {
-            api.broker.revoke_subject(&subject, how, now_ms)
-        })?,
+        false => {
+            let answer = contained(api, call, "subject.revoke", subject.as_str(), || {
+                api.broker.revoke_subject(&subject, how, now_ms)
+            });
+            api.credentials_changed();
+            answer?
+        }
     };
     Ok(Response::json(200, &answer))
 }
@@ -136,7 +146,7 @@ pub fn reinstate_subject(api: &Api, call: &Call) -> Result<Response, Problem> {
     let words: Words = call.json_or_default()?;
     let how = Revocation {
         known: is_known(api, &subject),
-        reason: words.reason,
+        reason: masked(words.reason),
         by: Some(call.actor()),
         ..Revocation::default()
     };
@@ -145,6 +155,7 @@ pub fn reinstate_subject(api: &Api, call: &Call) -> Result<Response, Problem> {
         let status = api.broker.reinstate_subject(&subject, how, api.clock.now_ms())?;
         status.ok_or_else(|| subject_not_found(&subject))
     })?;
+    api.credentials_changed();
     Ok(Response::json(200, &status))
 }
 
@@ -173,8 +184,11 @@ pub fn revoke_lease(api: &Api, call: &Call) -> Result<Response, Problem> {
     if api.broker.lease_status(&id, now_ms)?.is_none() {
         return Err(BrokerError::LeaseUnknown { id: shown(&id) }.into());
     }
-    let how = Revocation { reason: words.reason, by: Some(call.actor()), ..Revocation::default() };
-    let status = contained(api, call, "lease.revoke", &id, || api.broker.revoke_lease(&id, how, now_ms))?;
+    let how = Revocation { reason: masked(words.reason), by: Some(call.actor()), ..Revocation::default() };
+    let status = contained(api, call, "lease.revoke", &id, || api.broker.revoke_lease(&id, how, now_ms));
+    // Also when it was not recorded: it is in force.
+    api.sidecars.lease_revoked(&id);
+    let status = status?;
     Ok(Response::json(200, &status))
 }
 
@@ -185,14 +199,20 @@ pub fn revoke_slot(api: &Api, call: &Call) -> Result<Response, Problem> {
     let how = Revocation {
         dry_run: order.dry_run.unwrap_or_default(),
         keep_current: order.keep_current.unwrap_or_default(),
-        reason: order.reason,
+        reason: masked(order.reason),
         by: Some(call.actor()),
         ..Revocation::default()
     };
     let now_ms = api.clock.now_ms();
     let answer = match how.dry_run {
         true => api.broker.revoke_slot(&slot, how, now_ms)?,
-        false => contained(api, call, "slot.revoke", slot.as_str(), || api.broker.revoke_slot(&slot, how, now_ms))?,
+        false => {
+            let answer =
+                contained(api, call, "slot.revoke", slot.as_str(), || api.broker.revoke_slot(&slot, how, now_ms));
+            api.sidecars.slot_revoked(&slot);
+            api.polls.interrupt();
+            answer?
+        }
     };
     Ok(Response::json(200, &answer))
 }

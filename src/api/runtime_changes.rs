@@ -2,7 +2,8 @@
 //! Owns: their bodies, and the checks that need the routes.
 //! Never: changes anything itself; each handler is one command to the core.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::call::Call;
 use super::context::Api;
@@ -11,6 +12,7 @@ use crate::core::{DebugLevel, RuntimeEdit, SystemPrompt, ToolLimits};
 use crate::http::Response;
 use crate::http::problem::{Problem, codes};
 use crate::permissions::{Mode, Rule, RuleScope};
+use crate::redaction;
 
 /// Body of `POST /v1/runtime/permission-mode`.
 #[derive(Debug, Deserialize)]
@@ -89,6 +91,22 @@ pub(super) fn check_route(api: &Api, route_id: &str, model: Option<&str>) -> Res
     }
 }
 
+/// The same with every secret in it masked: what is kept, shown and told to models agree.
+///
+/// # Errors
+/// A secret stands where it cannot be masked.
+fn without_secrets<T: Serialize + DeserializeOwned>(value: T) -> Result<T, Problem> {
+    let text = serde_json::to_string(&value).expect("settings have string keys");
+    let masked = redaction::text(&text);
+    if masked == text {
+        return Ok(value);
+    }
+    serde_json::from_str(&masked).map_err(|_| {
+        let detail = "the settings hold a secret in a place where it cannot be left out; next: take it out";
+        Problem::new(&codes::RUNTIME_VALIDATION_FAILED, detail)
+    })
+}
+
 /// Body of `POST /v1/runtime/debug-level`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,7 +124,8 @@ pub fn debug_level(api: &Api, call: &Call) -> Result<Response, Problem> {
         let detail = "the debug level is none of off, on, redacted, full; next: use one of them";
         Problem::new(&codes::RUNTIME_VALIDATION_FAILED, detail)
     })?;
-    let edit = RuntimeEdit::DebugLevel { level, ttl_ms: body.ttl_ms, ticket: body.ticket };
+    let ticket = body.ticket.map(|text| redaction::text(&text));
+    let edit = RuntimeEdit::DebugLevel { level, ttl_ms: body.ttl_ms, ticket };
     change(api, call, edit, body.expected_revision)
 }
 
@@ -121,7 +140,8 @@ pub struct SystemPromptBody {
 /// `POST /v1/runtime/system-prompt`: replaces it as a whole.
 pub fn system_prompt(api: &Api, call: &Call) -> Result<Response, Problem> {
     let body: SystemPromptBody = call.json()?;
-    change(api, call, RuntimeEdit::SystemPrompt(body.settings), body.expected_revision)
+    let settings = without_secrets(body.settings)?;
+    change(api, call, RuntimeEdit::SystemPrompt(settings), body.expected_revision)
 }
 
 /// Body of `POST /v1/runtime/tool-limits`.
@@ -138,6 +158,19 @@ pub fn tool_limits(api: &Api, call: &Call) -> Result<Response, Problem> {
     change(api, call, RuntimeEdit::ToolLimits(body.limits), body.expected_revision)
 }
 
+/// A rule is kept as it is meant or not at all: with a mask in it it would be another one.
+///
+/// # Errors
+/// 400 `runtime_validation_failed`.
+pub(super) fn require_no_secret(rules: &[Rule]) -> Result<(), Problem> {
+    let text = serde_json::to_string(rules).expect("rules are texts");
+    if redaction::text(&text) == text {
+        return Ok(());
+    }
+    let detail = "a rule holds a secret in plain text; next: write it with a wildcard in that place";
+    Err(Problem::new(&codes::RUNTIME_VALIDATION_FAILED, detail))
+}
+
 /// Body of `PUT /v1/runtime/permissions/rules`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -150,6 +183,7 @@ pub struct RulesBody {
 /// `PUT /v1/runtime/permissions/rules`: replaces all rules, or those of one scope.
 pub fn permission_rules(api: &Api, call: &Call) -> Result<Response, Problem> {
     let body: RulesBody = call.json()?;
+    require_no_secret(&body.rules)?;
     let edit = RuntimeEdit::PermissionRules { scope: body.scope, rules: body.rules };
     change(api, call, edit, body.expected_revision)
 }

@@ -72,6 +72,7 @@ pub fn put(api: &Api, mut call: Call, reply: Reply) {
         let slot = record.status().slot_id;
         let act = Act { verb: "secret.put", target: slot.as_str(), containment: false };
         let status = api.witnessed(&call.actor(), act, || Ok(api.broker.put(record)?))?;
+        api.credentials_changed();
         Ok(Response::json(200, &status))
     })();
     reply.send_result(stored);
@@ -86,6 +87,7 @@ pub fn import(api: &Api, mut call: Call, reply: Reply) {
         let names = names.join(" ");
         let act = Act { verb: "secret.import", target: &names, containment: false };
         let written = api.witnessed(&call.actor(), act, || Ok(api.broker.put_all(records)?))?;
+        api.credentials_changed();
         Ok(Response::json(200, &written))
     })();
     reply.send_result(stored);

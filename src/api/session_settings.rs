@@ -103,6 +103,7 @@ pub struct RulesBody {
 /// `PUT /v1/sessions/{session_id}/permission-rules`: replaces the session's own rules.
 pub fn permission_rules(api: &Api, call: &Call) -> Result<Response, Problem> {
     let body: RulesBody = call.json()?;
+    super::runtime_changes::require_no_secret(&body.rules)?;
     update(api, call, SessionChange::PermissionRules(body.rules))
 }
 

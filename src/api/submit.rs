@@ -30,7 +30,7 @@ pub struct SubmitInput {
     pub generation: Option<Generation>,
     /// The input as text; excludes `input_items`.
     pub content: Option<String>,
-    /// The input as items, in order: texts and files.
+    /// The input as items, in order: texts, files and references to files that are kept.
     pub input_items: Option<Vec<InputItem>>,
     /// Files that come with `content`.
     pub attachments: Option<Vec<InputItem>>,
@@ -305,9 +305,9 @@ mod tests {
     fn a_feature_that_is_not_there_is_refused_by_name_and_never_dropped() {
         for (body, field) in [
             (r#"{"content":"x","binding_keys":["k"]}"#, "binding_keys"),
-            (r#"{"input_items":[{"type":"asset_reference"}]}"#, "an input item other than text"),
+            (r#"{"input_items":[{"type":"board_reference"}]}"#, "an input item other than text"),
             (
-                r#"{"content":"x","attachments":[{"type":"asset_reference","asset_id":"a"}]}"#,
+                r#"{"content":"x","attachments":[{"type":"board_reference","asset_id":"a"}]}"#,
                 "an input item other than text",
             ),
         ] {

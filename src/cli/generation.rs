@@ -15,6 +15,7 @@ pub(super) struct Flags<'a> {
     pub reasoning_effort: Option<&'a str>,
     pub reasoning_summary: Option<&'a str>,
     pub reasoning_budget_tokens: Option<u32>,
+    pub reasoning_interleaved: bool,
     pub tool_choice: Option<&'a str>,
     pub tool_name: Option<&'a str>,
     pub serial_tools: bool,
@@ -68,6 +69,8 @@ struct Reasoning<'a> {
     summary: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     budget_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interleaved: Option<bool>,
 }
 
 impl<'a> Generation<'a> {
@@ -109,11 +112,9 @@ impl<'a> Generation<'a> {
         };
         let (effort, summary, budget_tokens) =
             (flags.reasoning_effort, flags.reasoning_summary, flags.reasoning_budget_tokens);
-        let reasoning = (effort.is_some() || summary.is_some() || budget_tokens.is_some()).then_some(Reasoning {
-            effort,
-            summary,
-            budget_tokens,
-        });
+        let interleaved = flags.reasoning_interleaved.then_some(true);
+        let is_asked = effort.is_some() || summary.is_some() || budget_tokens.is_some() || interleaved.is_some();
+        let reasoning = is_asked.then_some(Reasoning { effort, summary, budget_tokens, interleaved });
         let generation = Self {
             model,
             fallback_model: flags.fallback_model,
@@ -140,6 +141,7 @@ mod tests {
         reasoning_effort: None,
         reasoning_summary: None,
         reasoning_budget_tokens: None,
+        reasoning_interleaved: false,
         tool_choice: None,
         tool_name: None,
         serial_tools: false,
@@ -156,13 +158,14 @@ mod tests {
     fn flags_become_the_wire_form_and_none_of_them_becomes_nothing() {
         let schema: &RawValue = serde_json::from_str(r#"{"type": "object"}"#).expect("JSON");
         assert_eq!(json(&NOTHING), None);
-        let expected = r#"{"tool_choice":{"type":"specific","name":"grep"},"allow_parallel_tool_calls":false,"response_format":{"type":"structured_json","schema":{"type": "object"}},"reasoning":{"effort":"high","budget_tokens":9}}"#;
+        let expected = r#"{"tool_choice":{"type":"specific","name":"grep"},"allow_parallel_tool_calls":false,"response_format":{"type":"structured_json","schema":{"type": "object"}},"reasoning":{"effort":"high","budget_tokens":9,"interleaved":true}}"#;
         let flags = Flags {
             tool_name: Some("grep"),
             serial_tools: true,
             response_schema: Some(schema),
             reasoning_effort: Some("high"),
             reasoning_budget_tokens: Some(9),
+            reasoning_interleaved: true,
             ..NOTHING
         };
         assert_eq!(json(&flags).as_deref(), Some(expected));

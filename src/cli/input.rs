@@ -45,6 +45,9 @@ pub struct Input {
     /// picture, PDF or text file that goes with it; may be repeated
     #[argh(option, arg_name = "path")]
     file: Vec<String>,
+    /// a file that is kept, by its id as `assets import` tells it; may be repeated
+    #[argh(option, arg_name = "id")]
+    asset: Vec<String>,
     /// route to run on
     #[argh(option, arg_name = "route")]
     provider: Option<String>,
@@ -69,6 +72,9 @@ pub struct Input {
     /// ceiling of thinking tokens, for models that take one
     #[argh(option, arg_name = "n")]
     reasoning_budget_tokens: Option<u32>,
+    /// thinking between tool calls, for models that do so only when asked
+    #[argh(switch)]
+    reasoning_interleaved: bool,
     /// auto, none, required or specific
     #[argh(option, arg_name = "choice")]
     tool_choice: Option<String>,
@@ -141,17 +147,26 @@ struct Body<'a> {
     metadata: Option<&'a RawValue>,
 }
 
-/// A file inside of the submission.
+/// A file inside of the submission, or one that is kept.
 #[derive(Serialize)]
-struct Attachment {
+pub(super) struct Attachment {
     #[serde(rename = "type")]
     kind: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
     file_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     content_base64: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asset_id: Option<String>,
+}
+
+fn reference(id: &str) -> Attachment {
+    let (file_name, content_base64) = (String::new(), String::new());
+    Attachment { kind: "asset_reference", file_name, content_base64, asset_id: Some(id.to_string()) }
 }
 
 /// Reads a file of at most [`INPUT_FILE_BYTES_MAX`] bytes.
-fn attachment(path: &str) -> Result<Attachment, CliError> {
+pub(super) fn attachment(path: &str) -> Result<Attachment, CliError> {
     let refuse = |cause: String| CliError::File { path: PathBuf::from(path), cause, next: "name a readable file" };
     let name = std::path::Path::new(path).file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| refuse("it has no name in UTF-8".to_string()))?;
@@ -162,7 +177,7 @@ fn attachment(path: &str) -> Result<Attachment, CliError> {
         return Err(refuse(format!("it is over {INPUT_FILE_BYTES_MAX} bytes")));
     }
     let content_base64 = BASE64_STANDARD.encode(&bytes);
-    Ok(Attachment { kind: "inline_asset", file_name: name.to_string(), content_base64 })
+    Ok(Attachment { kind: "inline_asset", file_name: name.to_string(), content_base64, asset_id: None })
 }
 
 impl Command for Input {
@@ -181,7 +196,10 @@ impl Command for Input {
         let (provider, model) = split_route(&client, self.provider.as_deref(), self.model.as_deref())?;
         let body = Document::of(&Body {
             content: &content,
-            attachments: self.file.iter().map(|path| attachment(path)).collect::<Result<_, _>>()?,
+            attachments: {
+                let files = self.file.iter().map(|path| attachment(path));
+                files.chain(self.asset.iter().map(|id| Ok(reference(id)))).collect::<Result<_, _>>()?
+            },
             provider: provider.as_deref(),
             generation: Generation::of(model.as_deref(), &self.flags(schema.as_deref()))?,
             source_plugin: self.source_plugin.as_deref(),
@@ -220,7 +238,7 @@ impl Input {
         let next = "give the text as an argument, or use one of --content-file and --stdin";
         let given = [self.text.is_some(), self.content_file.is_some(), self.stdin];
         match given.into_iter().filter(|given| *given).count() {
-            0 if !self.file.is_empty() => return Ok(String::new()),
+            0 if !self.file.is_empty() || !self.asset.is_empty() => return Ok(String::new()),
             0 => return Err(CliError::invalid("the text", "there is none", next)),
             1 => {}
             _ => return Err(CliError::invalid("the text", "it was given more than once", next)),
@@ -242,6 +260,7 @@ impl Input {
             reasoning_effort: self.reasoning_effort.as_deref(),
             reasoning_summary: self.reasoning_summary.as_deref(),
             reasoning_budget_tokens: self.reasoning_budget_tokens,
+            reasoning_interleaved: self.reasoning_interleaved,
             tool_choice: self.tool_choice.as_deref(),
             tool_name: self.tool_name.as_deref(),
             serial_tools: self.serial_tools,

@@ -14,6 +14,7 @@ mod approvals;
 mod argv;
 #[cfg(test)]
 mod argv_tests;
+mod assets;
 mod audit;
 mod backup;
 mod blobs;

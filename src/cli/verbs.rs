@@ -8,7 +8,7 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use super::context::Context;
 use super::exit::CliError;
 use super::{
-    accounts, agents, approvals, audit, backup, blobs, completions, connector, connectors, contracts, debug,
+    accounts, agents, approvals, assets, audit, backup, blobs, completions, connector, connectors, contracts, debug,
     deliveries, doctor, doctor_routes, events, hooks, incident, input, journal, man, mcp, mcp_oauth, overview,
     permissions, questions, runs, runtime, runtime_auth, runtime_config, scripted, secrets, serve, session_settings,
     sessions, slo, tasks, top, version,
@@ -77,6 +77,7 @@ fn check<C: Command>(verb: &Verb, words: &[&str]) -> Result<(), CliError> {
 pub const GROUPS: &[(&str, &str)] = &[
     ("sessions", "create sessions, submit input, follow them"),
     ("runs", "list, follow, wait for and cancel runs"),
+    ("assets", "files that are kept for inputs to come"),
     ("tasks", "background commands and to-do items of sessions"),
     ("agents", "agents of sessions, and the child agents below them"),
     ("mailboxes", "messages to agents"),
@@ -147,6 +148,8 @@ pub const VERBS: &[Verb] = &[
     verb::<debug::DebugArtifact>("runs debug-artifact", &[]),
     verb::<debug::Prune>("runs prune", &[]),
     verb::<debug::RetentionHold>("runs retention-hold", &[]),
+    verb::<assets::Import>("assets import", &[]),
+    verb::<assets::Get>("assets get", &["show"]),
     verb::<tasks::List>("tasks list", &[]),
     verb::<tasks::Get>("tasks get", &["show"]),
     verb::<tasks::Output>("tasks output", &[]),

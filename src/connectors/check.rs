@@ -5,13 +5,15 @@
 
 use std::fmt;
 
-use super::config::{ChildProcess, ExternalConfig, ExternalMode, IngressMode, ReplyHandle, SecretRef, Settings};
+use super::config::{
+    ChildProcess, ExternalConfig, ExternalMode, IngressMode, ReplyHandle, SecretRef, Settings, TelegramConfig,
+};
 use crate::delivery::{ReplyTargetInput, Trust};
 use crate::ids::SessionId;
 use crate::limits::{
     CONNECTOR_BINDING_KEY_BYTES_MAX, CONNECTOR_EVENTS_PER_S_MAX, CONNECTOR_LIST_MAX, CONNECTOR_NAME_BYTES_MAX,
     CONNECTOR_SIGNATURE_AGE_S_MAX, CONNECTOR_TEXT_BYTES_MAX, LEASE_ENV_KEY_BYTES_MAX, LEASE_SLOTS_MAX,
-    SIDECAR_WORDS_MAX,
+    SIDECAR_WORDS_MAX, TELEGRAM_POLL_TIMEOUT_S_MAX,
 };
 use crate::net::{BaseUrl, Host, Reach, classify};
 
@@ -134,18 +136,12 @@ pub fn settings(settings: &Settings) -> Checked {
             targets("additional_reply_targets", &config.additional_reply_targets)?;
             keys("additional_binding_keys", &config.additional_binding_keys)?;
             api_base("api_base_url", config.api_base_url.as_deref())?;
-            if config.ingress_mode == IngressMode::Polling {
-                let cause = "polling is not in this version";
-                return Err(ConfigError::new(
-                    "ingress_mode",
-                    cause,
-                    "use webhook, with a proxy that Telegram can reach",
-                ));
-            }
+            polling(config)?;
             if config.allowed_chat_ids.len() > CONNECTOR_LIST_MAX {
                 return Err(too_many("allowed_chat_ids", CONNECTOR_LIST_MAX));
             }
-            if config.secret_token.is_none() && !config.allow_unauthenticated_ingress {
+            let is_open = config.ingress_mode == IngressMode::Webhook && config.secret_token.is_none();
+            if is_open && !config.allow_unauthenticated_ingress {
                 return open(settings, false, "secret_token");
             }
             Ok(())
@@ -168,6 +164,19 @@ fn open(settings: &Settings, allowed: bool, secret: &str) -> Checked {
         format!("anybody could send events: there is no {secret}"),
         "set the secret, or allow it knowingly",
     ))
+}
+
+fn polling(config: &TelegramConfig) -> Checked {
+    if config.ingress_mode == IngressMode::Polling && config.bot_token.is_none() {
+        let cause = "polling asks Telegram as the bot";
+        return Err(ConfigError::new("bot_token", cause, "give the bot's token, or use webhook"));
+    }
+    let is_in_range = |seconds: &u64| (1..=TELEGRAM_POLL_TIMEOUT_S_MAX).contains(seconds);
+    if config.polling_timeout_seconds.as_ref().is_some_and(|seconds| !is_in_range(seconds)) {
+        let cause = format!("it is not from 1 to {TELEGRAM_POLL_TIMEOUT_S_MAX}");
+        return Err(ConfigError::new("polling_timeout_seconds", cause, "correct it, or leave it out"));
+    }
+    Ok(())
 }
 
 fn rate(rate: u32) -> Checked {
@@ -477,7 +486,16 @@ mod tests {
             assert_eq!(field(kind, json!({name: secret})), None);
             assert_eq!(field(kind, json!({"allow_unauthenticated_ingress": true})), None);
         }
-        let polling = json!({"ingress_mode": "polling", "secret_token": secret});
-        assert_eq!(field(ConnectorKind::Telegram, polling).as_deref(), Some("ingress_mode"));
+        let polling = |change: Value| {
+            let polling =
+                super::super::config::merge(json!({"ingress_mode": "polling"}), change.as_object().unwrap().clone());
+            field(ConnectorKind::Telegram, polling)
+        };
+        assert_eq!(polling(json!({"secret_token": secret})).as_deref(), Some("bot_token"));
+        assert_eq!(polling(json!({"bot_token": secret})), None, "nobody can send it anything");
+        for seconds in [0, 51] {
+            let change = json!({"bot_token": secret, "polling_timeout_seconds": seconds});
+            assert_eq!(polling(change).as_deref(), Some("polling_timeout_seconds"));
+        }
     }
 }

@@ -174,7 +174,7 @@ pub enum IngressMode {
     /// Telegram calls.
     #[default]
     Webhook,
-    /// The daemon asks; not in this version.
+    /// The daemon asks.
     Polling,
 }
 
@@ -435,7 +435,7 @@ impl Settings {
                 config.bearer_token.is_none() && !(config.hmac_secret.is_some() && config.require_hmac_signature)
             }
             Self::Slack(config) => config.signing_secret.is_none(),
-            Self::Telegram(config) => config.secret_token.is_none(),
+            Self::Telegram(config) => config.secret_token.is_none() && config.ingress_mode == IngressMode::Webhook,
             Self::External(config) => config.shared_token.is_none(),
         }
     }

@@ -1,7 +1,3 @@
-//! Connectors as deliveries reach them.
-//! Owns: which base URL and secret belong to a place, and which places a connector may not be used for.
-//! May touch: the registry.
-//! Never: sends anything.
 //! Connectors as the way out of deliveries.
 //! Owns: which connector may be used for which place, and the credential that goes along.
 //! May touch: the registry, and through it the broker.
@@ -19,7 +15,7 @@ use crate::secret::Secret;
 /// Slack's own API, where a connector names no other one.
 const SLACK_API: &str = "https://slack.com/api";
 /// Telegram's.
-const TELEGRAM_API: &str = "https://api.telegram.org";
+pub const TELEGRAM_API: &str = "https://api.telegram.org";
 
 /// The registry, as deliveries ask it.
 pub struct Egress {

@@ -16,6 +16,7 @@ pub mod view;
 pub mod webhook;
 
 pub use config::{SecretRef, Settings};
+pub use egress::TELEGRAM_API;
 pub use registry::{Entry, Registry, Source, environment_secrets};
 pub use secrets::{from_environment, variable};
 pub use sidecar::Sidecars;

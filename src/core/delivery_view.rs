@@ -38,7 +38,7 @@ pub struct DeliveryQuery {
 }
 
 /// One page of deliveries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeliveryPage {
     /// In order of time.
     pub items: Vec<DeliveryItem>,

@@ -11,11 +11,11 @@ use super::answer::error;
 use super::envelope::Content;
 use super::room::Surroundings;
 use super::target::{Address, ConnectorEgress, EgressError, HttpAddress};
-use crate::broker::{BrokerError, Lease, LeaseRequest, Provider, SlotId, Subject, SubjectId, Use};
+use crate::broker::{BrokerError, Lease, LeaseRequest, Provider, SlotId, Subject, SubjectId, Use, Watch};
 use crate::core::{AttemptOutcome, Body, DeliveryJob, RunReplyTarget};
 use crate::hex::to_hex;
 use crate::limits::LEASE_TTL_MS_DEFAULT;
-use crate::net::{Auth, BaseUrl, CredentialRefused, Target};
+use crate::net::{Auth, BaseUrl, Cancel, CredentialRefused, Target};
 use crate::secret::Secret;
 
 /// Stands in Telegram's path where the token goes.
@@ -198,6 +198,17 @@ impl Credential {
         match self {
             Self::Leased(leases) => leases.bearer.as_ref().or(leases.hmac.as_ref()).map(|lease| lease.id.as_str()),
             Self::None | Self::Held(..) => None,
+        }
+    }
+
+    /// Has `cancel` cancelled when a lease of it is revoked, for as long as what is returned lives.
+    pub(super) fn watch(&self, cancel: &Cancel) -> Vec<Watch> {
+        match self {
+            Self::Leased(leases) => {
+                let held = [&leases.bearer, &leases.hmac].into_iter().flatten();
+                held.map(|lease| leases.around.broker.watch(lease, cancel.clone())).collect()
+            }
+            Self::None | Self::Held(..) => Vec::new(),
         }
     }
 

@@ -181,7 +181,10 @@ impl Sender {
             },
             body_bytes_max: u64::MAX,
         };
-        let mut response = self.around.net.send(request, &self.cut)?;
+        // What is revoked stops being used; the delivery is then tried again, with what holds by then.
+        let cancel = self.cut.child();
+        let _watched = prepared.credential.watch(&cancel);
+        let mut response = self.around.net.send(request, &cancel)?;
         let hint_ms = retry_hint_ms(&|name: &str| response.header(name), self.around.clock.now_ms());
         let status = response.status;
         // Of a plain receiver the status is the answer; what it says besides is for people.

@@ -3,6 +3,7 @@
 //! Never: shows anything.
 
 use crate::limits::SSE_PREVIEW_TEXT_BYTES_MAX;
+use crate::providers::TEXT_SEPARATOR;
 
 /// What a piece of text means to those who watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) struct LiveText {
     shown: String,
     /// Bytes of `shown` that the attempt in hand has repeated.
     at: usize,
+    /// Bytes of `shown` that attempts do not repeat: what came before a pause of the vendor's.
+    base: usize,
 }
 
 impl LiveText {
@@ -29,13 +32,31 @@ impl LiveText {
         self.shown.is_empty()
     }
 
-    /// A new attempt begins its answer from the start.
+    /// A new attempt begins its answer from the start, or from the last pause on.
     pub(super) fn begin(&mut self) {
-        self.at = 0;
+        self.at = self.base;
+    }
+
+    /// What was shown so far stands, and another request goes on behind it.
+    pub(super) fn pause(&mut self) {
+        self.base = self.at;
+    }
+
+    /// The whole answer begins again, on another route perhaps.
+    pub(super) fn restart(&mut self) {
+        (self.at, self.base) = (0, 0);
     }
 
     /// Takes more text of the attempt in hand. A model that says the same again is not shown again.
     pub(super) fn push(&mut self, text: &str) -> Piece {
+        if self.base > 0 && self.at == self.base && !text.is_empty() {
+            // The parts of an answer are joined like this.
+            return self.take(&format!("{TEXT_SEPARATOR}{text}"));
+        }
+        self.take(text)
+    }
+
+    fn take(&mut self, text: &str) -> Piece {
         let ahead = &self.shown.as_bytes()[self.at..];
         let new = text.as_bytes();
         if ahead.starts_with(new) {
@@ -98,6 +119,25 @@ mod tests {
         assert_eq!((live.push("chs"), live.is_too_long()), (more("chs"), false));
         live.begin();
         assert_eq!((live.push("größer Fuchs"), live.is_too_long()), (Piece::Known, false));
+    }
+
+    #[test]
+    fn what_follows_a_pause_is_shown_behind_it_and_a_whole_new_answer_replaces_both() {
+        let mut live = LiveText::default();
+        live.restart();
+        live.begin();
+        assert_eq!(live.push("one"), more("one"));
+        live.pause();
+        live.begin();
+        assert_eq!(live.push("two"), more("\n\ntwo"));
+        live.begin();
+        let again = [live.push("tw"), live.push("o!")];
+        assert_eq!(again, [Piece::Known, more("!")], "an attempt repeats its own part only");
+        live.begin();
+        assert_eq!(live.push("three"), Piece::Instead("one\n\nthree".to_string()));
+        live.restart();
+        live.begin();
+        assert_eq!(live.push("else"), Piece::Instead("else".to_string()));
     }
 
     #[test]

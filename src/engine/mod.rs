@@ -17,6 +17,7 @@ mod input;
 mod lanes;
 mod live_text;
 mod passage;
+mod pause;
 mod permits;
 mod programs;
 mod question;

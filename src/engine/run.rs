@@ -266,10 +266,17 @@ impl Carried<'_> {
         }
     }
 
-    fn ask_route(&mut self, notes: Vec<Note>, live: &mut LiveText) -> Result<Asked, Left> {
+    /// One request. `begun` is what the answer has so far, where its vendor has asked to be asked again.
+    pub(super) fn ask_once(
+        &mut self,
+        notes: Vec<Note>,
+        live: &mut LiveText,
+        begun: Option<Message>,
+    ) -> Result<Asked, Left> {
         let in_force = self.in_force()?;
         let schema = self.submitted.options.prepared_schema();
         let stage = match self.context.messages.last() {
+            _ if begun.is_some() => Stage::Later,
             Some(Message::User { .. }) if self.context.repairs > 0 => match self.submitted.options.expected() {
                 Some(_) => Stage::Repair,
                 None => Stage::Later,
@@ -277,6 +284,8 @@ impl Carried<'_> {
             Some(Message::User { .. }) => Stage::First,
             _ => Stage::Later,
         };
+        let is_begun = begun.is_some();
+        self.context.messages.extend(begun);
         let request = TurnRequest {
             model: &self.model,
             instructions: in_force.instructions.as_deref(),
@@ -286,7 +295,11 @@ impl Carried<'_> {
             temperature: self.submitted.temperature,
             options: self.submitted.options.turn_options(&schema, stage),
         };
-        let prepared = match PreparedTurn::new(self.route, &request) {
+        let prepared = PreparedTurn::new(self.route, &request);
+        if is_begun {
+            self.context.messages.pop();
+        }
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Err(Left::FailedWith(failure_of(&error), notes)),
         };
@@ -351,7 +364,11 @@ impl Carried<'_> {
 
     /// Calls with ids that are unique in their answer and names that every provider takes back; raw items only if they
     /// still say the same.
-    fn normalised(&self, calls: Vec<ToolCall>, items: Vec<Box<RawValue>>) -> (Vec<ToolCall>, Vec<Box<RawValue>>) {
+    pub(super) fn normalised(
+        &self,
+        calls: Vec<ToolCall>,
+        items: Vec<Box<RawValue>>,
+    ) -> (Vec<ToolCall>, Vec<Box<RawValue>>) {
         let is_id = |id: &str| {
             (1..=TOOL_CALL_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
         };

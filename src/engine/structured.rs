@@ -56,7 +56,7 @@ impl Carried<'_> {
                 let text = "the model declined to answer, so there is no JSON; next: change the input";
                 return Err(Left::FailedWith(violated(text.to_string()), notes));
             }
-            Stop::Length => {
+            Stop::Length | Stop::Pause => {
                 let text = "the answer was cut by a limit of length, so its JSON is not complete; next: raise \
                             max_output_tokens or ask for less";
                 return Err(Left::FailedWith(violated(text.to_string()), notes));

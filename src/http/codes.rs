@@ -307,6 +307,9 @@ codes! {
         "The task's output file cannot be read.",
         "check shell-tasks in the state root and its disk";
 
+    ASSET_NOT_FOUND: 404 "assets" "asset_not_found",
+        "No file is kept under this id, or none that an input can hold.",
+        "import it with assets import";
     BLOB_NOT_FOUND: 404 "runs" "blob_not_found",
         "No result of the run is kept under this digest, or it was removed.",
         "list the run's blobs";

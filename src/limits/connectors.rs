@@ -51,6 +51,34 @@ pub const CONNECTOR_EVENTS_PER_S_MAX: u32 = 100_000;
 /// Buckets of one Slack connector, which counts per team and channel; the least recently used one makes room.
 pub const CONNECTOR_BUCKETS_MAX: usize = 1_024;
 
+// --- telegram polling ------------------------------------------------------------------------
+
+/// Threads that ask Telegram for updates. With more connectors of mode `polling` than these, each request waits at Telegram for
+/// [`TELEGRAM_POLL_CROWDED_S`] only, so that all have their turn.
+pub const TELEGRAM_POLLERS: usize = 2;
+/// How long a request for updates waits at Telegram when nothing is said, seconds.
+pub const TELEGRAM_POLL_TIMEOUT_S_DEFAULT: u64 = 25;
+/// The longest that can be set, seconds; Telegram's own limit.
+pub const TELEGRAM_POLL_TIMEOUT_S_MAX: u64 = 50;
+/// See [`TELEGRAM_POLLERS`].
+pub const TELEGRAM_POLL_CROWDED_S: u64 = 1;
+/// Added to it for the answer to arrive; also the limit of look-up and connect, each.
+pub const TELEGRAM_POLL_MARGIN_MS: u64 = 10_000;
+/// Between two looks whether a connector is to be polled, while none is.
+pub const TELEGRAM_POLL_LOOK_MS: u64 = 1_000;
+/// Pause after a failed poll; it doubles with each one that follows.
+pub const TELEGRAM_POLL_PAUSE_MS_MIN: u64 = 1_000;
+/// The longest pause where Telegram does not ask for one.
+pub const TELEGRAM_POLL_PAUSE_MS_MAX: u64 = 60_000;
+/// The longest pause that Telegram can ask for; a longer one is cut.
+pub const TELEGRAM_RETRY_AFTER_MS_MAX: u64 = 600_000;
+/// Updates of one answer; Telegram's own limit.
+pub const TELEGRAM_UPDATES_MAX: u64 = 100;
+/// Bytes of one answer; a longer one is a failure. A hundred of the longest messages have a tenth of it.
+pub const TELEGRAM_POLL_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// From an update to what became of it; then it is asked for again.
+pub const TELEGRAM_SETTLE_MS_MAX: u64 = 30_000;
+
 // --- sidecars --------------------------------------------------------------------------------
 
 /// From the start of a sidecar to its first good manifest and health; then it is stopped and started again.

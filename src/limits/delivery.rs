@@ -15,8 +15,10 @@ pub const REPLY_HEADER_VALUE_BYTES_MAX: usize = 1024;
 /// Deliveries that are owed: waiting ones, those that runs under way will make, and dead letters that nobody has dealt
 /// with. At the limit runs with reply targets are refused; nothing is forgotten. About 300 bytes each stay in memory.
 pub const DELIVERIES_OPEN_MAX: usize = 100_000;
-/// Finished deliveries that can be listed; older ones are in the journal only.
+/// Finished deliveries of all runs that are listed together; older ones are listed with their run only, from the journal.
 pub const DELIVERIES_KEPT_MAX: usize = 20_000;
+/// Deliveries that the view of one run names, the newest ones; only forced replays make more than its targets.
+pub const RUN_VIEW_DELIVERIES_MAX: usize = 64;
 /// Targets without a waiting delivery whose past is remembered; the one used longest ago is forgotten first.
 pub const DELIVERY_TARGETS_KEPT_MAX: usize = 10_000;
 /// Threads that send deliveries; each has one request in flight.

@@ -177,6 +177,24 @@ pub(super) fn body(route: &Route, request: &TurnRequest<'_>) -> Result<Vec<u8>, 
     Ok(wire::body(&body))
 }
 
+/// What thinking between the calls of a turn is asked for by, at models that think within a budget; newer ones do so by themselves.
+const INTERLEAVED_BETA: &str = "interleaved-thinking-2025-05-14";
+
+/// The `anthropic-beta` header: what the route says, and what the request needs.
+pub(super) fn beta(route: &Route, request: &TurnRequest<'_>) -> Option<String> {
+    let own = route.anthropic_beta.clone();
+    let (asked, facts) = (request.options.reasoning, facts(request.model));
+    let has_tools = !request.tools.is_empty();
+    let is_forced = has_tools && matches!(request.options.tool_choice, ToolChoice::Required | ToolChoice::Tool(_));
+    let thinking = shape_thinking(&facts, asked, facts.output_tokens_max, is_forced);
+    let is_needed = asked.interleaved && has_tools && matches!(thinking, Ok((Some(Thinking::Enabled { .. }), _)));
+    match own {
+        Some(own) if !is_needed || own.split(',').any(|beta| beta.trim() == INTERLEAVED_BETA) => Some(own),
+        Some(own) => Some(format!("{own},{INTERLEAVED_BETA}")),
+        None => is_needed.then(|| INTERLEAVED_BETA.to_string()),
+    }
+}
+
 fn tool_choice<'a>(choice: ToolChoice<'a>, parallel: Option<bool>) -> Option<ChoiceField<'a>> {
     let disable_parallel_tool_use = (parallel == Some(false)).then_some(true);
     let (kind, name) = match choice {
@@ -297,7 +315,7 @@ mod tests {
     use super::*;
 
     fn shaped(model: &str, effort: Option<Effort>, budget_tokens: Option<u32>) -> (Option<Thinking>, Option<Effort>) {
-        let asked = Reasoning { effort, summary: false, budget_tokens };
+        let asked = Reasoning { effort, summary: false, budget_tokens, interleaved: false };
         shape_thinking(&facts(model), asked, 32_000, false).expect("not forced")
     }
 

@@ -226,8 +226,10 @@ impl MessagesCollector {
         }
         let text = texts.join(TEXT_SEPARATOR);
         let stop = match reason.as_str() {
-            // What a pause waits for are the vendor's own tools, which are never offered: the text is cut.
-            "max_tokens" | "model_context_window_exceeded" | "pause_turn" => Stop::Length,
+            // Without a block there is nothing that another request could end with.
+            "pause_turn" if tool_calls.is_empty() && !items.is_empty() => Stop::Pause,
+            "pause_turn" if tool_calls.is_empty() => Stop::Length,
+            "max_tokens" | "model_context_window_exceeded" => Stop::Length,
             "refusal" if text.is_empty() => return Err(self.refusal()),
             "refusal" => Stop::Refusal,
             _ if !tool_calls.is_empty() => Stop::ToolCalls,
@@ -262,7 +264,7 @@ impl MessagesCollector {
 }
 
 /// Between two texts of one answer.
-const TEXT_SEPARATOR: &str = "\n\n";
+pub(crate) const TEXT_SEPARATOR: &str = "\n\n";
 
 /// Shows more text of a block, apart from the text of another.
 fn show(shown: &mut Option<u64>, index: u64, text: &str, on_event: OnEvent<'_>) {

@@ -85,7 +85,7 @@ impl<'r> PreparedTurn<'r> {
         add("openai-project", route.project.as_deref());
         if route.driver == Driver::Anthropic {
             add("anthropic-version", Some(route.anthropic_version.as_deref().unwrap_or(ANTHROPIC_VERSION)));
-            add("anthropic-beta", route.anthropic_beta.as_deref());
+            add("anthropic-beta", anthropic::beta(route, request).as_deref());
         }
         if route.driver == Driver::Openrouter {
             add("x-openrouter-title", Some("kheish-daemon"));

@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn thinking_is_told_by_level_by_budget_or_not_at_all_and_never_twice() {
         let config = |model: &str, effort, budget_tokens, summary| {
-            let asked = Reasoning { effort, summary, budget_tokens };
+            let asked = Reasoning { effort, summary, budget_tokens, interleaved: false };
             thinking_config(model, asked).map(|config| serde_json::to_string(&config).expect("JSON"))
         };
         let high = Some(Effort::High);

@@ -162,6 +162,8 @@ pub struct Reasoning {
     pub summary: bool,
     /// Ceiling of thinking tokens, for models that take one.
     pub budget_tokens: Option<u32>,
+    /// Think between the calls of one turn too, at models that do so only when asked.
+    pub interleaved: bool,
 }
 
 /// Thinking effort, in the vendors' common words.
@@ -238,6 +240,8 @@ pub enum Stop {
     ToolCalls,
     /// It met a limit of length; the text is cut.
     Length,
+    /// It wants to go on in another request, which is to end with this answer's items.
+    Pause,
     /// It declined; the text says so.
     Refusal,
 }

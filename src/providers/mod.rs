@@ -26,6 +26,7 @@ mod schema;
 mod stream;
 mod wire;
 
+pub(crate) use anthropic_stream::TEXT_SEPARATOR;
 pub use drift::{Drift, DriftState, RoutesWatch};
 pub use driver::Driver;
 pub use error::{ErrorClass, ProviderError, Retry};

@@ -95,6 +95,9 @@ pub struct ReasoningOption {
     /// Ceiling of thinking tokens, for models that take one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_tokens: Option<u32>,
+    /// Thinking between tool calls too, where it has to be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interleaved: Option<bool>,
 }
 
 /// Whether readable reasoning is asked for; the vendor decides how long it is.
@@ -199,6 +202,7 @@ impl GenerationOptions {
                 effort: reasoning.effort,
                 summary: reasoning.summary.is_some_and(|summary| summary != Summary::None),
                 budget_tokens: reasoning.budget_tokens,
+                interleaved: reasoning.interleaved == Some(true),
             },
         }
     }
@@ -222,6 +226,7 @@ mod tests {
             r#"{"response_format":{"type":"text"}}"#,
             r#"{"response_format":{"type":"structured_json","schema":{"type":"object"},"name":"reply"}}"#,
             r#"{"reasoning":{"effort":"xhigh","summary":"auto","budget_tokens":2048}}"#,
+            r#"{"reasoning":{"budget_tokens":2048,"interleaved":true}}"#,
         ] {
             assert_eq!(serde_json::to_string(&parse(text).expect(text)).expect("JSON"), text);
         }
@@ -238,7 +243,7 @@ mod tests {
             r#"{"response_format":{"type":"structured_json","schema":{},"strict":true}}"#,
             r#"{"response_format":{"type":"structured_json","schema":{},"name":""}}"#,
             r#"{"reasoning":{"effort":"a lot"}}"#,
-            r#"{"reasoning":{"interleaved":true}}"#,
+            r#"{"reasoning":{"interleaved":"often"}}"#,
             r#"{"reasoning":{"budget_tokens":0}}"#,
         ] {
             assert!(parse(text).is_err(), "{text}");

@@ -104,7 +104,7 @@ fn presentable(mut outcome: TurnOutcome) -> Result<TurnOutcome, ProviderError> {
             outcome.tool_calls.clear();
             outcome.items.clear();
         }
-        Stop::Done | Stop::ToolCalls => {
+        Stop::Done | Stop::ToolCalls | Stop::Pause => {
             let mut seen = HashSet::new();
             if let Some(call) = outcome.tool_calls.iter().find(|call| call.name.is_empty() || call.call_id.is_empty()) {
                 let what = if call.name.is_empty() { "name" } else { "id" };

@@ -18,10 +18,32 @@ type Known = Box<dyn Fn(&str) -> String + Send + Sync>;
 
 static KNOWN: OnceLock<Known> = OnceLock::new();
 
+/// What of a text in pieces can be kept, and how many of its bytes that stands for.
+type Settled = Box<dyn Fn(&str) -> (String, usize) + Send + Sync>;
+
+static STREAMED: OnceLock<Settled> = OnceLock::new();
+
 /// From now on log lines, panic messages and callers' words are checked against what `known` masks as well. Once for each process; a
 /// second call changes nothing.
 pub fn install(known: impl Fn(&str) -> String + Send + Sync + 'static) {
     let _only_once = KNOWN.set(Box::new(known));
+}
+
+/// As [`install`], for texts that arrive in pieces.
+pub fn install_stream(known: impl Fn(&str) -> (String, usize) + Send + Sync + 'static) {
+    let _only_once = STREAMED.set(Box::new(known));
+}
+
+/// As [`text`], for a text that arrives in pieces: what of it can be kept now, and how many of its bytes that stands for. The
+/// others may be the beginning of a secret and wait for the next piece.
+pub fn stream(text: &str) -> (String, usize) {
+    match STREAMED.get() {
+        Some(known) => known(text),
+        None => {
+            let settled = settled(text);
+            (mask_keys(&text[..settled]), settled)
+        }
+    }
 }
 
 /// `text` of a caller without known secrets and keys, for a record.

@@ -27,6 +27,8 @@ pub(super) enum Stop {
     Done,
     Length,
     Filter,
+    /// The vendor wants to be asked to go on; where a format has no such word it is cut by length.
+    Pause,
 }
 
 /// Token counts.
@@ -88,6 +90,7 @@ impl<'a> Answer<'a> {
         let stop = match &turn.fault {
             Some(fault) if fault.kind == FaultKind::Incomplete => match fault.code.as_deref() {
                 Some("content_filter") => Stop::Filter,
+                Some("pause") => Stop::Pause,
                 _ => Stop::Length,
             },
             _ => Stop::Done,

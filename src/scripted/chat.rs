@@ -39,7 +39,7 @@ fn reasoning_details(answer: &Answer<'_>) -> Option<Value> {
 
 fn finish_reason(answer: &Answer<'_>) -> &'static str {
     match answer.stop {
-        Stop::Length => "length",
+        Stop::Length | Stop::Pause => "length",
         Stop::Filter => "content_filter",
         Stop::Done if answer.calls.is_empty() => "stop",
         Stop::Done => "tool_calls",

@@ -23,7 +23,7 @@ fn finish_reason(answer: &Answer<'_>) -> &'static str {
     match answer.stop {
         Stop::Done if answer.refusal.is_some() => "SAFETY",
         Stop::Done => "STOP",
-        Stop::Length => "MAX_TOKENS",
+        Stop::Length | Stop::Pause => "MAX_TOKENS",
         Stop::Filter => "SAFETY",
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn last_said(body: &Value) -> (String, Option<String>) {
 fn stop_reason(answer: &Answer<'_>) -> &'static str {
     match answer.stop {
         Stop::Length => "max_tokens",
+        Stop::Pause => "pause_turn",
         Stop::Filter => "refusal",
         Stop::Done if answer.refusal.is_some() => "refusal",
         Stop::Done if answer.calls.is_empty() => "end_turn",

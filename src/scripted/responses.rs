@@ -174,7 +174,7 @@ fn finished(answer: &Answer<'_>, items: Vec<Value>) -> (&'static str, Value) {
         Stop::Done => {
             return ("response.completed", response(answer, "completed", items, json!({"usage": usage(answer)})));
         }
-        Stop::Length => "max_output_tokens",
+        Stop::Length | Stop::Pause => "max_output_tokens",
         Stop::Filter => "content_filter",
     };
     let extra = json!({"incomplete_details": {"reason": reason}, "usage": usage(answer)});

@@ -1,7 +1,8 @@
 //! The output of a task as a file of bounded size.
 //! Owns: `shell-tasks/<id>.out`: its growth, its rotation, reading its end, and the space of all of them.
 //! May touch: that directory of the state root.
-//! Never: holds more of an output in memory than one buffer, or one answer.
+//! Never: holds more of an output in memory than one buffer, or one answer; writes a secret that the broker knows, or a text with the
+//! shape of a key.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,9 +10,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::limits::{
-    TASK_OUTPUT_BYTES_KEPT, TASK_OUTPUT_BYTES_MAX, TASK_OUTPUT_FILES_MAX, TASK_OUTPUT_MARGIN_BYTES,
-    TASK_OUTPUTS_BYTES_MAX,
+    TASK_OUTPUT_BYTES_HELD_MAX, TASK_OUTPUT_BYTES_KEPT, TASK_OUTPUT_BYTES_MAX, TASK_OUTPUT_FILES_MAX,
+    TASK_OUTPUT_MARGIN_BYTES, TASK_OUTPUTS_BYTES_MAX,
 };
+use crate::redaction;
 
 /// Figures of one output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct OutputFigures {
 pub(super) struct OutputFile {
     path: PathBuf,
     file: File,
+    /// What came and may be the beginning of a secret.
+    held: Vec<u8>,
     pub(super) figures: OutputFigures,
 }
 
@@ -42,18 +46,51 @@ impl OutputFile {
     pub(super) fn create(directory: &Path, id: &str) -> io::Result<Self> {
         let path = path_of(directory, id);
         let file = OpenOptions::new().write(true).read(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        Ok(Self { path, file, figures: OutputFigures::default() })
+        Ok(Self { path, file, held: Vec::new(), figures: OutputFigures::default() })
     }
 
-    /// Adds what came.
+    /// Adds what came, as far as nothing that follows can make it a part of a secret.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.figures.total_bytes += bytes.len() as u64;
-        self.file.write_all(bytes)?;
+        self.held.extend_from_slice(bytes);
+        let is_long = self.held.len() > TASK_OUTPUT_BYTES_HELD_MAX;
+        self.write(is_long)
+    }
+
+    /// Adds what was held back: nothing follows.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.write(true)
+    }
+
+    fn write(&mut self, all: bool) -> io::Result<()> {
+        let bytes = self.ready(all);
+        self.file.write_all(&bytes)?;
         self.figures.size_bytes += bytes.len() as u64;
         if self.figures.size_bytes > TASK_OUTPUT_BYTES_MAX {
             self.rotate()?;
         }
         Ok(())
+    }
+
+    /// Takes what can be written out of what is held. What is no text is kept as it is.
+    fn ready(&mut self, all: bool) -> Vec<u8> {
+        let (mut ready, mut used) = (Vec::with_capacity(self.held.len()), 0);
+        let mut chunks = self.held.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            let text = chunk.valid();
+            if chunks.peek().is_none() && !all {
+                // What is no text behind it may be the beginning of a character.
+                let (text, settled) = redaction::stream(text);
+                ready.extend_from_slice(text.as_bytes());
+                used += settled;
+                break;
+            }
+            ready.extend_from_slice(redaction::text(text).as_bytes());
+            ready.extend_from_slice(chunk.invalid());
+            used += text.len() + chunk.invalid().len();
+        }
+        self.held.drain(..used);
+        ready
     }
 
     /// Replaces the file by a note and its newest part.
@@ -210,6 +247,31 @@ mod tests {
             assert!(whole.ends_with(&text), "{bytes}: {text:?}");
             assert!(bytes < 5 || text.ends_with("last\n"), "{bytes}: {text:?}");
         }
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_comes_in_pieces_is_not_written_and_everything_else_is() {
+        let directory = scratch("secret");
+        let mut output = OutputFile::create(&directory, "a").unwrap();
+        let written = || fs::read(path_of(&directory, "a")).unwrap();
+        let said = b"caf\xc3\xa9 \xff sk-proj-abcdefghijklmnopqrstuvwxyz0123 done\n";
+        for piece in said.chunks(1) {
+            output.append(piece).unwrap();
+            assert!(!String::from_utf8_lossy(&written()).contains("sk-proj"));
+        }
+        assert_eq!(written(), b"caf\xc3\xa9 \xff <redacted> done\n", "a whole line is there before the end");
+        output.append(b"half of sk-proj-abcdefghijklmnopqrstuvwxyz0123").unwrap();
+        output.finish().unwrap();
+        let text = String::from_utf8_lossy(&written()).into_owned();
+        assert!(text.ends_with("done\nhalf of <redacted>"), "{text}");
+        assert_eq!(output.figures.size_bytes, written().len() as u64);
+        assert_eq!(output.figures.total_bytes, said.len() as u64 + 46);
+        // What never ends is not held for ever.
+        let mut endless = OutputFile::create(&directory, "b").unwrap();
+        let block = format!("-----BEGIN {}", "x".repeat(TASK_OUTPUT_BYTES_HELD_MAX));
+        endless.append(block.as_bytes()).unwrap();
+        assert!(endless.figures.size_bytes > 0);
         fs::remove_dir_all(directory).unwrap();
     }
 

@@ -539,6 +539,9 @@ impl Running {
 
     /// How it ended. The worker has ended before.
     fn conclude(&mut self, too_large: bool) -> TaskEnd {
+        if let Err(error) = self.output.finish() {
+            self.capture_error.get_or_insert(error.to_string());
+        }
         let figures = self.output.figures;
         let end = self.end.take();
         let (tree_ended, quarantined_pids) = match &end {

@@ -3,10 +3,12 @@
 //! Never: fails on a slow figure (speed is read, not asserted) or leaves loopback.
 //!
 //! Settings by environment: BENCH_SECONDS (per measurement, 3), BENCH_ROUNDS (3), BENCH_CLIENTS (`1,16,64,256`),
-//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, backup, strace, workers, turns),
+//! BENCH_ONLY (a comma list of accepts, status, fanout, startup, memory, executed, providers, events, deadtargets, backup, strace, workers, turns),
+//! BENCH_DEAD (targets, 1000),
 //! BENCH_RECORDS (`0,100000,1000000`), BENCH_REDIS_KEYS (`new` for each SET, or `same` per connection), BENCH_DIR (work folder), BENCH_STRACE=1 (adds the strace sample).
 
 mod backup;
+mod connectors;
 mod daemon;
 mod exchange;
 mod fanout;
@@ -36,6 +38,7 @@ struct Settings {
     rounds: usize,
     clients: Vec<usize>,
     records: Vec<u64>,
+    dead: usize,
     only: Vec<String>,
     redis_new_keys: bool,
     folder: PathBuf,
@@ -50,7 +53,7 @@ impl Settings {
             text(name, default).split(',').map(|part| part.trim().to_string()).filter(|part| !part.is_empty()).collect()
         };
         let default_folder = target_folder().join("bench");
-        let mut only = list("BENCH_ONLY", "accepts,status,fanout,startup,memory,executed,providers");
+        let mut only = list("BENCH_ONLY", "accepts,status,fanout,startup,memory,executed,providers,events,deadtargets");
         if std::env::var_os("BENCH_STRACE").is_some() {
             only.push("strace".to_string());
         }
@@ -59,6 +62,7 @@ impl Settings {
             rounds: number("BENCH_ROUNDS", 3) as usize,
             clients: list("BENCH_CLIENTS", "1,16,64,256").iter().filter_map(|part| part.parse().ok()).collect(),
             records: list("BENCH_RECORDS", "0,100000,1000000").iter().filter_map(|part| part.parse().ok()).collect(),
+            dead: number("BENCH_DEAD", 1_000) as usize,
             only,
             redis_new_keys: text("BENCH_REDIS_KEYS", "new") != "same",
             folder: std::env::var_os("BENCH_DIR").map_or_else(|| default_folder.join("work"), PathBuf::from),
@@ -96,7 +100,7 @@ fn run(settings: &Settings) -> io::Result<()> {
     out.insert("seconds".to_string(), json!(settings.duration.as_secs()));
     out.insert("rounds".to_string(), json!(settings.rounds));
     type Section = fn(&Settings) -> io::Result<Value>;
-    let sections: [(&str, Section); 11] = [
+    let sections: [(&str, Section); 13] = [
         ("accepts", accepts),
         ("status", status),
         ("executed", executed),
@@ -104,6 +108,8 @@ fn run(settings: &Settings) -> io::Result<()> {
         ("startup", start_up),
         ("memory", memory),
         ("providers", providers),
+        ("events", events),
+        ("deadtargets", dead_targets),
         ("backup", backups),
         ("strace", strace),
         ("workers", workers),
@@ -230,6 +236,43 @@ fn providers(settings: &Settings) -> io::Result<Value> {
         "decoding_mb_per_second": decoding,
         "first_delta_ms": {"p50": rounded(p50), "p99": rounded(p99)},
     }))
+}
+
+fn events(settings: &Settings) -> io::Result<Value> {
+    println!("\nSigned webhook events, each durable as a run before its answer");
+    let mut rows = Vec::new();
+    for clients in &settings.clients {
+        let mut points = Vec::new();
+        for _ in 0..settings.rounds {
+            let (sample, cpu_us) = connectors::events(&settings.folder, Load::time(*clients, settings.duration))?;
+            points.push(Point::new(&sample, cpu_us));
+        }
+        if let Some(point) = report::median(&points) {
+            println!(
+                "{clients:>7} clients: {:>8.0}/s, p50 {:.0} us, p99 {:.0} us",
+                point.rate, point.p50_us, point.p99_us
+            );
+            rows.push(json!({ "clients": clients, "daemon": report::point(point) }));
+        }
+    }
+    Ok(Value::Array(rows))
+}
+
+fn dead_targets(settings: &Settings) -> io::Result<Value> {
+    const RUNS: usize = 200;
+    let result = connectors::dead_targets(&settings.folder, settings.dead, RUNS)?;
+    let ms = |histogram: &histogram::Histogram, share: f64| histogram.quantile_us(share) / 1_000.0;
+    println!(
+        "\nA healthy target beside {} that refuse and {} that never answer, from submission to arrival ({RUNS} runs)",
+        result.refusing, result.silent
+    );
+    let mut rows = Map::new();
+    for (name, histogram) in [("alone", &result.alone), ("beside", &result.beside)] {
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| ms(histogram, share));
+        println!("  {name}: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
+        rows.insert(name.to_string(), json!({"p50_ms": rounded(p50), "p99_ms": rounded(p99), "max_ms": rounded(max)}));
+    }
+    Ok(Value::Object(rows))
 }
 
 fn fan_out(settings: &Settings) -> io::Result<Value> {

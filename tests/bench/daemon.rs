@@ -44,6 +44,11 @@ pub fn binary() -> PathBuf {
 impl Daemon {
     /// Starts the daemon and waits until `/readyz` answers 200.
     pub fn start(start: &Start<'_>) -> io::Result<Self> {
+        Self::start_with(start, |_| {})
+    }
+
+    /// The same, with what `change` makes of its command.
+    pub fn start_with(start: &Start<'_>, change: impl FnOnce(&mut Command)) -> io::Result<Self> {
         // The daemon makes its state root itself, readable by nobody else.
         let beside = start.state_root.parent().unwrap_or(start.state_root);
         let token_file = beside.join("admin-token");
@@ -65,6 +70,8 @@ impl Daemon {
         std::fs::write(&routes_file, routes(start.provider_url.as_deref()))?;
         command.arg("--routes-file").arg(&routes_file);
         command.args(["--log-level", "warn"]).env("KHEISH_AUTH_STORE_MASTER_KEY_FILE", &key_file);
+
+        change(&mut command);
 
         let started = Instant::now();
         let mut process = Process::start(&mut command, &beside.join("daemon.log"))?;

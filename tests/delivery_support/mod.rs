@@ -1,4 +1,5 @@
 //! A receiver of deliveries that answers by order, and remembers everything that it was sent.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};

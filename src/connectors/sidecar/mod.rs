@@ -9,7 +9,7 @@ mod running;
 mod supervisor;
 pub mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ use serde_json::Value;
 pub use grants::Surroundings;
 
 use super::registry::Registry;
+use crate::broker::SlotId;
 use crate::clock::Clock;
 use crate::limits::{CONNECTORS_MAX, SIDECAR_MAILBOX_MAX};
 use crate::net::{Cancel, Net};
@@ -31,7 +32,7 @@ use supervisor::Supervisor;
 /// What is known of one sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// `waiting`, `starting`, `ready`, `degraded`, `stopping` or `held`.
+    /// `waiting`, `starting`, `ready`, `degraded`, `stopping`, `held`, or `blocked` while a slot that it needs is revoked.
     pub state: &'static str,
     /// What the sidecar says of its health.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,8 +65,17 @@ pub struct Status {
     pub output: String,
 }
 
+/// What an operator took away: whoever runs on it is to end.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Taken {
+    Slot(SlotId),
+    Lease(String),
+}
+
 struct Shared {
     board: Mutex<BTreeMap<String, Status>>,
+    /// Not yet looked at; bounded by the slots and leases that there are.
+    taken: Mutex<BTreeSet<Taken>>,
     wake: EventFd,
     stopping: AtomicBool,
     registry: Registry,
@@ -96,6 +106,7 @@ impl Sidecars {
     pub fn new(registry: Registry) -> io::Result<Self> {
         Ok(Self(Arc::new(Shared {
             board: Mutex::default(),
+            taken: Mutex::default(),
             wake: EventFd::new()?,
             stopping: AtomicBool::new(false),
             registry,
@@ -123,6 +134,25 @@ impl Sidecars {
     /// Has the supervisor compare what runs with what is configured.
     pub fn reconcile(&self) {
         self.0.wake.wake();
+    }
+
+    /// A slot was revoked: a sidecar that has read it in a version that it may not keep ends.
+    pub fn slot_revoked(&self, slot: &SlotId) {
+        self.take_away(Taken::Slot(slot.clone()));
+    }
+
+    /// A lease was revoked by its id: the sidecar that was started with it ends and is started again with another one.
+    pub fn lease_revoked(&self, lease: &str) {
+        self.take_away(Taken::Lease(lease.to_string()));
+    }
+
+    fn take_away(&self, taken: Taken) {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(taken);
+        self.reconcile();
+    }
+
+    fn taken(&self) -> BTreeSet<Taken> {
+        std::mem::take(&mut *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What is known of a sidecar, as JSON.

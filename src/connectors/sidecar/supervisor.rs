@@ -14,8 +14,8 @@ use crossbeam_channel::{Receiver, Sender};
 use super::probe::{Look, Looked, Seen};
 use super::running::{Phase, Running};
 use super::worker::Start;
-use super::{Parts, Sidecars, Status, grants};
-use crate::broker::{ConnectorLease, ConnectorLeaseRequest, Revocation, SlotId};
+use super::{Parts, Sidecars, Status, Taken, grants};
+use crate::broker::{BrokerHandle, ConnectorLease, ConnectorLeaseRequest, Revocation, SlotId};
 use crate::connectors::check::RESERVED_VARIABLES;
 use crate::connectors::registry::{Counters, Entry};
 use crate::connectors::secrets::Versioned;
@@ -55,6 +55,8 @@ struct Slot {
     next_start: Option<Instant>,
     restarts: u64,
     last_error: Option<String>,
+    /// A slot that it needs is revoked: nothing is started until that is over.
+    blocked: bool,
     /// The revision that `attempt` counts for.
     revision: Option<u64>,
 }
@@ -145,6 +147,7 @@ impl Supervisor {
         if self.handle.0.stopping.load(Ordering::SeqCst) && self.stopping_since.is_none() {
             self.stopping_since = Some(Instant::now());
         }
+        self.give_up_what_was_taken();
         let table = self.handle.0.registry.table();
         let broker = self.handle.0.registry.broker().clone();
         let wanted = |entry: &Arc<Entry>| {
@@ -178,14 +181,55 @@ impl Supervisor {
         self.slots.retain(|name, slot| wanted.contains_key(name) || slot.running.is_some());
     }
 
+    /// Sidecars end that hold what an operator has revoked. Setting a slot does not end them: the operator says when by a put,
+    /// or by the revocation that follows.
+    fn give_up_what_was_taken(&mut self) {
+        let broker = self.handle.0.registry.broker();
+        for taken in self.handle.taken() {
+            for (name, slot) in &mut self.slots {
+                let Some(running) = &mut slot.running else { continue };
+                let holds = match &taken {
+                    Taken::Lease(id) => running.lease.as_ref().is_some_and(|(lease, _)| lease == id),
+                    Taken::Slot(id) => running.slots.iter().any(|held| held.0 == *id && !is_held(broker, held)),
+                };
+                if holds && !running.is_stopping() {
+                    log::warn!("the sidecar of connector {name} ends: what it was started with was revoked");
+                    running.ask_to_stop(Duration::from_millis(SIDECAR_STOP_MS));
+                }
+            }
+        }
+    }
+
+    /// The revoked slot without which a sidecar cannot be.
+    fn blocked_slot(&self, entry: &Entry) -> Option<SlotId> {
+        let broker = self.handle.0.registry.broker();
+        let is_blocked = |slot: &SlotId| matches!(broker.slot_state(slot), Ok(Some(state)) if state.blocked);
+        entry.settings.slots().into_iter().map(|(_, slot)| slot).find(is_blocked)
+    }
+
     /// One connector that shall have a sidecar.
     fn tend(&mut self, name: &str, entry: &Arc<Entry>) {
         let token_version = self.token(entry).map_or(0, |token| token.version);
+        let blocked = self.blocked_slot(entry);
         let now = Instant::now();
         let slot = self.slots.get_mut(name).expect("put there just now");
         if slot.revision != Some(entry.revision) {
             // Somebody has put it: what happened to its former form does not count.
             (slot.revision, slot.attempt, slot.next_start) = (Some(entry.revision), 0, None);
+        }
+        if let Some(id) = blocked {
+            slot.blocked = true;
+            (slot.attempt, slot.next_start) = (0, None);
+            slot.last_error =
+                Some(format!("slot {id} is revoked; next: `kheish-daemon secrets set {id} --provider generic`"));
+            if let Some(running) = slot.running.as_mut().filter(|running| !running.is_stopping()) {
+                log::warn!("the sidecar of connector {name} ends: slot {id} is revoked");
+                running.ask_to_stop(Duration::from_millis(SIDECAR_STOP_MS));
+            }
+            return;
+        }
+        if std::mem::take(&mut slot.blocked) {
+            slot.last_error = None;
         }
         let Some(running) = &mut slot.running else {
             if slot.next_start.is_none_or(|at| at <= now) {
@@ -380,9 +424,8 @@ impl Supervisor {
     /// does not have.
     fn renew(&mut self, name: &str, entry: &Entry, lease: String) {
         let broker = self.handle.0.registry.broker().clone();
-        let is_held = |(slot, version): &(SlotId, u64)| matches!(broker.slot_state(slot), Ok(Some(state)) if state.version == *version && !state.blocked);
         let Some(running) = self.slots.get(name).and_then(|slot| slot.running.as_ref()) else { return };
-        let renewed = match running.slots.iter().all(is_held) {
+        let renewed = match running.slots.iter().all(|held| is_held(&broker, held)) {
             true => self.lease(entry),
             false => Ok(None),
         };
@@ -453,11 +496,11 @@ impl Supervisor {
     fn publish(&self) {
         let broker = self.handle.0.registry.broker();
         let now = Instant::now();
-        let is_held = self.handle.0.registry.table().hold.is_some();
+        let holds = self.handle.0.registry.table().hold.is_some();
         let mut board: BTreeMap<String, Status> = BTreeMap::new();
         for (name, slot) in &self.slots {
             let mut status = Status {
-                state: "waiting",
+                state: if slot.blocked { "blocked" } else { "waiting" },
                 generation: slot.generation,
                 restarts: slot.restarts,
                 failed_starts: slot.attempt,
@@ -477,19 +520,22 @@ impl Supervisor {
                 status.instance_id = running.instance_id.clone();
                 status.lease_id = running.lease.as_ref().map(|(id, _)| id.clone());
                 status.output = String::from_utf8_lossy(&running.output).into_owned();
-                status.credentials_stale = running.slots.iter().any(|(slot, version)| {
-                    !matches!(broker.slot_state(slot), Ok(Some(state)) if state.version == *version && !state.blocked)
-                });
+                status.credentials_stale = running.slots.iter().any(|held| !is_held(broker, held));
             }
             board.insert(name.clone(), status);
         }
-        if is_held {
+        if holds {
             for entry in self.handle.0.registry.table().iter().filter(|entry| entry.settings.child().is_some()) {
                 board.entry(entry.name.clone()).or_insert(Status { state: "held", ..Status::default() });
             }
         }
         *self.handle.board() = board;
     }
+}
+
+/// Whether a slot holds this version still, and may be used.
+fn is_held(broker: &BrokerHandle, (slot, version): &(SlotId, u64)) -> bool {
+    matches!(broker.slot_state(slot), Ok(Some(state)) if state.version == *version && !state.blocked)
 }
 
 /// A command with a slash is found from the daemon's own directory, which its sandbox may show under no other name.

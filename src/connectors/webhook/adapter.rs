@@ -228,7 +228,9 @@ impl Adapter {
         if let Some(path) = &self.parts.capture {
             let _one_at_a_time = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
             let file = OpenOptions::new().create(true).append(true).open(path);
-            return match file.and_then(|mut file| writeln!(file, "{delivery}")) {
+            // One write: a line is there whole or not at all, whenever the process ends.
+            let line = format!("{delivery}\n");
+            return match file.and_then(|mut file| file.write_all(line.as_bytes())) {
                 Ok(()) => committed,
                 Err(error) => retryable(format!("the capture file cannot be written: {error}")),
             };

@@ -105,7 +105,7 @@ fn stops_and_failures_have_their_class() {
         ("stop_sequence", Stop::Done),
         ("max_tokens", Stop::Length),
         ("model_context_window_exceeded", Stop::Length),
-        ("pause_turn", Stop::Length),
+        ("pause_turn", Stop::Pause),
         ("refusal", Stop::Refusal),
         ("something_new", Stop::Done),
     ] {
