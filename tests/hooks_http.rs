@@ -4,7 +4,6 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
-#[allow(dead_code, reason = "this test uses a part of it")]
 mod delivery_support;
 #[path = "support/http.rs"]
 mod http;
