@@ -108,6 +108,8 @@ mod tests {
         let path = scratch.path().join("key");
         let raw: Vec<u8> = (100..132).collect();
         let write = |bytes: &[u8], mode: u32| {
+            // The one before may be read-only.
+            let _absent_at_first = fs::remove_file(&path);
             fs::write(&path, bytes).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             BackupKey::from_file(&path)
