@@ -5,6 +5,7 @@
 
 mod agents;
 mod backup;
+mod cli;
 mod connectors;
 mod creds;
 mod delivery;
@@ -12,13 +13,17 @@ mod doctor;
 mod egress;
 mod engine;
 mod hooks;
+mod http;
 mod mcp;
+mod net;
 mod routes;
 mod slo;
+mod sse;
 mod supervisor;
 
 pub use agents::*;
 pub use backup::*;
+pub use cli::*;
 pub use connectors::*;
 pub use creds::*;
 pub use delivery::*;
@@ -26,9 +31,12 @@ pub use doctor::*;
 pub use egress::*;
 pub use engine::*;
 pub use hooks::*;
+pub use http::*;
 pub use mcp::*;
+pub use net::*;
 pub use routes::*;
 pub use slo::*;
+pub use sse::*;
 pub use supervisor::*;
 
 // --- identifiers -----------------------------------------------------------------------------
@@ -111,86 +119,6 @@ pub const LIST_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const PAGE_ITEMS_DEFAULT: usize = 50;
 /// List page size; a larger `limit` is clamped to it.
 pub const PAGE_ITEMS_MAX: usize = 100;
-
-// --- http edge -------------------------------------------------------------------------------
-
-/// Threads that run handlers which may block; four keep two cores busy while two of them wait.
-pub const HTTP_WORKERS: usize = 4;
-/// Requests waiting for a worker. At 4 workers and 5 ms each the last one waits about a third of a
-/// second; the next is refused with 503 `server_busy` and `Retry-After`.
-pub const HTTP_WORKER_QUEUE_MAX: usize = 256;
-/// Body up to which a `Lane::Inline` handler runs on the reactor thread. Parsing this much JSON takes
-/// well under a millisecond, during which no other connection is served.
-pub const HTTP_INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Request line and header lines together; more is 431. What common proxies forward at most.
-pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Header lines of one request; more is 431. Browsers send about 20, proxies add about 10.
-pub const HTTP_HEADER_LINES_MAX: usize = 64;
-/// Request target (path and query); more is 414.
-pub const HTTP_TARGET_BYTES_MAX: usize = 8 * 1024;
-/// Method name; the longest registered one (`UPDATEREDIRECTREF`) has 17 bytes. More is 501.
-pub const HTTP_METHOD_BYTES_MAX: usize = 20;
-/// A caller's `X-Request-Id`; a longer one is replaced, since it is repeated on every log line.
-pub const HTTP_REQUEST_ID_BYTES_MAX: usize = 64;
-/// One read while a head is awaited. With a partial head before it, this bounds the bytes held for a
-/// connection that pipelines to `HTTP_HEAD_BYTES_MAX` + this; the rest stays in the kernel.
-pub const HTTP_READ_BYTES: usize = 16 * 1024;
-/// One read while a body of known length is received; larger, since nothing beyond the body is taken.
-pub const HTTP_BODY_READ_BYTES: usize = 64 * 1024;
-/// Reads of one connection before the others get their turn: 1 MiB of body.
-pub const HTTP_READS_PER_TURN_MAX: usize = 16;
-/// Pipelined requests of one connection answered before the others get their turn.
-pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 32;
-/// Connections accepted before established ones get their turn.
-pub const HTTP_ACCEPTS_PER_TURN_MAX: usize = 64;
-/// Connections that wait in the kernel to be accepted; Linux cuts it to net.core.somaxconn (4096).
-pub const HTTP_LISTEN_BACKLOG: i32 = 4_096;
-/// Open connections, event streams included. An idle one costs one descriptor and about 300 bytes.
-pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
-/// Open connections of one client address (one /64 for IPv6). Not for loopback, unix sockets and trusted
-/// proxies, where all clients share one address.
-pub const HTTP_CONNECTIONS_PER_PEER_MAX: usize = 256;
-/// Request bodies held at once, from the first byte until the answer; ten of the largest. The request
-/// that would exceed it is refused with 503 `server_busy`.
-pub const HTTP_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Response bytes that clients have not taken yet, all connections together; whoever exceeds it is cut.
-pub const HTTP_UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Longest body that is copied behind its head so that both leave in one send; a longer one is sent in two.
-pub const HTTP_COPIED_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Hexadecimal digits of a chunk size: 4 GiB, beyond every body limit.
-pub const HTTP_CHUNK_SIZE_DIGITS_MAX: usize = 8;
-/// Chunk extensions of one body, all chunks together. Nobody uses them; they are read and discarded.
-pub const HTTP_CHUNK_EXTENSION_BYTES_MAX: usize = 1_024;
-/// Trailer lines of one body. They are read and discarded.
-pub const HTTP_TRAILER_BYTES_MAX: usize = 4 * 1024;
-/// From the first byte of a head (or the accept of a connection) to its end; 408 after that.
-pub const HTTP_HEAD_DEADLINE_MS: u64 = 10_000;
-/// From the end of a head to the end of its body: 24 MiB at 0.7 Mbit/s. 408 after that.
-pub const HTTP_BODY_DEADLINE_MS: u64 = 300_000;
-/// Window in which a body must grow by `HTTP_BODY_PROGRESS_BYTES_MIN` or end; 408 otherwise.
-pub const HTTP_BODY_PROGRESS_MS: u64 = 15_000;
-/// Least growth of a body in one window: 1 KiB/s lets a modem pass and no dribbler.
-pub const HTTP_BODY_PROGRESS_BYTES_MIN: usize = 15 * 1024;
-/// A kept connection without a request is closed after this; longer than the 60 s of nginx upstreams, so
-/// that the proxy closes first and no request is lost in between.
-pub const HTTP_IDLE_DEADLINE_MS: u64 = 75_000;
-/// Window in which a client must take `HTTP_WRITE_PROGRESS_BYTES_MIN` of its response or its rest; it is
-/// cut otherwise.
-pub const HTTP_WRITE_PROGRESS_MS: u64 = 30_000;
-/// Least bytes of a response taken in one window.
-pub const HTTP_WRITE_PROGRESS_BYTES_MIN: usize = 256 * 1024;
-/// At a drain: time that a connection gets which was accepted and has not asked for anything yet. A client that connected
-/// the moment before is answered instead of cut off; one that only keeps a connection open holds up the stop that long.
-pub const HTTP_DRAIN_FRESH_MS: u64 = 1_000;
-/// After a closing answer: time in which what the client still sends is read and discarded, so that the
-/// kernel does not reset the connection before the answer was read.
-pub const HTTP_LINGER_MS: u64 = 2_000;
-/// Bytes discarded while lingering.
-pub const HTTP_LINGER_BYTES_MAX: usize = 1024 * 1024;
-/// Pause of accepting after the process or the host ran out of descriptors or buffers.
-pub const HTTP_ACCEPT_PAUSE_MS: u64 = 100;
-/// Longest time between two looks at the deadlines; also the age of a healthy reactor's last progress.
-pub const HTTP_SWEEP_MS_MAX: u64 = 250;
 
 // --- state root and broker --------------------------------------------------------------------
 
@@ -366,56 +294,6 @@ pub const ACCESS_LOG_QUEUE_MAX: usize = 4_096;
 /// Entries of `--http-cors-allow-origin` and of `--http-allowed-host`, each.
 pub const ORIGINS_CONFIGURED_MAX: usize = 64;
 
-// --- sse -------------------------------------------------------------------------------------
-
-/// Threads that write event streams. Two keep fan-out to 1,000 clients within a few milliseconds on two cores
-/// and let one go on while the other waits for the disk.
-pub const SSE_WRITERS: usize = 2;
-/// Open event streams; the next one is refused with 503 `too_many_streams`. Half of `HTTP_CONNECTIONS_MAX`,
-/// so that streams never starve requests.
-pub const SSE_STREAMS_MAX: usize = 4_096;
-/// Bytes that wait for one client. Nothing more is produced for it until they are gone, so the buffer exceeds
-/// this by one frame at most. Frames at the tail are shared by all their clients.
-pub const SSE_CLIENT_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// A frame's data in bytes; clients of the reference system abandon a stream at 1 MiB. Larger outputs are cut
-/// and say so.
-pub const SSE_FRAME_DATA_BYTES_MAX: usize = 1024 * 1024 - 4 * 1024;
-/// Text kept of an output that is too large for a frame; the whole one is read from the run's view. As JSON it
-/// may take six times as much.
-pub const SSE_OUTPUT_CUT_BYTES: usize = 64 * 1024;
-/// Text kept of an error message in a frame; the whole one is read from the run's view.
-pub const SSE_ERROR_CUT_BYTES: usize = 16 * 1024;
-/// Journal bytes read once for all clients at the tail before sockets and replays get their turn.
-pub const SSE_TAIL_SLICE_BYTES_MAX: usize = 256 * 1024;
-/// Journal bytes read for one client that is behind before the others get their turn. About half of what its
-/// buffer holds, since a frame is larger than its record.
-pub const SSE_SLICE_BYTES_MAX: usize = 32 * 1024;
-/// Single records read along a session's or run's chain before the others get their turn.
-pub const SSE_SLICE_READS_MAX: usize = 64;
-/// Positions remembered of a session's or run's chain (16 KiB). What lies before them is found by reading the
-/// log in order, which is then the cheaper way.
-pub const SSE_CHAIN_RECORDS_MAX: usize = 2_048;
-/// Frames handed to the kernel in one call.
-pub const SSE_WRITE_FRAMES_MAX: usize = 64;
-/// Live text pieces that wait for a writer; the next one is dropped, since the durable output follows.
-pub const SSE_PREVIEWS_MAX: usize = 1_024;
-/// Bytes of one live text piece; a longer one is dropped. Model deltas are a few dozen bytes.
-pub const SSE_PREVIEW_TEXT_BYTES_MAX: usize = 16 * 1024;
-/// Silence after which a heartbeat is sent; `doctor` and common proxies wait for 12 s and more.
-pub const SSE_HEARTBEAT_MS: u64 = 10_000;
-/// A client that takes nothing for this long while bytes wait for it is cut off.
-pub const SSE_STALL_MS: u64 = 30_000;
-/// Time between two looks at whether a stream's credentials still hold: a rotated token must be without effect within
-/// about a second. A look costs one `stat` a token file.
-pub const SSE_CREDENTIAL_CHECK_MS: u64 = 1_000;
-/// Shortest time between two looks at the clients' deadlines; bounds the work with many clients.
-pub const SSE_SWEEP_MS_MIN: u64 = 20;
-/// Longest time between two looks at the deadlines; also the age of a healthy writer's last progress.
-pub const SSE_SWEEP_MS_MAX: u64 = 1_000;
-/// Runs whose acceptance is kept at hand for rendering (under 8 KiB each): those active at once, with room.
-pub const SSE_ORIGINS_CACHED_MAX: usize = 128;
-const _: () = assert!(6 * SSE_OUTPUT_CUT_BYTES + 64 * 1024 < SSE_FRAME_DATA_BYTES_MAX, "a cut output fits in a frame");
-
 // --- run views -------------------------------------------------------------------------------
 
 /// Characters kept of each text in a run's summary: one line of a list. Bounds every `run_updated` frame.
@@ -423,160 +301,6 @@ pub const RUN_SUMMARY_TEXT_CHARS_MAX: usize = 200;
 /// Records that are stepped over to find the agent of a session event; a session stopped this often in a row
 /// without any run in between shows no agent.
 pub const SESSION_AGENT_STEPS_MAX: usize = 8;
-
-// --- cli ----------------------------------------------------------------------------------------
-
-/// How much longer than the daemon the command line waits where the daemon waits for something.
-pub const CLI_WAIT_MARGIN_MS: u64 = 15_000;
-/// Pages of a list that a command reads to find one thing in it.
-pub const CLI_LIST_PAGES_MAX: usize = 1_000;
-/// One request of the command line, answer included; streams are bounded by their silence instead.
-pub const CLI_REQUEST_TIMEOUT_MS: u64 = 60_000;
-/// Silence on a stream before the command line reconnects: three missed heartbeats of 10 s.
-pub const CLI_STREAM_SILENCE_MS_MAX: u64 = 30_000;
-/// Failed attempts in a row before a stream gives up; with the back-off below about 40 s.
-pub const CLI_RECONNECT_ATTEMPTS_MAX: u32 = 8;
-/// Pause before the first reconnection; it doubles with each further one in a row.
-pub const CLI_RECONNECT_BACKOFF_MS_MIN: u64 = 250;
-/// Longest pause between two reconnections.
-pub const CLI_RECONNECT_BACKOFF_MS_MAX: u64 = 8_000;
-/// Shortest pause between two polls of a waited run, whatever the caller asks for.
-pub const CLI_POLL_INTERVAL_MS_MIN: u64 = 50;
-/// How long a waiting command goes on showing a run's text after the run has ended, while frames arrive.
-pub const CLI_LIVE_TAIL_MS_MAX: u64 = 2_000;
-/// A token read from a file: bearer tokens are tens of bytes; a larger file is the wrong file.
-pub const CLI_TOKEN_FILE_BYTES_MAX: usize = 8 * 1024;
-/// A secret's value from any source: API keys and small JSON documents.
-pub const CLI_SECRET_BYTES_MAX: usize = 64 * 1024;
-/// A metadata document given on the command line or by file.
-pub const CLI_METADATA_BYTES_MAX: usize = 64 * 1024;
-/// A public key file: as many PEM blocks as the audit key has had, with room for comments.
-pub const CLI_PUBLIC_KEY_BYTES_MAX: usize = 64 * 1024;
-/// A file given to `audit verify --checkpoint`; a checkpoint has about 350 bytes.
-pub const CLI_CHECKPOINT_BYTES_MAX: u64 = 16 * 1024;
-/// A foreign error answer (a proxy's page) quoted in a message.
-pub const CLI_ERROR_QUOTE_CHARS_MAX: usize = 400;
-/// One cell of a table on a terminal; longer text is cut with a mark.
-pub const CLI_TABLE_CELL_CHARS_MAX: usize = 48;
-
-// --- net, providers and the scripted provider ---------------------------------------------------
-
-/// Threads that look up host names. A look-up that hangs keeps its thread until the system's own resolver
-/// gives up, so this is also the number of look-ups that can hang at once.
-pub const NET_RESOLVER_THREADS: usize = 4;
-/// Look-ups waiting for a resolver thread: one an engine worker and a few tools. The next one is refused.
-pub const NET_RESOLVER_QUEUE_MAX: usize = 64;
-/// Wait for idle resolver threads when the client is dropped; a hanging look-up is left behind.
-pub const NET_RESOLVER_STOP_MS: u64 = 1_000;
-/// Addresses tried of one host: as many as the HTTP client carries.
-pub const NET_ADDRESSES_MAX: usize = 16;
-/// Response head in bytes; vendors send 1 to 3 KiB.
-pub const NET_HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Read buffer of one outbound connection; a head must fit with room for the body bytes behind it.
-pub const NET_INPUT_BUFFER_BYTES: usize = 64 * 1024;
-/// Write buffer of one outbound connection; the request's longest header line must fit.
-pub const NET_OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
-const _: () = assert!(NET_INPUT_BUFFER_BYTES > NET_HEAD_BYTES_MAX, "an over-long head is seen as such");
-/// Longest credential sent in a header: OAuth access tokens reach some KiB.
-pub const NET_CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
-const _: () = assert!(NET_OUTPUT_BUFFER_BYTES >= 2 * NET_CREDENTIAL_BYTES_MAX, "the request head and a credential");
-/// A file of CA certificates; the public set is about 250 KiB.
-pub const CA_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Base URL text; longer ones are refused by some proxies.
-pub const URL_BYTES_MAX: usize = 2_048;
-/// Look-up, and TCP connect with TLS handshake, each, when a route names none.
-pub const PROVIDER_CONNECT_MS_DEFAULT: u64 = 10_000;
-/// Wait for a provider's response head when a route names none: models that think first answer late.
-pub const PROVIDER_FIRST_BYTE_MS_DEFAULT: u64 = 120_000;
-/// Silence within a stream when a route names none; keep-alive comments end it.
-pub const PROVIDER_IDLE_MS_DEFAULT: u64 = 90_000;
-/// One whole model call when a route names none: the vendors' own clients wait as long.
-pub const PROVIDER_TOTAL_MS_DEFAULT: u64 = 600_000;
-/// Any timeout of a route; longer calls would outlive every lease.
-pub const PROVIDER_TIMEOUT_MS_MAX: u64 = 3_600_000;
-/// Shortest timeout of a route; below it every call fails.
-pub const PROVIDER_TIMEOUT_MS_MIN: u64 = 10;
-/// Request body of one model call: the text of a long conversation.
-pub const PROVIDER_REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of one model stream, all frames together.
-pub const PROVIDER_STREAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// One SSE frame of a model stream: a whole response is repeated in the last frame.
-pub const PROVIDER_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Silence after an answer whose end was announced and whose figures were not: then it is taken without them.
-pub const PROVIDER_SETTLED_IDLE_MS: u64 = 5_000;
-/// Plain text kept of what a server puts between events: a failure reported as JSON.
-pub const SSE_STRAY_BYTES_MAX: usize = 64 * 1024;
-/// Output items of one answer: text, reasoning and tool calls.
-pub const PROVIDER_ITEMS_MAX: usize = 1_024;
-/// Body of an error answer that is read; the rest is not worth the memory.
-pub const PROVIDER_ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Text kept of a provider's error type, code or parameter name.
-pub const PROVIDER_ERROR_TOKEN_BYTES_MAX: usize = 64;
-/// Answer tokens asked of an Anthropic model when the run names none, up to what the model can: the field is required.
-pub const ANTHROPIC_OUTPUT_TOKENS_DEFAULT: u32 = 32_000;
-/// Smallest thinking budget that Anthropic takes.
-pub const ANTHROPIC_THINKING_TOKENS_MIN: u32 = 1_024;
-/// Name of a tool or schema in a request: what every vendor takes.
-pub const PROVIDER_NAME_BYTES_MAX: usize = 64;
-/// JSON Schema that a submission asks the answer to follow.
-pub const OUTPUT_SCHEMA_BYTES_MAX: usize = 64 * 1024;
-/// Attempts of one model turn, the first included.
-pub const PROVIDER_ATTEMPTS_MAX: u32 = 4;
-/// Attempts after an answer that cannot be understood: a second one tells a glitch from a wrong server.
-pub const PROVIDER_MALFORMED_ATTEMPTS_MAX: u32 = 2;
-/// Wait before the second attempt; doubled for each further one.
-pub const PROVIDER_RETRY_BASE_MS: u64 = 500;
-/// Longest wait that we choose ourselves.
-pub const PROVIDER_RETRY_MS_MAX: u64 = 8_000;
-/// Longest wait that a provider may ask for; above it the run fails with that hint instead of hanging.
-pub const PROVIDER_RETRY_HINT_MS_MAX: u64 = 120_000;
-/// Pauses of one answer after which it is taken as cut: a vendor's pause is the end of a loop of its own, of which one answer
-/// has few.
-pub const PROVIDER_PAUSES_MAX: u32 = 8;
-/// The routes file in bytes.
-pub const ROUTES_FILE_BYTES_MAX: usize = 1024 * 1024;
-/// Routes in one file.
-pub const ROUTES_MAX: usize = 256;
-/// A route id in bytes.
-pub const ROUTE_ID_BYTES_MAX: usize = 64;
-/// A model name in bytes.
-pub const MODEL_BYTES_MAX: usize = 256;
-/// Frame of the control plane's event streams, read by the command line.
-pub const CLIENT_FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Reply of the control plane, read by the command line: a full page of full runs.
-pub const CLIENT_REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Connect timeout of the command line.
-pub const CLIENT_CONNECT_MS: u64 = 10_000;
-/// Wait of the command line for a reply or the next bytes of a stream; heartbeats come far more often.
-pub const CLIENT_IDLE_MS: u64 = 60_000;
-/// The scripted provider's script in bytes.
-pub const SCRIPT_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Turns of one script.
-pub const SCRIPT_TURNS_MAX: usize = 10_000;
-/// Threads of the scripted provider: one a connection being answered. More than the engine has workers.
-pub const SCRIPTED_WORKERS: usize = 64;
-/// Connections waiting for a thread of the scripted provider; the next one is closed unanswered.
-pub const SCRIPTED_BACKLOG_MAX: usize = 1_024;
-/// Request head read by the scripted provider.
-pub const SCRIPTED_HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Header lines read by the scripted provider.
-pub const SCRIPTED_HEADERS_MAX: usize = 64;
-/// Wait for the next request on a kept connection, and for each read within one.
-pub const SCRIPTED_IDLE_MS: u64 = 15_000;
-/// Wait for a client that does not read its answer.
-pub const SCRIPTED_WRITE_MS: u64 = 60_000;
-/// Any delay in a script.
-pub const SCRIPTED_DELAY_MS_MAX: u64 = 600_000;
-/// Padding of a scripted stream: as much as a client reads of one stream.
-pub const SCRIPTED_PADDING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Requests kept for `/_scripted/requests`; the oldest is forgotten.
-pub const SCRIPTED_REQUESTS_KEPT_MAX: usize = 1_000;
-/// Bytes of request bodies kept for `/_scripted/requests`; the oldest are forgotten.
-pub const SCRIPTED_REQUESTS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Body kept of one request; a longer one is listed without it.
-pub const SCRIPTED_REQUEST_BODY_KEPT_MAX: usize = 256 * 1024;
-/// Pause of accepting when descriptors run out.
-pub const SCRIPTED_ACCEPT_PAUSE_MS: u64 = 50;
 
 // --- sandbox ---------------------------------------------------------------------------------
 
