@@ -183,13 +183,17 @@ impl Event {
         let create = entry.settings.session_policy().create_if_missing;
         let paid = pay(api, &entry, &bucket, idempotency.as_ref())?;
         // Files stay for good: none is stored for an event that is known, or that finds no session.
-        let is_new = submission.files.is_empty()
-            || match &idempotency {
-                Some(key) => api.core.run_of_key(key.key)?.is_none(),
-                None => true,
-            } && (create || api.core.session(&session)?.is_some());
-        if is_new {
-            store(api, &route, &submission.files)?;
+        if !submission.files.is_empty() {
+            let is_known = match &idempotency {
+                Some(key) => api.core.run_of_key(key.key)?.is_some(),
+                None => false,
+            };
+            if !is_known && !create && api.core.session(&session)?.is_none() {
+                return Err(session_missing(&session));
+            }
+            if !is_known {
+                store(api, &route, &submission.files)?;
+            }
         }
         let (request, mut summary) = redacted(api, submission.request, submission.summary).map_err(as_event)?;
         summary.provider = Some(route.clone());
@@ -234,7 +238,7 @@ fn as_event(problem: Problem) -> Problem {
     if is_events { invalid(problem.detail) } else { problem }
 }
 
-/// Takes a token; only events that are new cost one. Whether it was taken.
+/// Takes a token, which an event that is only repeated gets back. Whether it was taken.
 fn pay(api: &Api, entry: &Entry, bucket: &str, idempotency: Option<&IdempotencyKey>) -> Result<bool, Problem> {
     let Err(wait_ms) = entry.take_token(bucket, api.clock.now_ms()) else { return Ok(true) };
     // The core is asked only here, where the event would be refused.
@@ -283,17 +287,19 @@ impl Prepared {
     }
 }
 
+fn session_missing(id: &SessionId) -> Problem {
+    let detail = format!(
+        "session {id} does not exist and the connector may not create it; next: create it, or set \
+         session_policy.create_if_missing"
+    );
+    Problem::new(&codes::EVENT_SESSION_MISSING, detail)
+}
+
 fn outcome(decided: Result<Decision, CommandError>) -> Result<Ingested, Problem> {
     match decided {
         Ok(Decision::Ingested(ingested)) => Ok(*ingested),
         Ok(other) => Err(Problem::new(&codes::INTERNAL_ERROR, format!("unexpected decision {other:?}"))),
-        Err(CommandError::Refused(Refusal::SessionNotFound(id))) => {
-            let detail = format!(
-                "session {id} does not exist and the connector may not create it; next: create it, or set \
-                 session_policy.create_if_missing"
-            );
-            Err(Problem::new(&codes::EVENT_SESSION_MISSING, detail))
-        }
+        Err(CommandError::Refused(Refusal::SessionNotFound(id))) => Err(session_missing(&id)),
         Err(error) => Err(error.into()),
     }
 }
